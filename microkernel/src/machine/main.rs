@@ -1,0 +1,2 @@
+//! The unsafe shell.
+fn main() {}

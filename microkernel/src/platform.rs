@@ -1,0 +1,173 @@
+//! What the safe core needs from the machine.
+//!
+//! Physical memory is reached by address and by copy only, through [`Memory`]: no reference to memory that a domain can reach
+//! exists anywhere, and the direct map behind it can be replaced by a smaller window without touching a caller.
+
+use core::fmt;
+
+/// A physical address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Phys(pub u64);
+
+/// A frame of physical memory, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Frame(pub u32);
+
+impl Frame {
+    /// Address of the byte at `offset` (below 4096) in the frame.
+    pub const fn at(self, offset: usize) -> Phys {
+        Phys((self.0 as u64) << protocol::layout::PAGE_SHIFT | offset as u64)
+    }
+}
+
+impl Phys {
+    /// The frame that holds this address.
+    pub const fn frame(self) -> Frame {
+        Frame((self.0 >> protocol::layout::PAGE_SHIFT) as u32)
+    }
+}
+
+/// The window to physical memory. Callers pass only addresses of RAM that the frame table knows, naturally aligned for the
+/// atomic operations. Contents may change at any time; two reads may differ.
+pub trait Memory {
+    /// Reads 8 bytes, acquire.
+    fn load(&self, at: Phys) -> u64;
+    /// Writes 8 bytes, release.
+    fn store(&self, at: Phys, value: u64);
+    /// Reads 4 bytes, acquire.
+    fn load_u32(&self, at: Phys) -> u32;
+    /// Sets bits and gives the value before; a full barrier.
+    fn fetch_or(&self, at: Phys, bits: u64) -> u64;
+    /// Keeps only `bits` and gives the value before; a full barrier.
+    fn fetch_and(&self, at: Phys, bits: u64) -> u64;
+    /// Replaces `old` by `new`; gives what was found otherwise; a full barrier.
+    fn compare_exchange_u32(&self, at: Phys, old: u32, new: u32) -> Result<(), u32>;
+    /// Copies bytes out.
+    fn read(&self, at: Phys, out: &mut [u8]);
+    /// Copies bytes in.
+    fn write(&self, at: Phys, bytes: &[u8]);
+    /// Copies `length` bytes between two ranges that do not overlap.
+    fn copy(&self, from: Phys, to: Phys, length: usize);
+    /// Fills a frame with zeros.
+    fn zero(&self, frame: Frame);
+}
+
+/// The rest of the machine.
+pub trait Machine: Memory {
+    /// Reads the time stamp counter.
+    fn tsc(&self) -> u64;
+    /// Makes another CPU enter the core soon (an interprocessor interrupt). Never waits.
+    fn kick(&self, cpu: usize);
+    /// Forgets cached translations of the address space loaded on this CPU.
+    fn flush_local(&self);
+    /// Masks or unmasks an ISA interrupt line at its controller.
+    fn mask_line(&self, line: u8, masked: bool);
+    /// A firmware table: where it lies and how long it is.
+    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)>;
+    /// Whether the core drives this I/O port range itself (interrupt controllers, timer, PCI configuration).
+    fn port_reserved(&self, first: u16, count: u16) -> bool;
+    /// Whether the range holds the core's serial port.
+    fn is_serial(&self, first: u16, count: u16) -> bool;
+    /// Gives the core's serial port away (`true`), or takes it back.
+    fn release_serial(&self, released: bool);
+    /// Shows a line of the log at once: on the serial port while the core owns it, and on the emulator's debug console.
+    fn show(&self, line: fmt::Arguments<'_>);
+}
+
+/// Registers of a vCPU, at the start of its context frame. The shell's assembly knows the offsets.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
+)]
+#[repr(C)]
+pub struct Registers {
+    /// rax rbx rcx rdx rsi rdi rbp rsp r8..r15.
+    pub general: [u64; 16],
+    /// Instruction pointer.
+    pub rip: u64,
+    /// RFLAGS.
+    pub rflags: u64,
+    /// FS base.
+    pub fs_base: u64,
+    /// How the vCPU entered the core last: [`ENTERED_BY_CALL`] or [`ENTERED_BY_TRAP`].
+    pub entered: u64,
+}
+
+/// It made a hypercall: only rbx rbp rsp r12..r15 rip rflags are valid, and it gets rax back; everything else is zeroed.
+pub const ENTERED_BY_CALL: u64 = 0;
+/// It was interrupted or starts afresh: all registers are valid, and its vector state is in the context frame.
+pub const ENTERED_BY_TRAP: u64 = 1;
+
+/// Index in [`Registers::general`].
+pub mod reg {
+    #![allow(missing_docs)]
+    pub const RAX: usize = 0;
+    pub const RBX: usize = 1;
+    pub const RCX: usize = 2;
+    pub const RDX: usize = 3;
+    pub const RSI: usize = 4;
+    pub const RDI: usize = 5;
+    pub const RBP: usize = 6;
+    pub const RSP: usize = 7;
+    pub const R8: usize = 8;
+}
+
+/// Offset of the vector state (XSAVE standard format) in the context frame. All zero is not a valid image: the shell fills a
+/// fresh one when `XSTATE_READY` is zero.
+pub const XSTATE: usize = 1024;
+/// Offset of a u64 that the shell sets once the vector state is valid; the core zeroes the frame for a fresh vCPU.
+pub const XSTATE_READY: usize = 1016;
+
+/// An exception in ring 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Vector.
+    pub vector: u64,
+    /// Error code, 0 if it has none.
+    pub error: u64,
+    /// CR2 at entry.
+    pub address: u64,
+}
+
+/// What a CPU does after the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Run this vCPU until `deadline` (absolute TSC) at the latest.
+    Run {
+        /// Its context frame.
+        context: Frame,
+        /// Root of its address space (CR3).
+        root: Frame,
+        /// Its I/O ports: (first, count); count 0 is an empty slot.
+        ports: [(u16, u16); PORT_RANGES],
+        /// TSC at which the core wants to be entered.
+        deadline: u64,
+    },
+    /// Load the core's own address space and halt until an interrupt; wake at `deadline`.
+    Idle {
+        /// TSC at which the core wants to be entered; `u64::MAX` is never.
+        deadline: u64,
+    },
+}
+
+/// What a hypercall or an event entry asks of the shell before it schedules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: results are in the context.
+    Done,
+    /// Release the lock, wait until [`crate::flush`] says that every CPU named has flushed, take the lock and call `resume`.
+    AfterFlush,
+}
+
+/// I/O port ranges a domain can have enabled at once.
+pub const PORT_RANGES: usize = 4;

@@ -1,0 +1,147 @@
+//! The control channel: what dom0 and a domain say to each other.
+//!
+//! Each direction is a byte ring in the child's partition ([`crate::layout::CONTROL_IN`], [`crate::layout::CONTROL_OUT`])
+//! that carries frames: a little-endian u16 length, then that many bytes of a postcard-encoded [`Envelope`]. Requests carry an
+//! id and are idempotent: after a restart of either side a request with the same id may come again.
+
+use heapless::String;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Port;
+use crate::ring::{Shared, Violation, byte};
+
+/// Version of the messages. Receivers refuse others.
+pub const VERSION: u8 = 1;
+/// Largest frame, without its length, in bytes.
+pub const FRAME_MAX: usize = 512;
+
+/// A message with its version and the id that ties an answer to its request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    /// [`VERSION`].
+    pub version: u8,
+    /// Of the request; answers repeat it; 0 for what is no answer and wants none.
+    pub id: u32,
+    /// What is said.
+    pub message: T,
+}
+
+/// What dom0 says to a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToDomain {
+    /// Asks for a sign of life; answered by `Done`.
+    Ping,
+    /// Asks the domain to end by itself, with reason Shutdown.
+    Shutdown,
+    /// Asks the domain to end by itself, with reason Reboot.
+    Reboot,
+    /// Asks the domain to use no more than this many frames; answered by `Done` when it does, else by `Failed`.
+    MemoryTarget {
+        /// Frames, everything charged to the domain included.
+        pages: u64,
+    },
+    /// To the console domain: serve the console ring of a domain. Repeating it for the same peer replaces the former.
+    ConsoleConnect {
+        /// The domain, as an index into the console domain's peer table; its ring is grant
+        /// [`crate::grant::REF_CONSOLE`] of it.
+        peer: u16,
+        /// The console domain's port to it.
+        port: Port,
+        /// Its name.
+        name: String<32>,
+        /// Whether it is dom0's shell: shown first, and returned to by the escape key.
+        shell: bool,
+    },
+    /// To the console domain: stop serving a domain and forget its backlog.
+    ConsoleDisconnect {
+        /// As in `ConsoleConnect`.
+        peer: u16,
+    },
+    /// To the console domain: give the operator's terminal to this domain, its backlog first.
+    ConsoleFocus {
+        /// As in `ConsoleConnect`.
+        peer: u16,
+    },
+}
+
+/// What a domain says to dom0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromDomain {
+    /// First message after each start.
+    Ready {
+        /// [`crate::ABI_VERSION`] it was built with.
+        abi_version: u32,
+    },
+    /// A request was carried out.
+    Done,
+    /// A request was refused.
+    Failed {
+        /// Why, for the operator.
+        reason: String<128>,
+    },
+    /// From the console domain: the operator pressed the escape key; the shell has the terminal again.
+    ConsoleReturned,
+}
+
+/// A frame could not be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlError {
+    /// The peer broke the ring; the channel is closed for good.
+    Ring(Violation),
+    /// The frame was no message of this version; it was skipped.
+    Malformed,
+}
+
+/// Encodes a frame into `buffer`; gives its bytes. `None` if the message is too large.
+pub fn encode<'b, T: Serialize>(envelope: &Envelope<T>, buffer: &'b mut [u8; FRAME_MAX + 2]) -> Option<&'b [u8]> {
+    let used = postcard::to_slice(envelope, &mut buffer[2..]).ok()?.len();
+    buffer[..2].copy_from_slice(&u16::try_from(used).ok()?.to_le_bytes());
+    Some(&buffer[..used + 2])
+}
+
+/// Decodes the bytes of a frame (without its length).
+pub fn decode<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Result<Envelope<T>, ControlError> {
+    match postcard::take_from_bytes::<Envelope<T>>(bytes) {
+        Ok((envelope, [])) if envelope.version == VERSION => Ok(envelope),
+        _ => Err(ControlError::Malformed),
+    }
+}
+
+/// Sends one frame whole, or not at all: `Ok(false)` if there is no room for it now.
+pub fn send<T: Serialize>(
+    ring: &mut byte::Producer,
+    page: &impl Shared,
+    envelope: &Envelope<T>,
+) -> Result<bool, ControlError> {
+    let mut buffer = [0; FRAME_MAX + 2];
+    let frame = encode(envelope, &mut buffer).ok_or(ControlError::Malformed)?;
+    if (ring.room(page).map_err(ControlError::Ring)? as usize) < frame.len() {
+        return Ok(false);
+    }
+    ring.write(page, frame).map_err(ControlError::Ring)?;
+    Ok(true)
+}
+
+/// Takes the next whole frame into `buffer` and gives its bytes; `None` if there is none yet.
+pub fn receive<'b>(
+    ring: &mut byte::Consumer,
+    page: &impl Shared,
+    buffer: &'b mut [u8; FRAME_MAX],
+) -> Result<Option<&'b [u8]>, ControlError> {
+    let mut header = [0; 2];
+    if ring.peek(page, &mut header).map_err(ControlError::Ring)? < 2 {
+        return Ok(None);
+    }
+    let length = u16::from_le_bytes(header) as usize;
+    if length > FRAME_MAX {
+        let violation = Violation::Length { found: length as u32, limit: FRAME_MAX as u32 };
+        return Err(ControlError::Ring(violation));
+    }
+    let mut frame = [0; FRAME_MAX + 2];
+    if ring.peek(page, &mut frame[..length + 2]).map_err(ControlError::Ring)? < length + 2 {
+        return Ok(None);
+    }
+    ring.consume(page, length + 2);
+    buffer[..length].copy_from_slice(&frame[2..length + 2]);
+    Ok(Some(&buffer[..length]))
+}

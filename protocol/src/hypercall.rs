@@ -1,0 +1,231 @@
+//! Every hypercall, declared once.
+//!
+//! Calling convention (`syscall`): number in RAX; arguments in RDI, RSI, RDX, R10, R8; result in RAX as
+//! [`crate::error::encode`] packs it. RBX, RBP, RSP, R12..R15, the x87 control word and MXCSR survive; every other register,
+//! the vector registers included, is zero afterwards (RCX and R11 hold RIP and RFLAGS).
+//!
+//! Integers that an argument kind does not allow, including set bits above a 32-bit kind, give [`crate::error::Error::Invalid`]
+//! (handles: `BadHandle`, ports: `BadPort`, pointers and addresses: `BadAddress`). A refused call changes nothing.
+//!
+//! [`for_each_hypercall`] hands the whole table to another macro: the core makes its dispatcher from it, `unikernel` its
+//! wrappers, and this module the enum and [`DECLARATIONS`], from which documentation and the hostile tests are made.
+
+/// What an argument means, and so what is checked before anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Handle of [`crate::handle::ObjectKind::System`].
+    System,
+    /// Handle of a domain.
+    Domain,
+    /// Handle of an I/O port range.
+    IoPorts,
+    /// Handle of an interrupt line.
+    Interrupt,
+    /// Handle of anything.
+    AnyHandle,
+    /// Event port of the caller.
+    Port,
+    /// Address of memory of the caller that the core reads.
+    Read,
+    /// Address of memory of the caller that the core writes.
+    Write,
+    /// Address of memory of the caller that the core reads and writes.
+    ReadWrite,
+    /// Bytes or elements behind the pointer before it.
+    Length,
+    /// Virtual address in the domain named, page-aligned unless the description says otherwise.
+    Address,
+    /// A count of pages.
+    Pages,
+    /// A number with the range the description gives.
+    Number,
+    /// Bits; undefined ones are refused.
+    Flags,
+    /// An absolute time in ns since the core started; `u64::MAX` is never.
+    Deadline,
+}
+
+/// The declaration of one hypercall.
+#[derive(Clone, Copy, Debug)]
+pub struct Declaration {
+    /// Its number.
+    pub number: u64,
+    /// Its name.
+    pub name: &'static str,
+    /// Names and kinds of the arguments.
+    pub arguments: &'static [(&'static str, Kind)],
+    /// Errors it can give, beside those that the kinds of its arguments imply.
+    pub errors: &'static [crate::error::Error],
+    /// What it does.
+    pub text: &'static str,
+}
+
+/// Access that a domain has to pages it populates, for [`Hypercall::MemoryPopulate`]. Always readable; never writable and
+/// executable at once.
+pub mod protection {
+    /// Read only.
+    pub const READ: u64 = 0;
+    /// Writable.
+    pub const WRITE: u64 = 1;
+    /// Executable.
+    pub const EXECUTE: u64 = 2;
+}
+
+/// Calls `$callback!` with the table of all hypercalls:
+/// `number Variant function(argument: Kind, ...) [errors];` each, with its documentation before it.
+#[macro_export]
+macro_rules! for_each_hypercall {
+    ($callback:path) => { $callback! {
+        /// Gives [`crate::ABI_VERSION`]. Does nothing else, so it is also the null hypercall of the benchmarks.
+        0 Version version() [];
+        /// Appends a line to the core's log, behind the domain's name. At most 256 bytes; control characters become `.`.
+        1 LogWrite log_write(text: Read, length: Length) [TooBig];
+        /// Reads the core's log; `request` is a `LogRead`. Gives the number of bytes, 0 at the end.
+        2 LogRead log_read(system: System, request: ReadWrite) [TooBig];
+        /// Fills `out`, a `SystemInfo`.
+        3 SystemInfo system_info(system: System, out: Write) [];
+        /// Reads from a firmware table; `request` is an `AcpiRead`. Gives the length of the whole table.
+        4 AcpiRead acpi_read(system: System, request: Read) [NotFound, TooBig];
+        /// Makes a handle for `count` I/O ports from `first`. Ports the core drives itself are refused with `Busy`.
+        5 IoPortsCreate ioports_create(system: System, first: Number, count: Number) [TableFull, Busy];
+        /// Makes a handle for ISA interrupt `line` (0 to 15), as the firmware routes it. Lines the core uses are refused.
+        6 InterruptCreate interrupt_create(system: System, line: Number) [TableFull, Busy, NotFound];
+        /// Lets the caller use the ports of the range by IN and OUT. Enabling the core's serial port takes it over. Gives
+        /// the first port (bits 0..16) and the count (bits 16..).
+        7 IoPortsEnable ioports_enable(range: IoPorts) [TableFull];
+        /// Binds the interrupt to a new port of the caller and unmasks it; at most one binding exists at a time.
+        8 InterruptBind interrupt_bind(interrupt: Interrupt) [TableFull, Busy];
+        /// Makes a copy of `handle` in the table of `domain`, with no more than `rights`. Gives the new handle.
+        9 HandleCopy handle_copy(domain: Domain, handle: AnyHandle, rights: Flags) [TableFull, WrongState];
+        /// Closes a handle. The object stays as it is. `Handle::SELF` and `Handle::SYSTEM` cannot be closed.
+        10 HandleClose handle_close(handle: AnyHandle) [NotPermitted];
+
+        /// Makes the peer's port pending, and wakes its vCPU if it waits. Sent to a domain in restart, it stays pending.
+        11 EventSend event_send(port: Port) [NoPeer];
+        /// Returns 1 when something is pending for the calling vCPU, 0 when the deadline has passed.
+        12 EventWait event_wait(deadline: Deadline) [];
+        /// Unmasks a port, and signals again if it is pending; for an interrupt, the line too.
+        13 EventUnmask event_unmask(port: Port) [];
+        /// Closes a port; the peer's port stays, unconnected. The control port cannot be closed.
+        14 EventClose event_close(port: Port) [NotPermitted];
+        /// Lets the port notify another vCPU of the caller.
+        15 EventBindVcpu event_bind_vcpu(port: Port, vcpu: Number) [];
+        /// Connects two domains by a new channel. Gives the port of the first (bits 32..) and of the second (bits 0..32).
+        16 EventConnect event_connect(first: Domain, second: Domain) [TableFull, WrongState];
+
+        /// Maps a batch of `count` grants, 1 to `MAX_BATCH`, `elements` is an array of `MapElement`. Gives the number done
+        /// without error; each element has its own status (`NoPeer BadGrant BadAddress Exists NoMemory TableFull Invalid`).
+        17 GrantMap grant_map(elements: ReadWrite, count: Length) [TooBig];
+        /// Unmaps a batch of `UnmapElement`. Returns when no CPU and no device can reach the pages any more. Gives the number
+        /// done without error (`NotFound`).
+        18 GrantUnmap grant_unmap(elements: ReadWrite, count: Length) [TooBig];
+        /// Copies a batch of `CopyElement`. Gives the number done without error (`NoPeer BadGrant BadAddress Invalid`).
+        19 GrantCopy grant_copy(elements: ReadWrite, count: Length) [TooBig];
+
+        /// Puts zeroed memory at `address` of the caller, or of a domain in building: image, heap or stack area, not yet
+        /// populated. At most 512 pages a call. `protection` is one of `protection`.
+        20 MemoryPopulate memory_populate(domain: Domain, address: Address, pages: Pages, protection: Flags) [NoMemory, Exists, WrongState, TooBig];
+        /// Takes memory of the caller's image, heap or stack area away and gives the frames back to those set aside for it.
+        /// At most 512 pages a call. Pages that others hold mapped give `Busy`, and nothing is released.
+        21 MemoryRelease memory_release(address: Address, pages: Pages) [Busy, TooBig];
+
+        /// Makes a domain from `spec`, a `DomainSpec`, in state building, and fills `out`, a `DomainCreated`. Peer 0 of the
+        /// new domain is the caller; control rings, console ring, grant table and retained memory are in place.
+        22 DomainCreate domain_create(system: System, spec: Read, out: Write) [NoMemory, TableFull, Again];
+        /// Copies `length` bytes, at most 65536, from the caller's `source` to `address` (any alignment) of a domain in
+        /// building, whatever protection the page has. Pages outside image, heap, stack and arguments are refused.
+        23 DomainWrite domain_write(domain: Domain, address: Address, source: Read, length: Length) [WrongState, TooBig];
+        /// Starts vCPU 0 at `entry` with stack pointer `stack` (0: the layout's).
+        24 DomainStart domain_start(domain: Domain, entry: Address, stack: Address) [WrongState, NoMemory];
+        /// Stops all its vCPUs until unpaused as often. Returns when none of them runs any more.
+        25 DomainPause domain_pause(domain: Domain) [WrongState, Again];
+        /// Takes one pause back.
+        26 DomainUnpause domain_unpause(domain: Domain) [WrongState];
+        /// Ends whatever it does and takes it back to building in place: memory scrubbed except for retained pages; handles,
+        /// peers, ports and pending events stay; what it had mapped is unmapped; its incarnation stays.
+        27 DomainReset domain_reset(domain: Domain) [WrongState, Again];
+        /// Ends it and gives everything back. The caller's handle is closed when this succeeds.
+        28 DomainDestroy domain_destroy(domain: Domain) [NotPermitted, Again];
+        /// Fills `out`, a `DomainInfo`.
+        29 DomainInfo domain_info(domain: Domain, out: Write) [];
+        /// Fills `out`, a `DeathReport`.
+        30 DomainDeath domain_death(domain: Domain, out: Write) [];
+        /// Sets aside `pages` frames for it and bounds later calls by `max`. Fails with `Busy` below what it uses.
+        31 DomainSetMemory domain_set_memory(domain: Domain, pages: Pages, max: Pages) [NoMemory, Busy];
+        /// Sets how it is scheduled; `params` is a `SchedParams`.
+        32 DomainSchedule domain_schedule(domain: Domain, params: Read) [];
+        /// Makes `peer` entry `index` of the domain's peer table. An entry in use is refused unless it named somebody who is
+        /// gone.
+        33 DomainPeer domain_peer(domain: Domain, index: Number, peer: Domain) [Exists, WrongState];
+        /// Fills `out`, a `VcpuInfo`.
+        34 VcpuInfo vcpu_info(domain: Domain, vcpu: Number, out: Write) [];
+        /// Starts another vCPU of the caller at `entry` with stack pointer `stack` (0: the layout's).
+        35 VcpuStart vcpu_start(vcpu: Number, entry: Address, stack: Address) [WrongState];
+        /// Lets others run first.
+        36 VcpuYield vcpu_yield() [];
+        /// Ends the caller: `reason` is Shutdown, Reboot or Panic; the message, at most 256 bytes, goes into its death report.
+        37 DomainExit domain_exit(reason: Number, code: Number, message: Read, length: Length) [TooBig];
+        /// Gives ns since the core started.
+        38 Clock clock() [];
+    } };
+}
+
+macro_rules! declare {
+    ($($(#[doc = $doc:literal])* $number:literal $variant:ident $name:ident($($argument:ident: $kind:ident),*) [$($error:ident),*];)*) => {
+        /// The hypercalls by number.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u64)]
+        pub enum Hypercall { $($(#[doc = $doc])* $variant = $number,)* }
+
+        impl Hypercall {
+            /// The hypercall with this number.
+            pub const fn from_number(number: u64) -> Option<Hypercall> {
+                match number { $($number => Some(Hypercall::$variant),)* _ => None }
+            }
+        }
+
+        /// All declarations; the index is the number.
+        pub const DECLARATIONS: &[Declaration] = &[$(Declaration {
+            number: $number,
+            name: stringify!($name),
+            arguments: &[$((stringify!($argument), Kind::$kind)),*],
+            errors: &[$(crate::error::Error::$error),*],
+            text: concat!($($doc),*).trim_ascii(),
+        },)*];
+    };
+}
+
+for_each_hypercall!(declare);
+
+/// Number of hypercalls.
+pub const COUNT: usize = DECLARATIONS.len();
+
+impl Kind {
+    /// Errors that an argument of this kind can give by itself.
+    pub const fn errors(self) -> &'static [crate::error::Error] {
+        use crate::error::Error::*;
+        match self {
+            Kind::System | Kind::Domain | Kind::IoPorts | Kind::Interrupt => &[BadHandle, WrongKind, NotPermitted],
+            Kind::AnyHandle => &[BadHandle, NotPermitted],
+            Kind::Port => &[BadPort],
+            Kind::Read | Kind::Write | Kind::ReadWrite | Kind::Address => &[BadAddress, Invalid],
+            Kind::Length | Kind::Pages | Kind::Number | Kind::Flags => &[Invalid],
+            Kind::Deadline => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_dense_and_names_unique() {
+        for (index, declaration) in DECLARATIONS.iter().enumerate() {
+            assert_eq!(declaration.number, index as u64);
+            assert!(declaration.arguments.len() <= 5, "{}", declaration.name);
+            assert!(declaration.text.ends_with(['.', ')']), "{}", declaration.name);
+            assert_eq!(DECLARATIONS.iter().filter(|other| other.name == declaration.name).count(), 1);
+        }
+    }
+}
