@@ -62,6 +62,16 @@ pub enum ToDomain {
         /// As in `ConsoleConnect`.
         peer: u16,
     },
+    /// A channel to another domain is there, because that one's configuration says `connect = [..]`. The later one of the two
+    /// is told by a word `connect=<name>:<port>:<peer>` on its command line instead.
+    Connected {
+        /// The other domain's name.
+        name: String<32>,
+        /// The port to it.
+        port: Port,
+        /// Its index in the peer table.
+        peer: u16,
+    },
 }
 
 /// What a domain says to dom0.
