@@ -8,4 +8,6 @@
 #[cfg(any(test, loom))]
 extern crate std;
 
+pub mod boot;
 pub mod platform;
+pub mod state;
