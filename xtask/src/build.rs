@@ -1,0 +1,76 @@
+//! The verb `build`: the core, the domains, and the bundle that holds them.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::system::{self, Tool};
+use crate::workspace::{self, Package};
+use crate::{bundle, process};
+
+/// Cargo configuration with the flags of the core.
+const CORE_CONFIG: &str = "microkernel/link.toml";
+/// Cargo configuration with the flags of the domains.
+const DOMAIN_CONFIG: &str = "unikernel/link.toml";
+
+/// Makes sure that `tools` are there, then builds everything that boots.
+pub fn prepare(tools: &[Tool], yes: bool) -> Result<Vec<Package>> {
+    system::require(tools, yes)?;
+    build()
+}
+
+/// Builds everything that boots. Gives the packages of the workspace, which callers often need next.
+pub fn build() -> Result<Vec<Package>> {
+    let packages = workspace::packages()?;
+    build_core()?;
+    build_domains(&packages, &[])?;
+    process::step("making target/bundle.tar");
+    let entries = bundle::standard(&packages, workspace::FIRST_DOMAIN)?;
+    bundle::write(&workspace::bundle(), &entries)?;
+    Ok(packages)
+}
+
+/// Builds everything that boots, and the images of the system tests.
+pub fn build_with_tests() -> Result<()> {
+    let packages = build()?;
+    build_domains(&packages, &workspace::test_image_packages(&packages))
+}
+
+fn build_core() -> Result<()> {
+    process::step("building the core");
+    process::run(&mut core_cargo("build")).context("the core does not build")
+}
+
+fn build_domains(packages: &[Package], tests: &[&Package]) -> Result<()> {
+    process::step(if tests.is_empty() { "building the domains" } else { "building the test images" });
+    process::run(&mut domain_cargo("build", packages, tests)).context("the domains do not build")
+}
+
+/// Cargo for the core, with the machine's flags.
+pub fn core_cargo(verb: &str) -> Command {
+    let mut cargo = process::cargo();
+    cargo.args([verb, "--release", "--package", workspace::CORE_PACKAGE, "--bin", workspace::CORE_BIN]);
+    freestanding(&mut cargo, CORE_CONFIG, "target/core");
+    cargo
+}
+
+/// Cargo for the domains, with the machine's flags: the bundled ones, or `tests` if there are any.
+pub fn domain_cargo(verb: &str, packages: &[Package], tests: &[&Package]) -> Command {
+    let mut cargo = process::cargo();
+    cargo.args([verb, "--release", "--bins"]);
+    if tests.is_empty() {
+        cargo.args(["--package", workspace::FIRST_DOMAIN]);
+        workspace::image_packages(packages).iter().for_each(|package| {
+            cargo.args(["--package", &package.name]);
+        });
+    }
+    for package in tests {
+        cargo.args(["--package", &package.name]);
+    }
+    freestanding(&mut cargo, DOMAIN_CONFIG, "target/domains");
+    cargo
+}
+
+fn freestanding(cargo: &mut Command, config: &str, target_dir: &str) {
+    cargo.args(["--config", config, "--target", workspace::TARGET, "--target-dir", target_dir]);
+}

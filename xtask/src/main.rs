@@ -1,0 +1,42 @@
+//! `cargo xtask`: every way to build, run, test, check and measure Bulkhead.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::{build, run};
+
+/// Build, run, test, check and measure Bulkhead
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Boot the machine in an emulator, with your terminal or with a list of commands
+    Run(run::Arguments),
+    /// Build the core, the domains and the boot bundle
+    Build,
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    match carry_out(&command.verb) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(verb: &Verb) -> Result<u8> {
+    match verb {
+        Verb::Run(arguments) => run::run(arguments),
+        Verb::Build => build::build().map(|_| 0),
+    }
+}

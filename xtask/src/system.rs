@@ -1,0 +1,115 @@
+//! Programs of the system that a verb needs: found, or installed, or named in the one command to type.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::process;
+
+/// A program, and the Debian package that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// The program.
+    pub program: &'static str,
+    /// The package.
+    pub package: &'static str,
+}
+
+/// The emulator.
+pub const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" };
+/// The linker driver that cargo needs for programs of the host.
+pub const CC: Tool = Tool { program: "cc", package: "gcc libc6-dev" };
+
+/// How long apt-get waits for another package manager, in seconds; a fresh machine often updates itself when it starts.
+const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=300";
+
+/// What may be done about a missing program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Permission {
+    /// Install.
+    Granted,
+    /// Ask first.
+    Ask,
+    /// Only say how.
+    Denied,
+}
+
+/// Makes sure that `tools` are there. Missing ones are installed when root, with `yes`, or after asking on a terminal.
+pub fn require(tools: &[Tool], yes: bool) -> Result<()> {
+    let missing = missing(tools);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|tool| tool.program).collect();
+    let root = rustix::process::geteuid().is_root();
+    let permission = match (root || yes, std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        (true, _) => Permission::Granted,
+        (false, true) => Permission::Ask,
+        (false, false) => Permission::Denied,
+    };
+    let command = install_command(&missing, root);
+    if process::find("apt-get").is_none() {
+        bail!("{} not found, and neither is apt-get; install what provides it on this system", names.join(", "));
+    }
+    if permission == Permission::Denied || (permission == Permission::Ask && !ask(&names, &command)?) {
+        bail!("{} not found. Install it with:\n\n    {command}\n\nor run again with --yes", names.join(", "));
+    }
+    process::step(format_args!("installing {}: {command}", names.join(", ")));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &command]).env("DEBIAN_FRONTEND", "noninteractive");
+    if !std::io::stdin().is_terminal() {
+        shell.stdin(Stdio::null());
+    }
+    // Standard output belongs to the verb's result.
+    shell.stdout(std::io::stderr());
+    process::run(&mut shell)?;
+    let still = self::missing(&missing);
+    if !still.is_empty() {
+        bail!("installed, but `{}` is still not found", still[0].program);
+    }
+    Ok(())
+}
+
+/// Those of `tools` that are not there.
+pub fn missing(tools: &[Tool]) -> Vec<Tool> {
+    tools.iter().copied().filter(|tool| process::find(tool.program).is_none()).collect()
+}
+
+fn install_command(tools: &[Tool], root: bool) -> String {
+    let packages: Vec<_> = tools.iter().map(|tool| tool.package).collect();
+    let sudo = if root { "" } else { "sudo " };
+    format!(
+        "{sudo}apt-get update -q && {sudo}apt-get install -q --yes --no-install-recommends -o {LOCK_TIMEOUT} {}",
+        packages.join(" ")
+    )
+}
+
+fn ask(names: &[&str], command: &str) -> Result<bool> {
+    eprint!("{} not found. Run `{command}`? [Y/n] ", names.join(", "));
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes") && answer.ends_with('\n'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_to_type_names_every_package_once_and_updates_first() {
+        let command = install_command(&[QEMU, CC], false);
+        assert!(command.starts_with("sudo apt-get update"));
+        assert!(command.ends_with("qemu-system-x86 gcc libc6-dev"));
+        assert!(!install_command(&[QEMU], true).contains("sudo"));
+    }
+
+    #[test]
+    fn what_is_there_needs_nothing() {
+        let shell = Tool { program: "sh", package: "dash" };
+        assert!(require(&[shell], false).is_ok());
+        let nothing = Tool { program: "no-such-program-anywhere", package: "none" };
+        assert_eq!(missing(&[shell, nothing]), [nothing]);
+    }
+}
