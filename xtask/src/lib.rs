@@ -9,5 +9,6 @@ pub mod bundle;
 pub mod emulator;
 pub mod process;
 pub mod run;
+pub mod sizes;
 pub mod system;
 pub mod workspace;

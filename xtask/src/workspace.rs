@@ -103,6 +103,27 @@ pub fn test_image_packages(packages: &[Package]) -> Vec<&Package> {
     packages.iter().filter(|package| package.folder().starts_with(TEST_IMAGES)).collect()
 }
 
+/// All files below `folder` with one of these extensions, sorted.
+pub fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let listing = std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+        for entry in listing {
+            let entry = entry?;
+            let path = entry.path();
+            let wanted = |extension: &std::ffi::OsStr| extensions.iter().any(|wanted| extension == *wanted);
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(wanted) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// A command whose working directory is the top of the workspace.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);

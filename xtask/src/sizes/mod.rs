@@ -1,0 +1,204 @@
+//! The verb `sizes`: how large the core is, by the same count on every machine.
+//!
+//! Counted are the lines of the core and of the protocol modules that it uses; its third-party crates stand beside.
+
+pub mod count;
+mod crates;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::workspace;
+use count::Count;
+
+/// Lines the core may have.
+pub const BUDGET: usize = 4_500;
+
+/// Count the lines of the core against its budget
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Show what changed since FILE, which an earlier `sizes --json` wrote
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+}
+
+/// Sizes of everything counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// Lines by file, relative to the top of the workspace.
+    pub files: BTreeMap<String, usize>,
+    /// Their sum.
+    pub total: usize,
+    /// [`BUDGET`].
+    pub budget: usize,
+    /// Lines of each third-party crate that is linked into the core, by `name version`.
+    pub third_party: BTreeMap<String, usize>,
+}
+
+/// Prints the sizes. The status is 1 if the core is over its budget.
+pub fn run(arguments: &Arguments) -> Result<u8> {
+    let sizes = measure()?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&sizes)?);
+    } else {
+        print!("{}", table(&sizes));
+    }
+    if let Some(file) = &arguments.compare {
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let before: Sizes = serde_json::from_str(&text).with_context(|| format!("{}", file.display()))?;
+        print!("{}", comparison(&before, &sizes));
+    }
+    Ok(u8::from(sizes.total >= sizes.budget))
+}
+
+/// Counts everything.
+pub fn measure() -> Result<Sizes> {
+    let root = workspace::root();
+    let mut files = BTreeMap::new();
+    let mut protocol = BTreeSet::new();
+    for (file, count) in folder(&root.join("microkernel/src"), &["protocol"])? {
+        protocol.extend(count.mentions);
+        files.insert(relative(&root, &file), count.lines);
+    }
+    let modules = folder(&root.join("protocol/src"), &["crate"])?;
+    for (file, lines) in used(&root.join("protocol/src"), &modules, protocol) {
+        files.insert(relative(&root, &file), lines);
+    }
+    let third_party = crates::third_party()?;
+    Ok(Sizes { total: files.values().sum(), files, budget: BUDGET, third_party })
+}
+
+fn relative(root: &Path, file: &Path) -> String {
+    file.strip_prefix(root).unwrap_or(file).to_string_lossy().into_owned()
+}
+
+/// Counts of all files of a crate that exist outside tests.
+fn folder(path: &Path, roots: &[&str]) -> Result<BTreeMap<PathBuf, Count>> {
+    let mut counts = BTreeMap::new();
+    let mut test_files = BTreeSet::new();
+    for file in workspace::files(path, &["rs", "s", "S"])? {
+        let source = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let count = if file.extension().is_some_and(|extension| extension == "rs") {
+            count::rust(&source, roots).with_context(|| format!("{}", file.display()))?
+        } else {
+            Count { lines: count::assembly(&source), ..Count::default() }
+        };
+        for module in &count.test_modules {
+            test_files.extend(module_files(&file, module));
+        }
+        counts.insert(file, count);
+    }
+    counts.retain(|file, _| !test_files.iter().any(|test: &PathBuf| file == test || file.starts_with(test)));
+    Ok(counts)
+}
+
+/// Where the module `name`, declared in `file`, may lie: a file, or a folder.
+fn module_files(file: &Path, name: &str) -> [PathBuf; 2] {
+    let stem = file.file_stem().unwrap_or_default();
+    let folder = match stem.to_str() {
+        Some("lib" | "main" | "mod") => file.with_file_name(""),
+        _ => file.with_extension(""),
+    };
+    [folder.join(name).with_extension("rs"), folder.join(name)]
+}
+
+/// The files of the modules named, of those they name in turn, and of the crate's top.
+fn used(source: &Path, files: &BTreeMap<PathBuf, Count>, mut wanted: BTreeSet<String>) -> BTreeMap<PathBuf, usize> {
+    let mut used = BTreeMap::new();
+    wanted.insert("lib".into());
+    loop {
+        let before = used.len();
+        for (file, count) in files {
+            let Ok(inside) = file.strip_prefix(source) else { continue };
+            let module = inside.iter().next().map(|first| Path::new(first).with_extension(""));
+            let named = module.is_some_and(|module| wanted.contains(&*module.to_string_lossy()));
+            if named && used.insert(file.clone(), count.lines).is_none() {
+                wanted.extend(count.mentions.iter().cloned());
+            }
+        }
+        if used.len() == before {
+            return used;
+        }
+    }
+}
+
+fn table(sizes: &Sizes) -> String {
+    let mut out = String::from("lines of the core (no blank lines, comments, tests)\n\n");
+    for (file, lines) in &sizes.files {
+        out += &format!("{lines:>7}  {file}\n");
+    }
+    out += &format!("{:>7}  total, budget {} ({} left)\n", sizes.total, sizes.budget, left(sizes));
+    out += "\nthird-party crates linked into it, counted likewise\n\n";
+    for (name, lines) in &sizes.third_party {
+        out += &format!("{lines:>7}  {name}\n");
+    }
+    out
+}
+
+fn left(sizes: &Sizes) -> i64 {
+    sizes.budget as i64 - sizes.total as i64
+}
+
+fn comparison(before: &Sizes, now: &Sizes) -> String {
+    let mut out = String::from("\nchanges\n\n");
+    let names: BTreeSet<_> = before.files.keys().chain(now.files.keys()).collect();
+    for name in names {
+        let lines = |sizes: &Sizes| sizes.files.get(name).copied().unwrap_or(0) as i64;
+        let change = lines(now) - lines(before);
+        if change != 0 {
+            out += &format!("{change:>+7}  {name}\n");
+        }
+    }
+    out + &format!("{:>+7}  total\n", now.total as i64 - before.total as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_used_modules_and_what_they_use_count() {
+        let count = |lines, mentions: &[&str]| Count {
+            lines,
+            mentions: mentions.iter().map(|mention| mention.to_string()).collect(),
+            ..Count::default()
+        };
+        let files = BTreeMap::from([
+            (PathBuf::from("src/lib.rs"), count(1, &[])),
+            (PathBuf::from("src/grant.rs"), count(10, &["error"])),
+            (PathBuf::from("src/error.rs"), count(100, &[])),
+            (PathBuf::from("src/ring/mod.rs"), count(1000, &[])),
+            (PathBuf::from("src/ring/byte.rs"), count(1000, &[])),
+        ]);
+        let sum = |wanted: &[&str]| {
+            let wanted = wanted.iter().map(|name| name.to_string()).collect();
+            used(Path::new("src"), &files, wanted).values().sum::<usize>()
+        };
+        assert_eq!(sum(&["grant"]), 111);
+        assert_eq!(sum(&["ring"]), 2001);
+    }
+
+    #[test]
+    fn a_comparison_names_what_changed() {
+        let sizes = |a, b| Sizes {
+            files: BTreeMap::from([("a.rs".into(), a), ("b.rs".into(), b)]),
+            total: a + b,
+            ..Sizes::default()
+        };
+        let text = comparison(&sizes(1, 2), &sizes(4, 2));
+        assert!(text.contains("+3  a.rs") && text.contains("+3  total") && !text.contains("b.rs"), "{text}");
+    }
+
+    #[test]
+    fn test_modules_lie_beside_or_below() {
+        assert_eq!(module_files(Path::new("src/lib.rs"), "m")[0], Path::new("src/m.rs"));
+        assert_eq!(module_files(Path::new("src/a.rs"), "m")[1], Path::new("src/a/m"));
+    }
+}
