@@ -6,6 +6,7 @@
 
 pub mod build;
 pub mod bundle;
+pub mod check;
 pub mod emulator;
 pub mod process;
 pub mod run;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{build, run, sizes};
+use xtask::{build, check, run, sizes};
 
 /// Build, run, test, check and measure Bulkhead
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Verb {
     Run(run::Arguments),
     /// Build the core, the domains and the boot bundle
     Build,
+    /// Check format, lints, sizes, documentation and the machine code of the core
+    Check(check::Arguments),
     /// Count the lines of the core against its budget
     Sizes(sizes::Arguments),
 }
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
 fn carry_out(verb: &Verb) -> Result<u8> {
     match verb {
         Verb::Run(arguments) => run::run(arguments),
+        Verb::Check(arguments) => check::run(arguments),
         Verb::Sizes(arguments) => sizes::run(arguments),
         Verb::Build => build::build().map(|_| 0),
     }
