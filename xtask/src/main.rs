@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{build, check, run, sizes};
+use xtask::{build, check, fuzz, run, sizes, test};
 
 /// Build, run, test, check and measure Bulkhead
 #[derive(Parser)]
@@ -21,10 +21,14 @@ enum Verb {
     Run(run::Arguments),
     /// Build the core, the domains and the boot bundle
     Build,
+    /// Run every test: on the host, in the model checker, and in an emulator
+    Test(test::Arguments),
     /// Check format, lints, sizes, documentation and the machine code of the core
     Check(check::Arguments),
     /// Count the lines of the core against its budget
     Sizes(sizes::Arguments),
+    /// Fuzz the decoders
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
 fn carry_out(verb: &Verb) -> Result<u8> {
     match verb {
         Verb::Run(arguments) => run::run(arguments),
+        Verb::Test(arguments) => test::run(arguments),
+        Verb::Fuzz(arguments) => fuzz::run(arguments),
         Verb::Check(arguments) => check::run(arguments),
         Verb::Sizes(arguments) => sizes::run(arguments),
         Verb::Build => build::build().map(|_| 0),
