@@ -51,8 +51,8 @@ impl Machine {
                 bail!("{what} is not built: {} is missing (run `cargo xtask build`)", file.display());
             }
         }
-        let qemu = process::find(system::QEMU.program)
-            .with_context(|| format!("{} not found (run `cargo xtask run` once)", system::QEMU.program))?;
+        let qemu = options.emulator.clone().or_else(|| process::find(system::QEMU.program));
+        let qemu = qemu.with_context(|| format!("{} not found (run `cargo xtask run` once)", system::QEMU.program))?;
         fs::create_dir_all(&options.logs).with_context(|| format!("cannot make {}", options.logs.display()))?;
         let log = File::create(options.logs.join("serial.log"))?;
         let kvm = arguments::use_kvm_here(options.accel);

@@ -32,6 +32,8 @@ pub enum Accel {
 /// What to boot, and on what.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The emulator's program; found by its name if this is none.
+    pub emulator: Option<PathBuf>,
     /// The core's ELF file.
     pub core: PathBuf,
     /// The boot bundle.
@@ -57,6 +59,7 @@ impl Options {
     /// The built machine with `cpus` CPUs; logs go to `logs`.
     pub fn new(cpus: u32, logs: PathBuf) -> Options {
         Options {
+            emulator: None,
             core: workspace::core_elf(),
             bundle: workspace::bundle(),
             cpus,
