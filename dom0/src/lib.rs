@@ -2,7 +2,7 @@
 //!
 //! dom0 builds all other domains from the boot bundle, watches over them and listens to the operator. All of it is here as
 //! plain logic over the trait [`hypervisor::Hypervisor`], so that it runs on the host against a simulated machine; the binary
-//! beside it puts the real one under it.
+//! beside it puts the real one under it. [`builder`] can be used without the rest, by images that are started instead of dom0.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -10,4 +10,13 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod backoff;
+pub mod builder;
+pub mod bundle;
+pub mod channel;
 pub mod config;
+pub mod hypervisor;
+pub mod image;
+pub mod plane;
+pub mod report;
+pub mod symbols;

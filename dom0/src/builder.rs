@@ -1,0 +1,168 @@
+//! Builds a domain from an image: create, populate, fill, start. What fails is undone by whoever created it.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use protocol::domain::{ALL_VCPUS, DomainCreated, DomainSpec, SchedParams};
+use protocol::error::Error;
+use protocol::handle::Handle;
+use protocol::hypercall::protection;
+use protocol::layout::{ARGUMENTS, PAGE_SIZE, VCPU_AREA_SIZE, VCPU_AREAS};
+use protocol::start::{ARGUMENTS_MAX, BootArguments, encode_arguments};
+
+use crate::config::{Config, size};
+use crate::hypervisor::Hypervisor;
+use crate::image::Image;
+
+/// Pages of the first vCPU's stack.
+pub const STACK_PAGES: u64 = 16;
+/// Most pages of one populate call.
+const POPULATE_MAX: u64 = 512;
+/// Most bytes of one write call.
+const WRITE_MAX: usize = 65536;
+
+/// A step of building failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildError {
+    /// What the core answered.
+    pub error: Error,
+    /// What could not be done, and the cure.
+    pub text: String,
+}
+
+/// What the core is asked for when a domain with this configuration is made.
+pub fn spec(config: &Config) -> DomainSpec {
+    DomainSpec {
+        name: protocol::name(&config.name),
+        memory_pages: config.memory_pages,
+        max_pages: config.max_pages,
+        vcpus: config.vcpus,
+        grant_frames: config.grant_frames,
+        max_mappings: config.max_mappings,
+        retained_pages: config.retained_pages,
+        schedule: SchedParams {
+            weight: config.weight,
+            cap: config.cap,
+            class: config.class,
+            vcpu: ALL_VCPUS,
+            affinity: config.affinity.first().copied().unwrap_or(0),
+        },
+    }
+}
+
+/// Makes the domain, empty.
+pub fn create<H: Hypervisor>(hypervisor: &mut H, spec: &DomainSpec) -> Result<DomainCreated, BuildError> {
+    let created = retry(|| hypervisor.domain_create(spec));
+    created.map_err(|error| {
+        let free = hypervisor.system_info().map_or(0, |info| info.pool_frames);
+        let text = match error {
+            Error::NoMemory => format!(
+                "needs {}, {} free: lower `memory` or destroy a domain",
+                size::mib(spec.memory_pages),
+                size::mib(free)
+            ),
+            Error::TableFull => "no room for another domain: destroy one".to_string(),
+            error => format!("the core refuses to make it: {error}"),
+        };
+        BuildError { error, text }
+    })
+}
+
+/// Sets the affinity of each vCPU, where the configuration gives them separately.
+pub fn pin<H: Hypervisor>(hypervisor: &mut H, domain: Handle, config: &Config) -> Result<(), BuildError> {
+    let Some(&last) = config.affinity.last().filter(|_| config.affinity.len() > 1) else { return Ok(()) };
+    for vcpu in 0..config.vcpus {
+        let affinity = config.affinity.get(vcpu as usize).copied().unwrap_or(last);
+        let params = SchedParams { vcpu, affinity, ..spec(config).schedule };
+        hypervisor.domain_schedule(domain, &params).map_err(|error| {
+            let text = format!("vCPU {vcpu} cannot be pinned: {error}: change `cpus`");
+            BuildError { error, text }
+        })?;
+    }
+    Ok(())
+}
+
+/// Puts an image, a stack and the arguments into a domain in building.
+pub fn load<H: Hypervisor>(
+    hypervisor: &mut H,
+    domain: Handle,
+    image: &Image<'_>,
+    arguments: &BootArguments,
+) -> Result<(), BuildError> {
+    let filled = fill(hypervisor, domain, image);
+    filled.map_err(|error| out_of_memory(hypervisor, domain, image, error))?;
+    let mut page = Box::new([0; ARGUMENTS_MAX]);
+    let Some(used) = encode_arguments(arguments, &mut page) else {
+        let text = "the arguments do not fit into their page: shorten `cmdline`".to_string();
+        return Err(BuildError { error: Error::TooBig, text });
+    };
+    hypervisor.domain_write(domain, ARGUMENTS, &page[..used]).map_err(|error| {
+        let text = format!("the arguments cannot be written: {error}");
+        BuildError { error, text }
+    })
+}
+
+fn fill<H: Hypervisor>(hypervisor: &mut H, domain: Handle, image: &Image<'_>) -> Result<(), Error> {
+    for segment in &image.segments {
+        populate(hypervisor, domain, segment.address, segment.pages, segment.protection)?;
+        for (index, part) in segment.bytes.chunks(WRITE_MAX).enumerate() {
+            let address = segment.address + (index * WRITE_MAX) as u64;
+            retry(|| hypervisor.domain_write(domain, address, part))?;
+        }
+    }
+    let stack = VCPU_AREAS + VCPU_AREA_SIZE - STACK_PAGES * PAGE_SIZE;
+    populate(hypervisor, domain, stack, STACK_PAGES, protection::WRITE)
+}
+
+/// Populates any number of pages.
+pub fn populate<H: Hypervisor>(
+    hypervisor: &mut H,
+    domain: Handle,
+    address: u64,
+    pages: u64,
+    protection: u64,
+) -> Result<(), Error> {
+    let mut done = 0;
+    while done < pages {
+        let count = (pages - done).min(POPULATE_MAX);
+        retry(|| hypervisor.memory_populate(domain, address + done * PAGE_SIZE, count, protection))?;
+        done += count;
+    }
+    Ok(())
+}
+
+/// Starts a domain that was loaded.
+pub fn start<H: Hypervisor>(hypervisor: &mut H, domain: Handle, image: &Image<'_>) -> Result<(), BuildError> {
+    let started = retry(|| hypervisor.domain_start(domain, image.entry, 0));
+    started.map_err(|error| out_of_memory(hypervisor, domain, image, error))
+}
+
+fn out_of_memory<H: Hypervisor>(
+    hypervisor: &mut H,
+    domain: Handle,
+    image: &Image<'_>,
+    error: Error,
+) -> BuildError {
+    let pages = hypervisor.domain_info(domain).map_or(0, |info| info.memory_pages);
+    let text = match error {
+        Error::NoMemory => format!(
+            "image and stack of {} do not fit into `memory`, {}: raise it",
+            size::mib(image.pages() + STACK_PAGES),
+            size::mib(pages)
+        ),
+        error => format!("the core refuses its memory: {error}"),
+    };
+    BuildError { error, text }
+}
+
+/// Repeats a call that the core cut into slices. Each slice makes progress, and the calls this is used for are bounded by the
+/// size of their arguments.
+pub fn retry<T>(mut call: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    loop {
+        match call() {
+            Err(Error::Again) => {}
+            other => return other,
+        }
+    }
+}

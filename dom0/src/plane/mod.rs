@@ -1,0 +1,174 @@
+//! The control plane: the domains there are, and what is done to them.
+//!
+//! [`Plane`] holds the registry. What the operator wants is in [`lifecycle`], what happens by itself in [`supervisor`], the
+//! special domain that carries the operator's terminal in [`console`]. Nothing here waits: long matters are looked at again
+//! in [`Plane::poll`], no later than [`Plane::next_deadline`] says.
+
+mod boot;
+mod console;
+mod domain;
+mod lifecycle;
+mod requests;
+mod supervisor;
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use protocol::event::Port;
+use protocol::handle::Handle;
+
+pub use domain::{Domain, Phase, Wire};
+pub use lifecycle::{Created, Failure};
+pub use requests::Request;
+
+use crate::bundle::Bundle;
+use crate::hypervisor::Hypervisor;
+
+/// Lines for the operator that are kept until a shell takes them.
+const NOTICES_MAX: usize = 256;
+/// Time after which a destroy that could not be finished is tried again, in ns.
+const REAP_AGAIN_NS: u64 = 1_000_000;
+/// dom0 in lists; the core calls it by this id.
+pub const DOM0_ID: u16 = 0;
+/// The name of dom0.
+pub const DOM0_NAME: &str = "dom0";
+
+/// A domain that is being taken apart.
+#[derive(Clone, Copy, Debug)]
+struct Dying {
+    handle: Handle,
+    control_port: Port,
+}
+
+/// The control plane over a machine.
+#[derive(Debug)]
+pub struct Plane<'b, H: Hypervisor> {
+    /// The machine.
+    pub hypervisor: H,
+    /// The boot bundle.
+    pub bundle: Bundle<'b>,
+    domains: Vec<Domain<H::Page>>,
+    dying: Vec<Dying>,
+    /// The console domain, and dom0's way to it.
+    console: Option<Wire>,
+    notices: VecDeque<String>,
+    sweep_due: bool,
+    receive_due: bool,
+    terminal_returned: bool,
+}
+
+impl<'b, H: Hypervisor> Plane<'b, H> {
+    /// A control plane without any domain yet.
+    pub fn new(hypervisor: H, bundle: Bundle<'b>) -> Plane<'b, H> {
+        Plane {
+            hypervisor,
+            bundle,
+            domains: Vec::new(),
+            dying: Vec::new(),
+            console: None,
+            notices: VecDeque::new(),
+            sweep_due: false,
+            receive_due: false,
+            terminal_returned: false,
+        }
+    }
+
+    /// All domains but dom0, in the order of their creation.
+    pub fn domains(&self) -> &[Domain<H::Page>] {
+        &self.domains
+    }
+
+    /// The domain with this id.
+    pub fn domain(&self, id: u16) -> Option<&Domain<H::Page>> {
+        self.domains.iter().find(|domain| domain.id == id)
+    }
+
+    fn domain_mut(&mut self, id: u16) -> Option<&mut Domain<H::Page>> {
+        self.domains.iter_mut().find(|domain| domain.id == id)
+    }
+
+    /// The id of the domain with this name or id; dom0 counts.
+    pub fn find(&self, name: &str) -> Option<u16> {
+        if name == DOM0_NAME || name == "0" {
+            return Some(DOM0_ID);
+        }
+        let number = name.parse::<u16>().ok();
+        let found = self.domains.iter().find(|domain| domain.name() == name || Some(domain.id) == number);
+        found.map(|domain| domain.id)
+    }
+
+    /// Names of all domains, dom0 first.
+    pub fn names(&self) -> Vec<String> {
+        let others = self.domains.iter().map(|domain| domain.name().into());
+        core::iter::once(DOM0_NAME.into()).chain(others).collect()
+    }
+
+    /// The handle and the name of a domain, dom0 included.
+    pub fn handle(&self, id: u16) -> Option<(Handle, &str)> {
+        if id == DOM0_ID {
+            return Some((Handle::SELF, DOM0_NAME));
+        }
+        self.domain(id).map(|domain| (domain.handle, domain.name()))
+    }
+
+    /// Whether everything that was destroyed is gone.
+    pub fn all_reaped(&self) -> bool {
+        self.dying.is_empty()
+    }
+
+    /// Tells the operator something, at the shell and in the log.
+    pub fn notice(&mut self, line: &str) {
+        self.hypervisor.log_write(line);
+        if self.notices.len() == NOTICES_MAX {
+            self.notices.pop_front();
+        }
+        self.notices.push_back(line.into());
+    }
+
+    /// The next line for the operator.
+    pub fn take_notice(&mut self) -> Option<String> {
+        self.notices.pop_front()
+    }
+
+    /// Whether the console domain gave the terminal back to the shell since the last call.
+    pub fn take_terminal_returned(&mut self) -> bool {
+        core::mem::take(&mut self.terminal_returned)
+    }
+
+    /// An event came: of a domain's state, or of some control channel.
+    pub fn on_port(&mut self, port: Port) {
+        if port == protocol::event::DOMAIN_EVENT_PORT {
+            self.sweep_due = true;
+        }
+        self.receive_due = true;
+    }
+
+    /// Does what is due. Work per call is bounded.
+    pub fn poll(&mut self) {
+        if core::mem::take(&mut self.sweep_due) {
+            self.sweep();
+        }
+        self.restart_due();
+        self.exchange();
+        self.reap();
+    }
+
+    /// When [`Plane::poll`] has to be called at the latest, in ns since the core started.
+    pub fn next_deadline(&mut self) -> u64 {
+        if self.sweep_due || self.receive_due {
+            return 0;
+        }
+        let restarts = self.domains.iter().filter_map(|domain| match domain.phase {
+            Phase::Waiting(at) => Some(at),
+            _ => None,
+        });
+        let next = restarts.min().unwrap_or(u64::MAX);
+        if self.dying.is_empty() { next } else { next.min(self.hypervisor.clock() + REAP_AGAIN_NS) }
+    }
+
+    fn log(&mut self, name: &str, text: &str) {
+        self.hypervisor.log_write(&format!("{name}: {text}"));
+    }
+}
