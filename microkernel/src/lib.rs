@@ -10,4 +10,5 @@ extern crate std;
 
 pub mod boot;
 pub mod platform;
+pub mod sched;
 pub mod state;
