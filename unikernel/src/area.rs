@@ -1,0 +1,138 @@
+//! Memory that somebody else can change at any moment.
+//!
+//! No reference to such memory is ever made: an [`Area`] is an address range, and every access copies. Rust's memory model
+//! knows nothing of other domains; volatile and atomic accesses are what holds across that border.
+
+use core::sync::atomic::{AtomicU32, Ordering, fence};
+
+use protocol::layout::PAGE_SIZE;
+use protocol::ring::Shared;
+
+/// A range of shared memory in this domain's address space. Accesses beyond its end panic.
+#[derive(Debug)]
+pub struct Area {
+    address: usize,
+    length: usize,
+}
+
+impl Area {
+    /// The area at `address`.
+    ///
+    /// # Safety
+    /// 1. `length` bytes from `address`, which is page-aligned, stay mapped while the value exists, writable unless nothing
+    ///    writes through it.
+    /// 2. No Rust object lies there: whoever else reaches the range inside this domain does so through an `Area` too.
+    pub(crate) const unsafe fn new(address: u64, length: usize) -> Area {
+        Area { address: address as usize, length }
+    }
+
+    /// One of the domain's own fixed pages.
+    ///
+    /// # Safety
+    /// As for [`Area::new`].
+    pub(crate) const unsafe fn page(address: u64) -> Area {
+        // SAFETY: the caller's condition.
+        unsafe { Area::new(address, PAGE_SIZE as usize) }
+    }
+
+    /// Where it lies.
+    pub fn address(&self) -> u64 {
+        self.address as u64
+    }
+
+    /// Bytes it has.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    fn check(&self, offset: usize, length: usize) -> usize {
+        assert!(offset <= self.length && length <= self.length - offset, "access beyond a shared area");
+        self.address + offset
+    }
+
+    /// The aligned 32-bit word at `offset`, for atomic access.
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU32 {
+        let address = self.check(offset, 4);
+        assert!(address.is_multiple_of(4), "unaligned index in a shared area");
+        // SAFETY: mapped (condition 1 of `new`), in range and aligned (checked above), only accessed as shared memory
+        // (condition 2); the reference lives no longer than the area.
+        unsafe { AtomicU32::from_ptr(address as *mut u32) }
+    }
+}
+
+impl Shared for Area {
+    fn load_u32(&self, offset: usize) -> u32 {
+        self.word(offset).load(Ordering::Acquire)
+    }
+
+    fn store_u32(&self, offset: usize, value: u32) {
+        self.word(offset).store(value, Ordering::Release);
+    }
+
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        let mut from = self.check(offset, out.len());
+        let (words, tail) = out.as_chunks_mut::<8>();
+        for word in words {
+            // SAFETY: in range (checked above) and mapped (condition 1 of `new`).
+            *word = unsafe { (from as *const [u8; 8]).read_volatile() };
+            from += 8;
+        }
+        for byte in tail {
+            // SAFETY: as above.
+            *byte = unsafe { (from as *const u8).read_volatile() };
+            from += 1;
+        }
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        let mut to = self.check(offset, bytes.len());
+        let (words, tail) = bytes.as_chunks::<8>();
+        for &word in words {
+            // SAFETY: in range (checked above), mapped and no Rust object (conditions of `new`).
+            unsafe { (to as *mut [u8; 8]).write_volatile(word) };
+            to += 8;
+        }
+        for &byte in tail {
+            // SAFETY: as above.
+            unsafe { (to as *mut u8).write_volatile(byte) };
+            to += 1;
+        }
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    #[test]
+    fn copies_go_through_at_every_alignment_and_length() {
+        let mut memory = vec![0u64; 512];
+        // SAFETY: the vector outlives the area and is not touched otherwise.
+        let area = unsafe { Area::page(memory.as_mut_ptr() as u64) };
+        for offset in 0..9 {
+            for length in 0..20 {
+                let bytes: vec::Vec<u8> = (0..length).map(|i| i as u8 ^ 0x5a).collect();
+                area.write(offset, &bytes);
+                let mut back = vec![0; length];
+                area.read(offset, &mut back);
+                assert_eq!(back, bytes);
+            }
+        }
+        area.store_u32(4092, 7);
+        assert_eq!(area.load_u32(4092), 7);
+    }
+
+    #[test]
+    #[should_panic(expected = "beyond")]
+    fn an_access_beyond_the_end_is_refused() {
+        let mut memory = vec![0u64; 512];
+        // SAFETY: as above.
+        let area = unsafe { Area::page(memory.as_mut_ptr() as u64) };
+        area.read(4090, &mut [0; 7]);
+    }
+}

@@ -1,0 +1,24 @@
+//! How a domain ends by itself.
+
+use protocol::domain::{MESSAGE_MAX, Reason};
+
+use crate::hypercall::raw;
+
+/// Ends the domain: power-off.
+pub fn shutdown(code: u64) -> ! {
+    exit(Reason::Shutdown, code, b"")
+}
+
+/// Ends the domain, and asks to be started again.
+pub fn reboot() -> ! {
+    exit(Reason::Reboot, 0, b"")
+}
+
+/// Ends the domain; the first [`MESSAGE_MAX`] bytes of the message go into its death report.
+pub(crate) fn exit(reason: Reason, code: u64, message: &[u8]) -> ! {
+    let message = &message[..message.len().min(MESSAGE_MAX)];
+    loop {
+        // SAFETY: the message is readable for its length.
+        let _ = unsafe { raw::domain_exit(reason as u32 as u64, code, message.as_ptr() as u64, message.len() as u64) };
+    }
+}

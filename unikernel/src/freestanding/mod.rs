@@ -1,0 +1,4 @@
+//! What an image for the machine must have exactly once.
+
+pub mod entry;
+mod panic;
