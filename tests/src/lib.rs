@@ -1,1 +1,201 @@
-//! Placeholder.
+//! Machines for the system tests: booted in the emulator, driven at the real console.
+//!
+//! Each test boots its own machine. A test that fails leaves the logs of its machines in `target/system-tests/<test>/`.
+#![forbid(unsafe_code)]
+#![allow(clippy::missing_panics_doc, reason = "here, a panic is how a test fails")]
+
+use std::fs;
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use xtask::bundle::{self, Entry};
+use xtask::emulator::{Machine, Options, Reply};
+use xtask::workspace::{self, Package};
+use xtask::{build, test};
+
+/// For what takes no noticeable time on an idle host; generous, because the host of a test is never idle.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// A machine under test. Powered down, and its logs removed unless the test fails, when dropped.
+pub struct System {
+    machine: Option<Machine>,
+    logs: PathBuf,
+}
+
+/// What to boot.
+pub struct Setup {
+    options: Options,
+    first_domain: String,
+    entries: Vec<Entry>,
+}
+
+/// A machine with `cpus` CPUs, not yet booted.
+pub fn machine(cpus: u32) -> Setup {
+    let name = std::thread::current().name().unwrap_or("main").replace("::", "-");
+    let mut logs = (0..).map(|number| match number {
+        0 => workspace::target().join("system-tests").join(&name),
+        number => workspace::target().join("system-tests").join(format!("{name}-{number}")),
+    });
+    // A test may boot several machines, one after the other or at once.
+    let logs = logs.find(|logs| !logs.join("running").exists()).expect("the numbers do not end");
+    Setup { options: Options::new(cpus, logs), first_domain: workspace::FIRST_DOMAIN.into(), entries: Vec::new() }
+}
+
+impl Setup {
+    /// Words for the boot line.
+    pub fn append(mut self, words: &str) -> Setup {
+        self.options.append = words.into();
+        self
+    }
+
+    /// Another program than dom0 as the first domain.
+    pub fn first_domain(mut self, bin: &str) -> Setup {
+        self.first_domain = bin.into();
+        self
+    }
+
+    /// Another file in the bundle, or another contents of one that is there.
+    pub fn file(mut self, name: &str, contents: impl Into<Vec<u8>>) -> Setup {
+        self.entries.push(Entry::new(name, contents));
+        self
+    }
+
+    /// The program `bin` of the test images, as `images/<bin>`.
+    pub fn image(mut self, bin: &str) -> Setup {
+        let entry = Entry::file(format!("images/{bin}"), &workspace::domain_elf(bin));
+        self.entries.push(entry.unwrap_or_else(|error| panic!("{error:#}")));
+        self
+    }
+
+    /// Boots and gives the machine at its first prompt.
+    pub fn boot(self) -> System {
+        let (options, logs) = self.prepare();
+        finish(logs, Machine::boot(options))
+    }
+
+    /// Boots and gives the machine at once: for first domains that show no prompt.
+    pub fn start(self) -> System {
+        let (options, logs) = self.prepare();
+        finish(logs, Machine::start(options))
+    }
+
+    fn prepare(mut self) -> (Options, PathBuf) {
+        let packages = built();
+        let logs = self.options.logs.clone();
+        let _ = fs::remove_dir_all(&logs);
+        fs::create_dir_all(&logs).expect("a folder for the logs");
+        fs::write(logs.join("running"), "").expect("the folder for the logs");
+        if !self.entries.is_empty() || self.first_domain != workspace::FIRST_DOMAIN {
+            let mut entries =
+                bundle::standard(packages, &self.first_domain).unwrap_or_else(|error| panic!("{error:#}"));
+            entries.append(&mut self.entries);
+            self.options.bundle = logs.join("bundle.tar");
+            bundle::write(&self.options.bundle, &entries).unwrap_or_else(|error| panic!("{error:#}"));
+        }
+        (self.options, logs)
+    }
+}
+
+/// Everything that boots, up to date. `cargo xtask test` has done it before and says so.
+fn built() -> &'static [Package] {
+    static PACKAGES: OnceLock<Vec<Package>> = OnceLock::new();
+    PACKAGES.get_or_init(|| {
+        let packages = match std::env::var_os(test::BUILT_VARIABLE) {
+            Some(_) => workspace::packages(),
+            None => build::build_with_tests(),
+        };
+        packages.unwrap_or_else(|error| panic!("{error:#}"))
+    })
+}
+
+fn finish(logs: PathBuf, machine: Result<Machine, impl std::fmt::Display>) -> System {
+    match machine {
+        Ok(machine) => System { machine: Some(machine), logs },
+        Err(error) => {
+            let _ = fs::remove_file(logs.join("running"));
+            panic!("{error:#}")
+        }
+    }
+}
+
+/// Whether to run at full length (`cargo xtask test --full`).
+pub fn full() -> bool {
+    std::env::var_os(test::FULL_VARIABLE).is_some()
+}
+
+impl System {
+    /// Types a command; gives what happened.
+    pub fn run(&mut self, line: &str) -> Reply {
+        self.command(line).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// Types a command that must succeed; gives what it printed.
+    pub fn ok(&mut self, line: &str) -> String {
+        let reply = self.run(line);
+        assert_eq!(reply.status, 0, "`{line}` failed:\n{}", reply.text);
+        reply.text
+    }
+
+    /// Types a command that must fail with this status; gives what it printed.
+    pub fn fails(&mut self, line: &str, status: u32) -> String {
+        let reply = self.run(line);
+        assert_eq!(reply.status, status, "`{line}` said:\n{}", reply.text);
+        reply.text
+    }
+
+    /// Types a command with `--json` that must succeed; gives what it printed, which must be one JSON value.
+    pub fn json(&mut self, line: &str) -> Value {
+        let text = self.ok(&format!("{line} --json"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("`{line} --json`: {error} in:\n{text}"))
+    }
+
+    /// Asks again until `done`, for what the machine does in its own time.
+    pub fn until<T>(&mut self, what: &str, mut done: impl FnMut(&mut System) -> Option<T>) -> T {
+        let deadline = Instant::now() + SOON;
+        loop {
+            if let Some(value) = done(self) {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "{what} did not come within {SOON:?}\n{}", self.transcript());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until the console shows `pattern` after what was dealt with; gives the text up to its end.
+    pub fn shows(&mut self, pattern: &str) -> String {
+        self.wait_for(pattern, SOON).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// Types keys.
+    pub fn keys(&mut self, keys: &[u8]) {
+        self.send(keys).unwrap_or_else(|error| panic!("{error:#}"));
+    }
+}
+
+impl Deref for System {
+    type Target = Machine;
+    fn deref(&self) -> &Machine {
+        self.machine.as_ref().expect("the machine is there until the drop")
+    }
+}
+
+impl DerefMut for System {
+    fn deref_mut(&mut self) -> &mut Machine {
+        self.machine.as_mut().expect("the machine is there until the drop")
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        self.machine = None;
+        let _ = fs::remove_file(self.logs.join("running"));
+        if std::thread::panicking() {
+            eprintln!("logs of the machine are in {}", self.logs.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.logs);
+        }
+    }
+}

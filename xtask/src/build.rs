@@ -31,9 +31,13 @@ pub fn build() -> Result<Vec<Package>> {
 }
 
 /// Builds everything that boots, and the images of the system tests.
-pub fn build_with_tests() -> Result<()> {
+pub fn build_with_tests() -> Result<Vec<Package>> {
     let packages = build()?;
-    build_domains(&packages, &workspace::test_image_packages(&packages))
+    let tests = workspace::test_image_packages(&packages);
+    if !tests.is_empty() {
+        build_domains(&packages, &tests)?;
+    }
+    Ok(packages)
 }
 
 fn build_core() -> Result<()> {

@@ -13,6 +13,8 @@ use crate::{build, fuzz, process, system};
 const SYSTEM_TESTS: &str = "system-tests";
 /// Tells the system tests to run at full length.
 pub const FULL_VARIABLE: &str = "BULKHEAD_FULL";
+/// Tells the system tests that everything is built.
+pub const BUILT_VARIABLE: &str = "BULKHEAD_BUILT";
 /// System tests at once: each machine keeps about one CPU of the host busy, and the longest tests use more.
 const SYSTEM_TEST_THREADS: &str = "2";
 /// How long each fuzzer runs in a test run; `cargo xtask fuzz` runs them longer.
@@ -112,7 +114,7 @@ fn model_checks(packages: &[Package]) -> Result<Command> {
 fn system_tests(full: bool) -> Command {
     let mut cargo = process::cargo();
     cargo.args(["test", "--package", SYSTEM_TESTS, "--no-fail-fast"]);
-    cargo.env("RUST_TEST_THREADS", SYSTEM_TEST_THREADS);
+    cargo.env("RUST_TEST_THREADS", SYSTEM_TEST_THREADS).env(BUILT_VARIABLE, "1");
     if full {
         cargo.env(FULL_VARIABLE, "1");
     }
