@@ -1,0 +1,144 @@
+//! The firmware's tables: where they are, and what the MADT says about CPUs and interrupts.
+//!
+//! Only headers and the static MADT and FADT are read; AML never runs in ring 0. Every offset is checked against the length
+//! of its table, and a table that lies nowhere is left out.
+
+use heapless::Vec;
+use microkernel::platform::Phys;
+use protocol::system::MAX_CPUS;
+use spin::Once;
+
+use crate::boot::{AcpiRoot, u32_at, u64_at};
+use crate::ioapic::LINES;
+use crate::paging::{READ, Tables};
+use crate::window;
+
+/// Tables that are kept in mind; machines have some thirty.
+const MAX_TABLES: usize = 96;
+/// Largest table that is believed, in bytes.
+const MAX_LENGTH: u64 = 16 << 20;
+/// I/O interrupt controllers that are used.
+pub const MAX_IOAPICS: usize = 16;
+const HEADER: u64 = 36;
+
+/// One table.
+pub struct Table {
+    /// Signature.
+    pub signature: [u8; 4],
+    /// Where it lies.
+    pub at: Phys,
+    /// Bytes, header included.
+    pub length: usize,
+}
+
+/// How an ISA line is wired.
+#[derive(Clone, Copy)]
+pub struct Line {
+    /// Number of the input over all controllers.
+    pub gsi: u32,
+    /// Level-triggered.
+    pub level: bool,
+    /// Active when low.
+    pub active_low: bool,
+}
+
+/// What the MADT says.
+pub struct Madt {
+    /// Physical address of the local controllers' registers.
+    pub registers: u64,
+    /// APIC ids of the CPUs that can be started.
+    pub cpus: Vec<u32, MAX_CPUS>,
+    /// Physical addresses of the I/O controllers, each with its first input.
+    pub ioapics: Vec<(u64, u32), MAX_IOAPICS>,
+    /// The ISA lines.
+    pub lines: [Line; LINES],
+}
+
+static TABLES: Once<Vec<Table, MAX_TABLES>> = Once::new();
+
+/// All tables.
+pub fn tables() -> &'static [Table] {
+    TABLES.get().map_or(&[], |tables| tables)
+}
+
+/// Bytes of a table that the window reaches.
+fn bytes(at: Phys, length: usize) -> &'static [u8] {
+    // SAFETY: called for what `table` has made reachable; tables do not change while the core reads them, for no domain
+    // runs yet and their memory is never given to one.
+    unsafe { core::slice::from_raw_parts(window::pointer(at), length) }
+}
+
+/// Makes the table at `at` reachable.
+fn table(at: u64, tables: &mut Tables) -> Option<Table> {
+    tables.reach(at, HEADER, READ).ok()?;
+    let header = bytes(Phys(at), HEADER as usize);
+    let length = u64::from(u32_at(header, 4)?);
+    if !(HEADER..=MAX_LENGTH).contains(&length) {
+        return None;
+    }
+    tables.reach(at, length, READ).ok()?;
+    Some(Table { signature: *header.first_chunk()?, at: Phys(at), length: length as usize })
+}
+
+/// Finds all tables.
+pub fn find(root: AcpiRoot, tables: &mut Tables) -> Result<(), &'static str> {
+    let list = table(root.address, tables).ok_or("the list of ACPI tables lies nowhere")?;
+    let mut found = Vec::new();
+    let entries = bytes(list.at, list.length).get(HEADER as usize..).unwrap_or(&[]);
+    for entry in entries.chunks_exact(root.entry as usize) {
+        let at = u64_at(entry, 0).or(u32_at(entry, 0).map(u64::from)).unwrap_or(0);
+        let Some(table) = table(at, tables) else { continue };
+        if table.signature == *b"FACP" {
+            let fadt = bytes(table.at, table.length);
+            // X_DSDT, or DSDT where that is missing.
+            let at = u64_at(fadt, 140).filter(|at| *at != 0).or(u32_at(fadt, 40).map(u64::from));
+            if let Some(dsdt) = at.and_then(|at| self::table(at, tables)) {
+                // More tables than fit are left out, here and below.
+                let _ = found.push(dsdt);
+            }
+        }
+        let _ = found.push(table);
+    }
+    TABLES.call_once(|| found);
+    Ok(())
+}
+
+fn find_bytes(signature: &[u8; 4]) -> Option<&'static [u8]> {
+    tables().iter().find(|table| table.signature == *signature).map(|table| bytes(table.at, table.length))
+}
+
+/// The I/O port of the ACPI timer.
+pub fn timer_port() -> Option<u16> {
+    u32_at(find_bytes(b"FACP")?, 76).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+}
+
+/// Reads the MADT (ACPI specification, section 5.2.12).
+pub fn madt() -> Result<Madt, &'static str> {
+    let madt = find_bytes(b"APIC").ok_or("no ACPI table describes the CPUs (MADT)")?;
+    let mut found = Madt {
+        registers: u32_at(madt, 36).unwrap_or(0).into(),
+        cpus: Vec::new(),
+        ioapics: Vec::new(),
+        lines: core::array::from_fn(|line| Line { gsi: line as u32, level: false, active_low: false }),
+    };
+    let mut rest = madt.get(44..).unwrap_or(&[]);
+    while let [kind, length, ..] = *rest {
+        let Some(entry) = rest.get(..usize::from(length)).filter(|_| length >= 2) else { break };
+        let number = |offset| u32_at(entry, offset).unwrap_or(0);
+        // More of a kind than the core uses are left out.
+        match kind {
+            0 if length >= 8 && number(4) & 1 != 0 => _ = found.cpus.push(entry[3].into()),
+            1 => _ = found.ioapics.push((number(4).into(), number(8))),
+            2 if length >= 10 && usize::from(entry[3]) < LINES => {
+                // Polarity and trigger: 3 is low and level; 0 is what the ISA bus has, high and edge.
+                let flags = entry[8];
+                found.lines[usize::from(entry[3])] = Line { gsi: number(4), level: flags >> 2 & 3 == 3, active_low: flags & 3 == 3 };
+            }
+            5 => found.registers = u64_at(entry, 4).unwrap_or(found.registers),
+            9 if number(8) & 1 != 0 && !found.cpus.contains(&number(4)) => _ = found.cpus.push(number(4)),
+            _ => {}
+        }
+        rest = &rest[usize::from(length)..];
+    }
+    Ok(found)
+}

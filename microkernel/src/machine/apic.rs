@@ -1,0 +1,170 @@
+//! The local interrupt controller of each CPU, in xAPIC (memory) or x2APIC (MSR) mode, and interrupts between CPUs.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use microkernel::platform::Phys;
+use protocol::system::MAX_CPUS;
+
+use crate::cpu::{outb, rdmsr, wrmsr};
+use crate::window;
+
+/// Vector of the timer.
+pub const TIMER: u64 = 0x40;
+/// Vector by which one CPU makes another enter the core.
+pub const KICK: u64 = 0x41;
+/// Vector of an interrupt that vanished before it was taken; it has no end.
+pub const SPURIOUS: u64 = 0xff;
+/// Vectors of the PICs, which are masked; a spurious one may still come.
+const PIC_VECTORS: u8 = 0x20;
+
+const BASE_MSR: u32 = 0x1b;
+const BASE_ENABLED: u64 = 1 << 11;
+const BASE_X2APIC: u64 = 1 << 10;
+
+const ID: u32 = 0x20;
+const TASK_PRIORITY: u32 = 0x80;
+const END_OF_INTERRUPT: u32 = 0xb0;
+const SPURIOUS_VECTOR: u32 = 0xf0;
+const COMMAND: u32 = 0x300;
+const COMMAND_HIGH: u32 = 0x310;
+const LVT_TIMER: u32 = 0x320;
+const LVT_LINT0: u32 = 0x350;
+const LVT_LINT1: u32 = 0x360;
+const LVT_ERROR: u32 = 0x370;
+const INITIAL_COUNT: u32 = 0x380;
+const CURRENT_COUNT: u32 = 0x390;
+const DIVIDE: u32 = 0x3e0;
+
+const MASKED: u32 = 1 << 16;
+const DELIVER_NMI: u32 = 4 << 8;
+const DELIVER_INIT: u32 = 5 << 8;
+const DELIVER_STARTUP: u32 = 6 << 8;
+const ASSERT: u32 = 1 << 14;
+const PENDING: u32 = 1 << 12;
+const ALL_OTHERS: u32 = 3 << 18;
+/// Polls before an earlier command that was not delivered is overwritten; delivery takes microseconds.
+const PATIENCE: u32 = 100_000;
+
+/// Address of the registers in xAPIC mode; 0 in x2APIC mode.
+static REGISTERS: AtomicU64 = AtomicU64::new(0);
+/// APIC ids by CPU number.
+static IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
+
+fn read(register: u32) -> u32 {
+    match REGISTERS.load(Relaxed) {
+        // SAFETY: the CPU is in x2APIC mode, where these registers exist.
+        0 => unsafe { rdmsr(0x800 + (register >> 4)) as u32 },
+        // SAFETY: mapped, uncached registers of this CPU.
+        base => unsafe { ((base + u64::from(register)) as *const u32).read_volatile() },
+    }
+}
+
+fn write(register: u32, value: u32) {
+    match REGISTERS.load(Relaxed) {
+        // SAFETY: as in `read`; the values written in this module are defined ones.
+        0 => unsafe { wrmsr(0x800 + (register >> 4), value.into()) },
+        // SAFETY: as in `read`.
+        base => unsafe { ((base + u64::from(register)) as *mut u32).write_volatile(value) },
+    }
+}
+
+/// Decides on the mode; `registers` is where the firmware says that the memory of xAPIC mode is.
+pub fn choose_mode(x2apic: bool, registers: u64) {
+    REGISTERS.store(if x2apic { 0 } else { window::pointer::<u8>(Phys(registers)) as u64 }, Relaxed);
+}
+
+/// Switches this CPU's controller on, with everything masked but what the core sends itself, and enters its id.
+pub fn initialize(cpu: usize) {
+    let mode = if REGISTERS.load(Relaxed) == 0 { BASE_X2APIC } else { 0 };
+    // SAFETY: the register exists on every CPU with an APIC, and CPUID offers x2APIC mode if it was chosen. Firmware that
+    // left x2APIC mode on only does so where CPUID offers it, so the mode never goes back.
+    unsafe { wrmsr(BASE_MSR, rdmsr(BASE_MSR) | BASE_ENABLED | mode) };
+    for register in [LVT_TIMER, LVT_LINT0, LVT_LINT1, LVT_ERROR] {
+        write(register, MASKED);
+    }
+    write(TASK_PRIORITY, 0);
+    write(DIVIDE, 0b1011);
+    write(SPURIOUS_VECTOR, 1 << 8 | SPURIOUS as u32);
+    IDS[cpu].store(id(), Relaxed);
+}
+
+/// Masks both PICs for good, with vectors that are no exception's.
+pub fn disable_pics() {
+    for (base, vectors, wiring) in [(0x20, PIC_VECTORS, 4), (0xa0, PIC_VECTORS + 8, 2)] {
+        outb(base, 0x11);
+        outb(base + 1, vectors);
+        outb(base + 1, wiring);
+        outb(base + 1, 1);
+        outb(base + 1, 0xff);
+    }
+}
+
+/// This CPU's APIC id.
+pub fn id() -> u32 {
+    let id = read(ID);
+    if REGISTERS.load(Relaxed) == 0 { id } else { id >> 24 }
+}
+
+/// Tells the controller that the interrupt was taken care of.
+pub fn end_of_interrupt() {
+    write(END_OF_INTERRUPT, 0);
+}
+
+fn command(target: u32, command: u32) {
+    if REGISTERS.load(Relaxed) == 0 {
+        // SAFETY: as in `write`. Writing the MSR orders nothing, so what was stored before is made visible first.
+        unsafe {
+            asm!("mfence", "lfence", options(nostack, preserves_flags));
+            wrmsr(0x800 + (COMMAND >> 4), u64::from(target) << 32 | u64::from(command));
+        }
+        return;
+    }
+    for _ in 0..PATIENCE {
+        if read(COMMAND) & PENDING == 0 {
+            break;
+        }
+    }
+    write(COMMAND_HIGH, target << 24);
+    write(COMMAND, command);
+}
+
+/// Makes another CPU enter the core.
+pub fn kick(cpu: usize) {
+    if let Some(id) = IDS.get(cpu) {
+        command(id.load(Relaxed), ASSERT | KICK as u32);
+    }
+}
+
+/// Puts a CPU into the state in which it waits for [`start_up`].
+pub fn reset(id: u32) {
+    command(id, ASSERT | DELIVER_INIT);
+}
+
+/// Starts a CPU at a physical page below 1 MiB.
+pub fn start_up(id: u32, page: u64) {
+    command(id, ASSERT | DELIVER_STARTUP | (page >> 12) as u32);
+}
+
+/// Sends an NMI to all other CPUs.
+pub fn stop_others() {
+    command(0, ASSERT | DELIVER_NMI | ALL_OTHERS);
+}
+
+/// Lets the timer run from `count`, once; `None` only counts, without an interrupt at the end.
+pub fn count_down(count: u32, interrupt: bool) {
+    write(LVT_TIMER, if interrupt { TIMER as u32 } else { MASKED });
+    write(INITIAL_COUNT, count);
+}
+
+/// What is left of the count.
+pub fn count_left() -> u32 {
+    read(CURRENT_COUNT)
+}
+
+/// Switches the timer to fire at TSC values.
+pub fn use_tsc_deadline() {
+    write(LVT_TIMER, TIMER as u32 | 2 << 17);
+    // SAFETY: fences only; the mode must be set before the first deadline is written (Intel SDM vol. 3, 11.5.4.1).
+    unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
+}

@@ -1,0 +1,118 @@
+//! From the assembly into the safe core and back: what each entry does with the lock, and how a decision is carried out.
+
+use microkernel::platform::{ENTERED_BY_CALL, Fault, Next, Phys, Registers, Step, reg};
+use microkernel::state::Core;
+use protocol::hypercall::Hypercall;
+
+use crate::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
+use crate::hardware::Hardware;
+use crate::lock::CORE;
+use crate::percpu::Cpu;
+use crate::{apic, cpu, flush, ioapic, panic, timer, window};
+
+/// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
+const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
+
+/// A hypercall; the caller's registers are in the current context.
+pub extern "C" fn on_hypercall(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> Leave {
+    let this = Cpu::current();
+    // The null hypercall answers without the lock: it shows what the way in and out costs.
+    if number == Hypercall::Version as u64 {
+        let context = this.context.get();
+        // SAFETY: the context that just entered is this CPU's alone, and mapped; the field lies in it.
+        unsafe { (&raw mut (*context).general[reg::RAX]).write(protocol::ABI_VERSION.into()) };
+        return Leave { context, switched: 0 };
+    }
+    enter(this, |core| core.hypercall(this.index, number, [a, b, c, d, e]))
+}
+
+/// An exception in ring 3, or an interrupt in ring 3 or while idle.
+pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
+    let this = Cpu::current();
+    if vector < FIRST_INTERRUPT {
+        if NEVER_A_DOMAIN.contains(&vector) {
+            panic::report(format_args!("exception {vector} (error {error:#x}) while a domain ran"), None);
+        }
+        let fault = Fault { vector, error, address: cpu::fault_address() };
+        return enter(this, |core| core.fault(this.index, fault));
+    }
+    if vector == apic::TIMER {
+        this.armed.set(u64::MAX);
+    }
+    enter(this, |core| {
+        match vector {
+            apic::TIMER => core.timer(this.index),
+            apic::KICK => core.kicked(this.index),
+            _ => {
+                if let Some(line) = ioapic::line(vector) {
+                    core.interrupt(this.index, line);
+                }
+            }
+        }
+        if vector != apic::SPURIOUS {
+            apic::end_of_interrupt();
+        }
+        Step::Done
+    })
+}
+
+/// Enters the scheduler for the first time on this CPU.
+pub fn start() -> Leave {
+    enter(Cpu::current(), |_| Step::Done)
+}
+
+/// Runs `work` with the lock held, and whatever must follow it; then takes the core's decision.
+fn enter(this: &Cpu, work: impl FnOnce(&mut Core<Hardware>) -> Step) -> Leave {
+    flush::serve();
+    let mut core = CORE.lock();
+    let mut step = work(&mut core);
+    while let Step::AfterFlush = step {
+        drop(core);
+        flush::wait();
+        core = CORE.lock();
+        step = core.resume(this.index);
+    }
+    let next = core.schedule(this.index);
+    carry_out(this, next)
+}
+
+/// Does what must be done before the lock is released: from there on another CPU may take the old context, or free its memory.
+fn carry_out(this: &Cpu, next: Next) -> Leave {
+    let old = this.context.get();
+    let (context, root, deadline) = match &next {
+        Next::Run { context, root, deadline, ports } => {
+            let loaded = this.ports.get();
+            if loaded != *ports {
+                this.segments.change_ports(&loaded, ports);
+                this.ports.set(*ports);
+            }
+            (window::pointer::<Registers>(context.at(0)), root.at(0), *deadline)
+        }
+        Next::Idle { deadline } => (core::ptr::null_mut(), Phys(flush::core_root()), *deadline),
+    };
+    if root.0 != this.root.get() {
+        this.root.set(root.0);
+        // SAFETY: the safe core made the tables with the core's upper half, or they are the core's own.
+        unsafe { cpu::set_root(root.0) };
+    }
+    if deadline < this.armed.get() {
+        timer::arm(this, deadline);
+    }
+    if context == old {
+        return Leave { context, switched: 0 };
+    }
+    this.context.set(context);
+    if !old.is_null() {
+        // SAFETY: until the lock is released the old context belongs to this CPU; its frame is mapped.
+        unsafe {
+            if (&raw const (*old).entered).read() == ENTERED_BY_CALL {
+                save_vector_state(old);
+            }
+        }
+    }
+    if !context.is_null() {
+        // SAFETY: the safe core gives a context frame that no other CPU uses, and a canonical FS base in it.
+        unsafe { cpu::set_user_segments((&raw const (*context).fs_base).read()) };
+    }
+    Leave { context, switched: 1 }
+}

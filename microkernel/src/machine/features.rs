@@ -1,0 +1,111 @@
+//! What the CPU offers, and switching on what the core uses of it.
+//!
+//! CR4 bits are set only where CPUID knows them. Vector state has two ways only: XSAVEOPT with AVX and AVX-512 where they fit
+//! in a context frame, or FXSAVE; a CPU with XSAVE but without its optimised form is treated like one without either.
+
+use core::arch::asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use microkernel::platform::XSTATE;
+use protocol::system::Features;
+
+use crate::cpu::{rdmsr, set_cr4_bits, wrmsr};
+use crate::paging::FRAME;
+
+/// XCR0 as every CPU gets it; 0 without XSAVEOPT.
+pub static XCR0: AtomicU64 = AtomicU64::new(0);
+/// What the entry code has to know: bit 0, vector state by XSAVEOPT; bit 1, AVX registers exist.
+pub static VECTOR_STATE: AtomicU32 = AtomicU32::new(0);
+/// Bit 0 of [`VECTOR_STATE`].
+pub const BY_XSAVE: u32 = 1;
+/// Bit 1 of [`VECTOR_STATE`].
+pub const HAS_AVX: u32 = 2;
+
+const EFER: u32 = 0xc000_0080;
+
+/// The leaf, or zeros if the CPU has none of that number.
+fn leaf(number: u32, sub: u32) -> CpuidResult {
+    let none = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+    if __cpuid(number & 0x8000_0000).eax < number { none } else { __cpuid_count(number, sub) }
+}
+
+fn bit(word: u32, number: u32) -> bool {
+    word >> number & 1 != 0
+}
+
+/// What of the machine the core uses.
+pub fn detect() -> Features {
+    let (basic, structured) = (leaf(1, 0), leaf(7, 0));
+    let extended = leaf(0x8000_0001, 0);
+    let mut found = Features::empty();
+    found.set(Features::NX, bit(extended.edx, 20));
+    found.set(Features::SMEP, bit(structured.ebx, 7));
+    found.set(Features::SMAP, bit(structured.ebx, 20));
+    found.set(Features::UMIP, bit(structured.ecx, 2));
+    found.set(Features::X2APIC, bit(basic.ecx, 21));
+    found.set(Features::XSAVE, bit(basic.ecx, 26) && bit(leaf(13, 1).eax, 0));
+    found.set(Features::SVM, bit(extended.ecx, 2) && bit(leaf(0x8000_000a, 0).edx, 0));
+    found.set(Features::VMX, bit(basic.ecx, 5));
+    found
+}
+
+/// Whether pages of 1 GiB exist.
+pub fn has_huge_pages() -> bool {
+    bit(leaf(0x8000_0001, 0).edx, 26)
+}
+
+/// Whether the local APIC's timer can be set to a TSC value.
+pub fn has_tsc_deadline() -> bool {
+    bit(leaf(1, 0).ecx, 24)
+}
+
+/// Brand string, zero-padded.
+pub fn brand() -> [u8; 48] {
+    let mut brand = [0; 48];
+    for (index, chunk) in brand.chunks_exact_mut(4).enumerate() {
+        let leaf = leaf(0x8000_0002 + index as u32 / 4, 0);
+        chunk.copy_from_slice(&[leaf.eax, leaf.ebx, leaf.ecx, leaf.edx][index % 4].to_le_bytes());
+    }
+    brand
+}
+
+/// Decides how vector state is kept, once.
+pub fn choose_vector_state(features: Features) {
+    if !features.contains(Features::XSAVE) {
+        return;
+    }
+    // x87 and SSE; AVX; AVX-512, whose size is the end of its last part.
+    let offered = leaf(13, 0).eax;
+    let mut wanted = 0b11 | u64::from(offered & 0b100);
+    let end = { let part = leaf(13, 7); part.ebx + part.eax };
+    if bit(offered, 2) && offered & 0xe0 == 0xe0 && u64::from(end) <= FRAME - XSTATE as u64 {
+        wanted |= 0xe0;
+    }
+    XCR0.store(wanted, Relaxed);
+    VECTOR_STATE.store(BY_XSAVE | if bit(offered, 2) { HAS_AVX } else { 0 }, Relaxed);
+}
+
+/// Switches on, on this CPU, what [`detect`] found.
+pub fn enable(features: Features) {
+    // SAFETY: EFER exists on every 64-bit CPU; SCE and NXE (whose absence was refused) break nothing.
+    unsafe { wrmsr(EFER, rdmsr(EFER) | 1 | 1 << 11) };
+    let mut bits = 0;
+    let machine_check = bit(leaf(1, 0).edx, 7);
+    for (present, number) in [
+        (machine_check, 6),
+        (features.contains(Features::UMIP), 11),
+        (features.contains(Features::XSAVE), 18),
+        (features.contains(Features::SMEP), 20),
+        (features.contains(Features::SMAP), 21),
+    ] {
+        bits |= u64::from(present) << number;
+    }
+    // SAFETY: CPUID names every bit that is set.
+    unsafe { set_cr4_bits(bits) };
+    let xcr0 = XCR0.load(Relaxed);
+    if xcr0 != 0 {
+        // SAFETY: CR4.OSXSAVE was just set, and CPUID offers every bit of the value.
+        unsafe { asm!("xsetbv", in("ecx") 0, in("eax") xcr0 as u32, in("edx") (xcr0 >> 32) as u32, options(nomem, nostack)) };
+    }
+}

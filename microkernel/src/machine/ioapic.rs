@@ -1,0 +1,87 @@
+//! The interrupt controllers for devices: the sixteen ISA lines, routed as the firmware says, all to the first CPU.
+
+use heapless::Vec;
+use microkernel::platform::Phys;
+use spin::Mutex;
+
+use crate::acpi::Madt;
+use crate::window;
+
+/// ISA lines.
+pub const LINES: usize = 16;
+/// Vector of line 0.
+const FIRST_VECTOR: u64 = 0x30;
+
+const MASKED: u32 = 1 << 16;
+const LEVEL: u32 = 1 << 15;
+const ACTIVE_LOW: u32 = 1 << 13;
+
+/// Where a line arrives.
+#[derive(Clone, Copy)]
+struct Route {
+    /// Physical address of the controller's registers.
+    controller: u64,
+    /// Index of the low register of its redirection entry.
+    register: u32,
+    /// The entry's low half, not masked.
+    entry: u32,
+}
+
+/// Routes by line; the lock keeps the two steps of a register access together.
+static ROUTES: Mutex<[Option<Route>; LINES]> = Mutex::new([None; LINES]);
+
+/// Reads or writes a register: its number goes to offset 0, its value is at offset 16.
+fn select(controller: u64, register: u32) -> *mut u32 {
+    let base = window::pointer::<u32>(Phys(controller));
+    // SAFETY: mapped, uncached registers of a controller that the firmware names.
+    unsafe {
+        base.write_volatile(register);
+        base.add(4)
+    }
+}
+
+fn read(controller: u64, register: u32) -> u32 {
+    // SAFETY: as in `select`.
+    unsafe { select(controller, register).read_volatile() }
+}
+
+fn write(controller: u64, register: u32, value: u32) {
+    // SAFETY: as in `select`.
+    unsafe { select(controller, register).write_volatile(value) }
+}
+
+/// Masks every input of every controller, and prepares the routes of the ISA lines to the CPU with this APIC id.
+pub fn initialize(madt: &Madt, target: u32) {
+    let mut inputs: Vec<(u64, u32, u32), { crate::acpi::MAX_IOAPICS }> = Vec::new();
+    for (address, first) in &madt.ioapics {
+        let count = (read(*address, 1) >> 16 & 0xff) + 1;
+        for pin in 0..count {
+            write(*address, 0x10 + 2 * pin, MASKED);
+        }
+        // The same bound as the source's.
+        let _ = inputs.push((*address, *first, count));
+    }
+    let mut routes = ROUTES.lock();
+    for (line, route) in routes.iter_mut().enumerate() {
+        let source = madt.lines[line];
+        let home = inputs.iter().find(|(_, first, count)| source.gsi.checked_sub(*first).is_some_and(|pin| pin < *count));
+        *route = home.map(|(controller, first, _)| {
+            let register = 0x10 + 2 * (source.gsi - first);
+            write(*controller, register + 1, target << 24);
+            let mode = if source.level { LEVEL } else { 0 } | if source.active_low { ACTIVE_LOW } else { 0 };
+            Route { controller: *controller, register, entry: FIRST_VECTOR as u32 + line as u32 | mode }
+        });
+    }
+}
+
+/// Masks or unmasks a line.
+pub fn mask(line: u8, masked: bool) {
+    if let Some(Some(route)) = ROUTES.lock().get(usize::from(line)) {
+        write(route.controller, route.register, route.entry | if masked { MASKED } else { 0 });
+    }
+}
+
+/// The line that a vector belongs to.
+pub fn line(vector: u64) -> Option<u8> {
+    vector.checked_sub(FIRST_VECTOR).filter(|line| *line < LINES as u64).map(|line| line as u8)
+}

@@ -1,0 +1,153 @@
+//! The core's own page tables, built once at boot.
+//!
+//! The upper half of every address space: the window to physical memory, the areas of the CPUs and the core itself, each
+//! page either writable or executable. Nothing maps the core's text or constants writable. The lower half is empty; the safe
+//! core fills it in the tables of the domains.
+
+use core::ops::Range;
+
+use microkernel::platform::Phys;
+
+use crate::boot::EARLY_END;
+use crate::boot::ranges::Ranges;
+use crate::{cpu, window};
+
+/// Where the core is linked, above its load address; also written in `core.ld`.
+pub const CORE_BASE: u64 = 0xffff_ffff_8000_0000;
+
+/// Size of a frame, in bytes.
+pub const FRAME: u64 = 4096;
+
+/// Read only.
+pub const READ: u64 = NX;
+/// Readable and executable.
+pub const EXECUTE: u64 = 0;
+/// Writable.
+pub const WRITE: u64 = 1 << 1 | NX;
+/// Registers of a device: writable, not cached.
+pub const DEVICE: u64 = WRITE | 1 << 3 | 1 << 4;
+
+const PRESENT: u64 = 1;
+const LARGE: u64 = 1 << 7;
+const NX: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Sizes that an entry of a table of this level can map.
+const SIZES: [u64; 3] = [FRAME, 2 << 20, 1 << 30];
+
+unsafe extern "C" {
+    static image_start: u8;
+    static image_end: u8;
+    static text_start: u8;
+    static rodata_start: u8;
+    static data_start: u8;
+    static data_end: u8;
+}
+
+/// Physical addresses that the core was loaded to.
+pub fn image() -> Range<u64> {
+    (&raw const image_start) as u64..((&raw const image_end) as u64)
+}
+
+/// Addresses of code.
+pub fn text() -> Range<u64> {
+    (&raw const text_start) as u64..(&raw const rodata_start) as u64
+}
+
+/// Page tables under construction, and the memory they are made of.
+pub struct Tables {
+    /// Physical address of the root.
+    pub root: u64,
+    /// Memory nobody uses yet.
+    pub free: Ranges,
+    /// Whether the CPU knows pages of 1 GiB.
+    huge: bool,
+}
+
+impl Tables {
+    /// Tables that map the core and `ram` in the window, made from the low part of `free`.
+    pub fn new(free: Ranges, ram: &Ranges, huge: bool) -> Result<Tables, &'static str> {
+        let mut tables = Tables { root: 0, free, huge };
+        tables.root = tables.frame()?;
+        for range in ram.as_slice() {
+            tables.map(window::BASE + range.start, range.start, range.end - range.start, WRITE)?;
+        }
+        let sections = [
+            (text(), EXECUTE),
+            ((&raw const rodata_start) as u64..(&raw const data_start) as u64, READ),
+            ((&raw const data_start) as u64..(&raw const data_end) as u64, WRITE),
+        ];
+        for (range, access) in sections {
+            tables.map(range.start, range.start - CORE_BASE, range.end - range.start, access)?;
+        }
+        Ok(tables)
+    }
+
+    /// Takes zeroed memory that the early tables reach.
+    pub fn take(&mut self, length: u64) -> Result<u64, &'static str> {
+        let at = self.free.take(length, EARLY_END).ok_or("not enough memory below 4 GiB")?;
+        // SAFETY: free RAM below 4 GiB, so it is mapped by early and final tables and nothing lies in it.
+        unsafe { core::ptr::write_bytes(window::pointer::<u8>(Phys(at)), 0, length as usize) };
+        Ok(at)
+    }
+
+    fn frame(&mut self) -> Result<u64, &'static str> {
+        self.take(FRAME)
+    }
+
+    /// Maps addresses of the upper half. What is mapped already stays as it is.
+    pub fn map(&mut self, virt: u64, phys: u64, length: u64, access: u64) -> Result<(), &'static str> {
+        let mut done = 0;
+        while done < length {
+            let (virt, phys) = (virt + done, phys + done);
+            let fits = |level: &usize| (virt | phys) % SIZES[*level] == 0 && length - done >= SIZES[*level];
+            let largest = if self.huge { 2 } else { 1 };
+            let level = (1..=largest).rev().find(fits).unwrap_or(0);
+            done += self.map_one(virt, phys, level, access)?;
+        }
+        Ok(())
+    }
+
+    /// Makes one entry in a table of `level`; gives the size of the page that maps `virt` now.
+    fn map_one(&mut self, virt: u64, phys: u64, level: usize, access: u64) -> Result<u64, &'static str> {
+        let mut table = self.root;
+        for current in (level + 1..4).rev() {
+            let at = Self::entry(table, virt, current);
+            // SAFETY: `at` is an entry of a table that this type made from its own memory and nobody else writes.
+            let mut entry = unsafe { at.read_volatile() };
+            if entry & PRESENT == 0 {
+                entry = self.frame()? | PRESENT | 1 << 1;
+                // SAFETY: as above.
+                unsafe { at.write_volatile(entry) };
+            } else if entry & LARGE != 0 {
+                return Ok(SIZES[current] - virt % SIZES[current]);
+            }
+            table = entry & ADDRESS;
+        }
+        let at = Self::entry(table, virt, level);
+        // SAFETY: as above; the address was not mapped before, so no translation becomes stale.
+        unsafe {
+            if at.read_volatile() & PRESENT == 0 {
+                at.write_volatile(phys | access | PRESENT | if level > 0 { LARGE } else { 0 });
+            }
+        }
+        Ok(SIZES[level])
+    }
+
+    fn entry(table: u64, virt: u64, level: usize) -> *mut u64 {
+        window::pointer(Phys(table + (virt >> (12 + 9 * level) & 511) * 8))
+    }
+
+    /// Makes sure that the window reaches these addresses, with `access` where it did not.
+    pub fn reach(&mut self, phys: u64, length: u64, access: u64) -> Result<(), &'static str> {
+        let start = phys & !(FRAME - 1);
+        let end = phys.checked_add(length).filter(|end| *end <= window::SIZE).ok_or("a firmware table lies beyond all memory")?;
+        self.map(window::BASE + start, start, end.next_multiple_of(FRAME) - start, access)
+    }
+
+    /// Loads the tables on this CPU.
+    pub fn activate(&self) {
+        // SAFETY: the tables map the core and everything it uses at the same addresses as the early ones.
+        unsafe { cpu::set_root(self.root) };
+    }
+}

@@ -1,0 +1,107 @@
+//! When the core itself fails: stop every CPU, say why, halt.
+//!
+//! Runs on whatever stack is left and trusts nothing: it takes no lock, walks only frames that lie on a stack of the core, and
+//! a second failure halts at once. `xtask` turns the addresses into names.
+
+use core::fmt::Arguments;
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+
+use crate::entry::CoreFrame;
+use crate::serial::{self, line};
+use crate::{apic, cpu, paging, percpu};
+
+/// Set for good once a CPU reports; an NMI halts the others.
+pub static STOPPED: AtomicBool = AtomicBool::new(false);
+/// Number of the CPU that reports, plus one; 0 while all is well.
+static REPORTER: AtomicU32 = AtomicU32::new(0);
+/// The emulator's port that ends it; 0 is none.
+static EXIT_PORT: AtomicU16 = AtomicU16::new(0);
+/// What is written there: what a Rust program that panics exits with.
+const EXIT_STATUS: u32 = 101;
+/// Frames of the backtrace shown.
+const FRAMES: usize = 24;
+
+const NAMES: [&str; 20] = [
+    "divide error", "debug", "NMI", "breakpoint", "overflow", "bound", "invalid opcode", "no FPU", "double fault", "", "invalid TSS",
+    "segment not present", "stack fault", "general protection", "page fault", "", "x87 error", "alignment check", "machine check", "SIMD error",
+];
+
+/// Ends the emulator when the core fails.
+pub fn set_exit_port(port: u16) {
+    EXIT_PORT.store(port, Ordering::Relaxed);
+}
+
+#[panic_handler]
+fn on_panic(info: &PanicInfo<'_>) -> ! {
+    match info.location() {
+        Some(at) => report(format_args!("{} ({}:{})", info.message(), at.file(), at.line()), None),
+        None => report(format_args!("{}", info.message()), None),
+    }
+}
+
+/// An exception in ring 0.
+pub extern "C" fn on_core_fault(frame: &CoreFrame) -> ! {
+    let name = NAMES.get(frame.vector as usize).unwrap_or(&"");
+    report(format_args!("exception {} ({name}), error {:#x}", frame.vector, frame.error), Some(frame));
+}
+
+/// Stops the machine with a report.
+pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
+    let own = percpu::number() as u32 + 1;
+    match REPORTER.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => STOPPED.store(true, Ordering::Release),
+        Err(reporter) if reporter == own => end(),
+        Err(_) => cpu::halt(),
+    }
+    if percpu::is_ready() {
+        apic::stop_others();
+    }
+    serial::release(false);
+    line(format_args!("core: panic on CPU {}: {reason}", percpu::number()));
+    let mut pointer = frame_pointer();
+    if let Some(frame) = frame {
+        let [r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax] = frame.general;
+        line(format_args!("  rip {:016x} rsp {:016x} rflags {:08x} cs {:x}", frame.rip, frame.rsp, frame.rflags, frame.cs));
+        line(format_args!("  cr2 {:016x} cr3 {:016x}", cpu::fault_address(), cpu::root()));
+        line(format_args!("  rax {rax:016x} rbx {rbx:016x} rcx {rcx:016x} rdx {rdx:016x}"));
+        line(format_args!("  rsi {rsi:016x} rdi {rdi:016x} rbp {rbp:016x} r8  {r8:016x}"));
+        line(format_args!("  r9  {r9:016x} r10 {r10:016x} r11 {r11:016x} r12 {r12:016x}"));
+        line(format_args!("  r13 {r13:016x} r14 {r14:016x} r15 {r15:016x}"));
+        line(format_args!("  backtrace: {:016x}", frame.rip));
+        pointer = rbp;
+    }
+    for _ in 0..FRAMES {
+        if pointer % 8 != 0 || !percpu::on_stack(pointer) || !percpu::on_stack(pointer + 8) {
+            break;
+        }
+        // SAFETY: both words lie on a stack of the core.
+        let (next, back) = unsafe { ((pointer as *const u64).read(), (pointer as *const u64).add(1).read()) };
+        if !paging::text().contains(&back) {
+            break;
+        }
+        line(format_args!("  backtrace: {back:016x}"));
+        if next <= pointer {
+            break;
+        }
+        pointer = next;
+    }
+    line(format_args!("core: all CPUs are stopped"));
+    end();
+}
+
+/// Ends the emulator, if there is one, or halts.
+pub fn end() -> ! {
+    let port = EXIT_PORT.load(Ordering::Relaxed);
+    if port != 0 {
+        cpu::outl(port, EXIT_STATUS);
+    }
+    cpu::halt()
+}
+
+fn frame_pointer() -> u64 {
+    let pointer;
+    // SAFETY: copies a register.
+    unsafe { core::arch::asm!("mov {}, rbp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
+}

@@ -1,0 +1,140 @@
+//! What each CPU has for itself: its stacks, its segment tables, and what it is doing now.
+//!
+//! The area of CPU `n` lies at [`AREAS`]` + n * `[`AREA_SIZE`], with an unmapped page below each stack, and the GS base points
+//! to its [`Cpu`] while the core runs. Only the CPU itself touches it after it was started.
+
+use core::arch::asm;
+use core::cell::Cell;
+
+use microkernel::platform::{PORT_RANGES, Registers};
+
+use crate::cpu::{rdmsr, wrmsr};
+use crate::descriptors::{self, Segments};
+use crate::entry;
+use crate::paging::{FRAME, Tables, WRITE};
+
+const GS_BASE: u32 = 0xc000_0101;
+const USER_GS_BASE: u32 = 0xc000_0102;
+const STAR: u32 = 0xc000_0081;
+const LSTAR: u32 = 0xc000_0082;
+const SYSCALL_MASK: u32 = 0xc000_0084;
+const SYSENTER_CS: u32 = 0x174;
+
+/// Where the areas start: entry 510 of the root table.
+const AREAS: u64 = 0xffff_ff00_0000_0000;
+/// Distance of two areas.
+const AREA_SIZE: u64 = 32 * FRAME;
+/// Pages of the stack on which the core runs.
+const STACK_PAGES: u64 = 8;
+/// Stacks of one page for NMI, machine check, and double fault with debug exceptions.
+pub const SPECIAL_STACKS: u64 = 3;
+/// First page of [`Cpu`], behind the stacks and their guards.
+const CPU_PAGE: u64 = 1 + STACK_PAGES + 2 * SPECIAL_STACKS + 1;
+
+const _: () = assert!(CPU_PAGE * FRAME + size_of::<Cpu>() as u64 <= AREA_SIZE);
+
+/// State of one CPU. The assembly knows the offsets of the first fields.
+#[repr(C)]
+pub struct Cpu {
+    /// Its own address, because GS-relative addressing reaches only memory.
+    this: *const Cpu,
+    /// Where the stack starts on each entry.
+    pub stack: u64,
+    /// The context that runs, or will run next; null while idle.
+    pub context: Cell<*mut Registers>,
+    /// The domain's stack pointer, for a few instructions.
+    pub scratch: u64,
+    /// Its number in the core.
+    pub index: usize,
+    /// The root loaded in CR3.
+    pub root: Cell<u64>,
+    /// TSC value at which the timer will fire; `u64::MAX` while it is stopped.
+    pub armed: Cell<u64>,
+    /// The I/O ports that the bitmap allows.
+    pub ports: Cell<[(u16, u16); PORT_RANGES]>,
+    /// Segment tables.
+    pub segments: Segments,
+}
+
+impl Cpu {
+    /// Makes the area of CPU `index`.
+    pub fn new(tables: &mut Tables, index: usize) -> Result<&'static mut Cpu, &'static str> {
+        let area = AREAS + index as u64 * AREA_SIZE;
+        let own = (size_of::<Cpu>() as u64).next_multiple_of(FRAME);
+        let mut stack = |page: u64, pages: u64| {
+            let memory = tables.take(pages * FRAME)?;
+            tables.map(area + page * FRAME, memory, pages * FRAME, WRITE)
+        };
+        stack(1, STACK_PAGES)?;
+        for special in 0..SPECIAL_STACKS {
+            stack(STACK_PAGES + 2 + 2 * special, 1)?;
+        }
+        stack(CPU_PAGE, own / FRAME)?;
+        let special = [0, 1, 2].map(|n| area + (STACK_PAGES + 3 + 2 * n) * FRAME);
+        let this = (area + CPU_PAGE * FRAME) as *mut Cpu;
+        let stack = area + (1 + STACK_PAGES) * FRAME;
+        // SAFETY: freshly mapped memory, large enough and aligned, that nobody else knows.
+        unsafe {
+            this.write(Cpu {
+                this,
+                stack,
+                context: Cell::new(core::ptr::null_mut()),
+                scratch: 0,
+                index,
+                root: Cell::new(tables.root),
+                armed: Cell::new(u64::MAX),
+                ports: Cell::new([(0, 0); PORT_RANGES]),
+                segments: Segments::new(stack, special),
+            });
+            Ok(&mut *this)
+        }
+    }
+
+    /// Makes this the area of the CPU this runs on: segments, interrupt table, GS base, the entry of hypercalls.
+    pub fn install(&mut self) {
+        self.segments.load();
+        // SAFETY: all of them exist on every 64-bit CPU. From here on GS means this area; SYSENTER raises #GP, because it
+        // would bypass the entry code.
+        unsafe {
+            wrmsr(GS_BASE, &raw const *self as u64);
+            wrmsr(USER_GS_BASE, 0);
+            wrmsr(STAR, descriptors::STAR);
+            wrmsr(LSTAR, entry::syscall_entry as *const () as u64);
+            wrmsr(SYSCALL_MASK, entry::SYSCALL_MASK);
+            wrmsr(SYSENTER_CS, 0);
+        }
+    }
+
+    /// The CPU this runs on.
+    pub fn current() -> &'static Cpu {
+        let this: *const Cpu;
+        // SAFETY: while the core runs the GS base points to this CPU's area, whose first field is its address.
+        unsafe { asm!("mov {}, gs:[0]", out(reg) this, options(pure, nomem, nostack, preserves_flags)) }
+        // SAFETY: areas live for ever; other references to it exist on no other CPU.
+        unsafe { &*this }
+    }
+}
+
+/// Whether [`Cpu::current`] works yet on this CPU.
+pub fn is_ready() -> bool {
+    // SAFETY: the register exists on every 64-bit CPU.
+    unsafe { rdmsr(GS_BASE) != 0 }
+}
+
+/// Number of this CPU; 0 before it has an area.
+pub fn number() -> usize {
+    if is_ready() { Cpu::current().index } else { 0 }
+}
+
+/// Whether eight bytes at `address` lie on a stack of the core, so that reading them cannot fault.
+pub fn on_stack(address: u64) -> bool {
+    let boot = &raw const crate::start::BOOT_STACK as u64;
+    if (boot..=boot + size_of::<crate::start::BootStack>() as u64 - 8).contains(&address) {
+        return true;
+    }
+    let Some(offset) = address.checked_sub(AREAS).map(|offset| offset % AREA_SIZE) else { return false };
+    let cpu = (address - AREAS) / AREA_SIZE;
+    let page = offset / FRAME;
+    let stack = (1..=STACK_PAGES).contains(&page) || (STACK_PAGES + 2..CPU_PAGE).contains(&page) && (page - STACK_PAGES) % 2 == 0;
+    stack && offset % FRAME <= FRAME - 8 && cpu < crate::smp::cpus() as u64
+}

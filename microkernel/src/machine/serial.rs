@@ -1,0 +1,84 @@
+//! The operator's serial port (16550, COM1) and the emulator's debug console.
+//!
+//! The core owns the port until a domain takes it over; from then on lines go to the debug console only, until a panic takes
+//! the port back. Writing waits for the transmitter a bounded time, so a missing or stuck port costs no more than silence.
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
+
+use crate::cpu::{inb, outb};
+
+/// First I/O port of COM1.
+pub const COM1: u16 = 0x3f8;
+/// I/O ports of a 16550.
+pub const COM1_COUNT: u16 = 8;
+/// Divisor of the 115,200 Hz base clock: 115,200 baud.
+const DIVISOR: u8 = 1;
+/// Polls of the line status before a byte is given up: at least 30 ms on real hardware, 300 byte times.
+const PATIENCE: u32 = 30_000;
+
+/// A domain drives the port.
+static RELEASED: AtomicBool = AtomicBool::new(false);
+/// No transmitter answers.
+static ABSENT: AtomicBool = AtomicBool::new(false);
+/// I/O port of the debug console; 0 is none.
+static DEBUG_CONSOLE: AtomicU16 = AtomicU16::new(0);
+
+/// Programs the port: 115,200 baud, 8 bits, no parity, FIFOs on, no interrupts.
+pub fn initialize() {
+    for (register, value) in [(1, 0), (3, 0x80), (0, DIVISOR), (1, 0), (3, 3), (2, 7), (4, 3)] {
+        outb(COM1 + register, value);
+    }
+    ABSENT.store(inb(COM1 + 5) == 0xff, Relaxed);
+}
+
+/// Gives the port to a domain (`true`) or takes it back, in the state the core wants it.
+pub fn release(released: bool) {
+    if RELEASED.swap(released, Relaxed) && !released {
+        initialize();
+    }
+}
+
+/// Sends everything shown to this I/O port as well.
+pub fn set_debug_console(port: u16) {
+    DEBUG_CONSOLE.store(port, Relaxed);
+}
+
+/// Where the core shows text.
+pub struct Output;
+
+impl Output {
+    fn byte(&self, byte: u8) {
+        let debug = DEBUG_CONSOLE.load(Relaxed);
+        if debug != 0 {
+            outb(debug, byte);
+        }
+        if RELEASED.load(Relaxed) || ABSENT.load(Relaxed) {
+            return;
+        }
+        for _ in 0..PATIENCE {
+            if inb(COM1 + 5) & 0x20 != 0 {
+                return outb(COM1, byte);
+            }
+        }
+        ABSENT.store(true, Relaxed);
+    }
+}
+
+impl Write for Output {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.byte(b'\r');
+            }
+            self.byte(byte);
+        }
+        Ok(())
+    }
+}
+
+/// Shows one line.
+pub fn line(text: fmt::Arguments<'_>) {
+    // Output never fails.
+    let _ = writeln!(Output, "{text}");
+}

@@ -1,0 +1,88 @@
+//! Starting the other CPUs.
+//!
+//! One at a time: the first CPU offers an area, sends INIT and the start-up interrupt, and the new CPU claims the offer in its
+//! first instructions. A CPU that comes too late finds no offer and halts, so it can never share a stack.
+
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use microkernel::platform::Phys;
+use protocol::system::MAX_CPUS;
+
+use crate::acpi::Madt;
+use crate::paging::Tables;
+use crate::percpu::Cpu;
+use crate::{apic, serial, start, timer, window};
+
+/// The area for the CPU that comes next; the entry code takes it.
+pub static OFFER: AtomicPtr<Cpu> = AtomicPtr::new(core::ptr::null_mut());
+
+/// CPUs that run.
+static RUNNING: AtomicU32 = AtomicU32::new(1);
+/// Set once the safe core can be entered.
+static OPEN: AtomicU32 = AtomicU32::new(0);
+
+/// Time a CPU has to claim the offer and to report, in steps of 100 us.
+const PATIENCE: u32 = 2000;
+
+unsafe extern "C" {
+    static trampoline_start: u8;
+    static trampoline_end: u8;
+}
+
+/// CPUs that run.
+pub fn cpus() -> usize {
+    RUNNING.load(Ordering::Acquire) as usize
+}
+
+/// Starts every CPU of the MADT but this one, up to `limit` CPUs in all. `page` is free memory below 1 MiB.
+pub fn start(madt: &Madt, tables: &mut Tables, page: u64, limit: usize) -> Result<(), &'static str> {
+    let code = &raw const trampoline_start;
+    let length = (&raw const trampoline_end) as usize - code as usize;
+    // SAFETY: the page was set aside for this, and the code is shorter.
+    unsafe { window::copy(window::pointer(Phys(page)), code, length) };
+    let own = apic::id();
+    for id in madt.cpus.iter().copied().filter(|id| *id != own) {
+        let cpu = cpus();
+        if cpu >= limit.min(MAX_CPUS) {
+            break;
+        }
+        OFFER.store(Cpu::new(tables, cpu)?, Ordering::Release);
+        apic::reset(id);
+        timer::pause(10_000);
+        for _ in 0..2 {
+            apic::start_up(id, page);
+            timer::pause(200);
+        }
+        let mut patience = PATIENCE;
+        while cpus() == cpu && patience > 0 {
+            timer::pause(100);
+            patience -= 1;
+        }
+        if cpus() == cpu {
+            if OFFER.swap(core::ptr::null_mut(), Ordering::AcqRel).is_null() {
+                return Err("a CPU started and then got stuck");
+            }
+            serial::line(format_args!("core: the CPU with APIC id {id} does not start; going on without it"));
+        }
+    }
+    Ok(())
+}
+
+/// Lets the other CPUs into the safe core.
+pub fn open() {
+    OPEN.store(1, Ordering::Release);
+}
+
+/// Where another CPU gets to with the early tables, on its own stack.
+pub extern "C" fn start_secondary(this: *mut Cpu) -> ! {
+    // SAFETY: the entry code claimed the offer, so the area is this CPU's alone.
+    let this = unsafe { &mut *this };
+    // SAFETY: the core's own tables map everything that this CPU uses.
+    unsafe { crate::cpu::set_root(this.root.get()) };
+    start::initialize_cpu(this);
+    RUNNING.fetch_add(1, Ordering::AcqRel);
+    while OPEN.load(Ordering::Acquire) == 0 {
+        core::hint::spin_loop();
+    }
+    start::run()
+}

@@ -1,0 +1,150 @@
+//! Bringing the machine up, in order.
+
+use core::cell::UnsafeCell;
+
+use microkernel::boot::BootConfig;
+use microkernel::platform::Phys;
+use protocol::system::{Features, MAX_CPUS};
+
+use crate::boot::{BootInfo, word};
+use crate::paging::{DEVICE, FRAME, Tables};
+use crate::percpu::Cpu;
+use crate::serial::line;
+use crate::{acpi, apic, descriptors, dispatch, entry, features, flush, ioapic, lock, paging, panic, serial, smp, timer};
+
+/// Bytes of one memory page of device registers.
+const REGISTERS: u64 = FRAME;
+/// Memory below this is the firmware's and the other CPUs' entry; the core leaves it alone.
+const LOW_MEMORY: u64 = 1 << 20;
+
+/// The stack on which the first CPU boots.
+#[repr(C, align(16))]
+pub struct BootStack(UnsafeCell<[u8; 64 << 10]>);
+
+// SAFETY: only the assembly uses it, as the stack of one CPU.
+unsafe impl Sync for BootStack {}
+
+/// The stack on which the first CPU boots.
+pub static BOOT_STACK: BootStack = BootStack(UnsafeCell::new([0; 64 << 10]));
+
+/// The first Rust that runs: on the first CPU, with the early page tables.
+pub extern "C" fn start_primary(protocol: u32, information: u32) -> ! {
+    serial::initialize();
+    match boot(protocol, information) {
+        Ok(()) => run(),
+        Err(reason) => {
+            line(format_args!("core: cannot start: {reason}"));
+            panic::end()
+        }
+    }
+}
+
+/// Enters the scheduler on this CPU, for good.
+pub fn run() -> ! {
+    // SAFETY: the CPU is initialised, and nothing on this stack is needed any more.
+    unsafe { entry::leave(dispatch::start()) }
+}
+
+/// Makes this CPU ready for the scheduler: its registers, its interrupt controller, its timer.
+pub fn initialize_cpu(this: &mut Cpu) {
+    features::enable(features::detect());
+    this.install();
+    apic::initialize(this.index);
+    timer::initialize();
+}
+
+fn port(text: Option<&str>) -> Option<u16> {
+    u16::from_str_radix(text?.trim_start_matches("0x"), 16).ok()
+}
+
+fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
+    let mut info = BootInfo::read(protocol, information)?;
+    serial::set_debug_console(port(word(&info.line, "debugcon")).unwrap_or(0));
+    panic::set_exit_port(port(word(&info.line, "exit-port")).unwrap_or(0));
+    line(format_args!("Bulkhead {}", env!("CARGO_PKG_VERSION")));
+
+    let mut found = features::detect();
+    if !found.contains(Features::NX) {
+        return Err("the CPU cannot mark memory as not executable (NX), or the firmware has switched that off");
+    }
+    features::choose_vector_state(found);
+    features::enable(found);
+
+    let total_frames = info.ram.total() / FRAME;
+    let image = paging::image();
+    if !info.ram.contains(&(image.start & !(FRAME - 1)..image.end.next_multiple_of(FRAME))) {
+        return Err("the core was loaded over memory that the firmware uses");
+    }
+    let bundle = info.bundle.start..info.bundle.end.checked_next_multiple_of(FRAME).unwrap_or(u64::MAX);
+    if bundle.is_empty() {
+        return Err("no boot bundle: it is the first boot module (QEMU: -initrd, GRUB: module2)");
+    }
+    if bundle.start % FRAME != 0 || !info.ram.contains(&bundle) {
+        return Err("the boot bundle does not start on a page of RAM");
+    }
+    info.ram.remove(image.start & !(FRAME - 1)..image.end.next_multiple_of(FRAME))?;
+    let mut free = info.ram.clone();
+    free.remove(bundle.clone())?;
+    let trampoline = free.take(FRAME, LOW_MEMORY).ok_or("no free page below 1 MiB to start other CPUs with")?;
+    free.remove(0..LOW_MEMORY)?;
+
+    let mut tables = Tables::new(free, &info.ram, features::has_huge_pages())?;
+    flush::set_core_root(tables.root);
+    tables.activate();
+    descriptors::fill_interrupt_table();
+    Cpu::new(&mut tables, 0)?.install();
+
+    acpi::find(info.acpi.ok_or("the boot loader knows no ACPI tables")?, &mut tables)?;
+    let madt = acpi::madt()?;
+    tables.reach(madt.registers, REGISTERS, DEVICE)?;
+    for (address, _) in &madt.ioapics {
+        tables.reach(*address, REGISTERS, DEVICE)?;
+    }
+    apic::disable_pics();
+    apic::choose_mode(found.contains(Features::X2APIC), madt.registers);
+    apic::initialize(0);
+    ioapic::initialize(&madt, apic::id());
+    timer::calibrate()?;
+    timer::initialize();
+    let limit = word(&info.line, "maxcpus").and_then(|text| text.parse().ok()).unwrap_or(MAX_CPUS);
+    smp::start(&madt, &mut tables, trampoline, limit)?;
+
+    found.set(Features::IOMMU_OFF_INSECURE, word(&info.line, "iommu") == Some("off-insecure"));
+    let brand = features::brand();
+    let name = core::str::from_utf8(&brand).unwrap_or("").trim_matches(['\0', ' ']);
+    line(format_args!("core: {} MiB of memory, {} CPUs: {name}, {} MHz", total_frames / 256, smp::cpus(), timer::tsc_hz() / 1_000_000));
+    let config = BootConfig {
+        ram: tables.free.as_slice(),
+        total_frames,
+        bundle: Phys(info.bundle.start)..Phys(info.bundle.end),
+        boot_line: &info.line,
+        cpus: smp::cpus(),
+        tsc_hz: timer::tsc_hz(),
+        features: found,
+        brand,
+        template: Phys(tables.root).frame(),
+    };
+    lock::CORE.lock().boot(&config)?;
+    crash(word(&info.line, "crash"));
+    smp::open();
+    Ok(())
+}
+
+/// Fails on purpose, so that the report can be tested.
+fn crash(how: Option<&str>) {
+    match how {
+        Some("panic") => panic!("as the boot line asked"),
+        // SAFETY: none; address 0 is unmapped, and the fault is what is wanted.
+        Some("page-fault") => unsafe { (8 as *mut u64).write_volatile(1) },
+        // SAFETY: none; the stack pointer becomes useless, so that even a page fault cannot be delivered.
+        Some("double-fault") => unsafe { core::arch::asm!("mov rsp, 8", "push 0", options(noreturn)) },
+        Some("stack") => _ = overflow(1 << 20),
+        _ => {}
+    }
+}
+
+/// Uses up the stack, if `depth` is large enough.
+fn overflow(depth: usize) -> usize {
+    let filler = core::hint::black_box([depth; 64]);
+    if depth == 0 { 0 } else { overflow(depth - 1) + filler[depth % 64] }
+}
