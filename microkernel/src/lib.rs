@@ -9,6 +9,9 @@
 extern crate std;
 
 pub mod boot;
+pub mod clock;
+pub mod flush;
+pub mod log;
 pub mod platform;
 pub mod sched;
 pub mod state;
