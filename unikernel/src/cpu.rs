@@ -83,6 +83,28 @@ pub unsafe fn out16(port: u16, value: u16) {
     unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack, preserves_flags)) };
 }
 
+/// Reads a 32-bit word from an I/O port.
+///
+/// # Safety
+/// As for [`in8`].
+#[inline]
+pub unsafe fn in32(port: u16) -> u32 {
+    let value;
+    // SAFETY: the caller has the port.
+    unsafe { asm!("in eax, dx", out("eax") value, in("dx") port, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Writes a 32-bit word to an I/O port.
+///
+/// # Safety
+/// As for [`in8`].
+#[inline]
+pub unsafe fn out32(port: u16, value: u32) {
+    // SAFETY: the caller has the port.
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) };
+}
+
 /// Index of the vCPU that runs this.
 #[inline]
 pub fn vcpu() -> u32 {

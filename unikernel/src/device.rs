@@ -56,6 +56,18 @@ impl IoPorts {
         // SAFETY: as in `read8`.
         unsafe { cpu::out16(self.port(offset, 2), value) }
     }
+
+    /// Reads a 32-bit word.
+    pub fn read32(&self, offset: u16) -> u32 {
+        // SAFETY: as in `read8`.
+        unsafe { cpu::in32(self.port(offset, 4)) }
+    }
+
+    /// Writes a 32-bit word.
+    pub fn write32(&self, offset: u16, value: u32) {
+        // SAFETY: as in `read8`.
+        unsafe { cpu::out32(self.port(offset, 4), value) }
+    }
 }
 
 /// An interrupt line.

@@ -1,42 +1,26 @@
 //! Other domains, by handle: what the control plane does with them.
 //!
 //! Nothing here can touch the memory of the calling domain, so all of it is safe; whether a call is allowed, the core decides
-//! by the handle's rights.
+//! by the handle's rights. Each function is one hypercall: long ones answer [`Error::Again`], and the caller repeats them when
+//! it likes, so that none holds the event loop up.
 
 use protocol::domain::{DeathReport, DomainCreated, DomainInfo, DomainSpec, SchedParams, VcpuInfo};
 use protocol::error::{Error, Result};
 use protocol::event::Port;
 use protocol::handle::{Handle, Rights};
-use protocol::hypercall::protection;
 
-use crate::hypercall::{address_of, address_of_mut, raw, to_the_end};
-
-/// Bytes that one call writes at most.
-const WRITE_MAX: usize = 65536;
-/// Pages that one call populates at most.
-const POPULATE_MAX: u64 = 512;
-
-/// What a page of a domain in building may be used for; it can always be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protection {
-    /// Nothing else.
-    Read,
-    /// Writing.
-    Write,
-    /// Executing.
-    Execute,
-}
+use crate::hypercall::{address_of, address_of_mut, raw};
 
 /// A handle that names a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DomainHandle(pub Handle);
 
-/// Makes a domain, in state building.
+/// Makes a domain, in state building; long.
 pub fn create(spec: &DomainSpec) -> Result<(DomainHandle, DomainCreated)> {
     let mut created = DomainCreated::default();
     let (spec, out) = (address_of(spec), address_of_mut(&mut created));
     // SAFETY: both values live until the call returns and have the types the call expects.
-    to_the_end(|| unsafe { raw::domain_create(Handle::SYSTEM.0.into(), spec, out) })?;
+    unsafe { raw::domain_create(Handle::SYSTEM.0.into(), spec, out) }?;
     Ok((DomainHandle(Handle(created.handle)), created))
 }
 
@@ -60,48 +44,29 @@ impl DomainHandle {
         if self.0 == Handle::SELF { Err(Error::Invalid) } else { Ok(self.number()) }
     }
 
-    /// Puts zeroed pages at `address` of a domain in building.
-    pub fn populate(&self, address: u64, pages: u64, access: Protection) -> Result<()> {
-        let domain = self.other()?;
-        let bits = match access {
-            Protection::Read => protection::READ,
-            Protection::Write => protection::WRITE,
-            Protection::Execute => protection::EXECUTE,
-        };
-        let mut done = 0;
-        while done < pages {
-            let now = (pages - done).min(POPULATE_MAX);
-            let at = address.saturating_add(done * protocol::layout::PAGE_SIZE);
-            // SAFETY: the core gives pages only where there are none, so no memory in use changes.
-            to_the_end(|| unsafe { raw::memory_populate(domain, at, now, bits) })?;
-            done += now;
-        }
-        Ok(())
+    /// Puts zeroed pages at `address` of a domain in building, at most 512. `access` is one of
+    /// [`protocol::hypercall::protection`].
+    pub fn populate(&self, address: u64, pages: u64, access: u64) -> Result<()> {
+        // SAFETY: it is another domain's memory.
+        unsafe { raw::memory_populate(self.other()?, address, pages, access) }.map(|_| ())
     }
 
-    /// Copies bytes to `address` of a domain in building, whatever the protection of its pages.
+    /// Copies bytes, at most 65536, to `address` of a domain in building, whatever the protection of its pages.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
-        let domain = self.other()?;
-        let mut at = address;
-        for part in bytes.chunks(WRITE_MAX) {
-            let (from, length) = (part.as_ptr() as u64, part.len() as u64);
-            // SAFETY: the bytes are readable for their length; the target is another domain's memory.
-            to_the_end(|| unsafe { raw::domain_write(domain, at, from, length) })?;
-            at = at.saturating_add(length);
-        }
-        Ok(())
+        // SAFETY: the bytes are readable for their length; the target is another domain's memory.
+        unsafe { raw::domain_write(self.other()?, address, bytes.as_ptr() as u64, bytes.len() as u64) }.map(|_| ())
     }
 
-    /// Starts vCPU 0 at `entry`, with the stack of the layout.
-    pub fn start(&self, entry: u64) -> Result<()> {
+    /// Starts vCPU 0 at `entry`, with stack pointer `stack` (0: the layout's).
+    pub fn start(&self, entry: u64, stack: u64) -> Result<()> {
         // SAFETY: it is another domain that starts.
-        unsafe { raw::domain_start(self.other()?, entry, 0) }.map(|_| ())
+        unsafe { raw::domain_start(self.other()?, entry, stack) }.map(|_| ())
     }
 
-    /// Stops all its vCPUs; counts.
+    /// Stops all its vCPUs; counts. `Again` while one still runs.
     pub fn pause(&self) -> Result<()> {
         // SAFETY: no effect on memory.
-        to_the_end(|| unsafe { raw::domain_pause(self.number()) }).map(|_| ())
+        unsafe { raw::domain_pause(self.number()) }.map(|_| ())
     }
 
     /// Takes one pause back.
@@ -110,30 +75,16 @@ impl DomainHandle {
         unsafe { raw::domain_unpause(self.number()) }.map(|_| ())
     }
 
-    /// Takes it back to building in place.
+    /// Takes it back to building in place; long.
     pub fn reset(&self) -> Result<()> {
-        let domain = self.other()?;
         // SAFETY: it is another domain's memory.
-        to_the_end(|| unsafe { raw::domain_reset(domain) }).map(|_| ())
+        unsafe { raw::domain_reset(self.other()?) }.map(|_| ())
     }
 
-    /// Does a slice of [`DomainHandle::reset`]; `false` means that there is more to do.
-    pub fn reset_slice(&self) -> Result<bool> {
-        // SAFETY: as in `reset`.
-        slice(unsafe { raw::domain_reset(self.other()?) })
-    }
-
-    /// Ends it and gives everything back; the handle is closed.
+    /// Ends it and gives everything back; the handle is closed. Long.
     pub fn destroy(&self) -> Result<()> {
-        let domain = self.other()?;
         // SAFETY: it is another domain's memory.
-        to_the_end(|| unsafe { raw::domain_destroy(domain) }).map(|_| ())
-    }
-
-    /// Does a slice of [`DomainHandle::destroy`]; `false` means that there is more to do.
-    pub fn destroy_slice(&self) -> Result<bool> {
-        // SAFETY: as in `destroy`.
-        slice(unsafe { raw::domain_destroy(self.other()?) })
+        unsafe { raw::domain_destroy(self.other()?) }.map(|_| ())
     }
 
     /// What the core knows about it.
@@ -190,12 +141,4 @@ impl DomainHandle {
 pub fn close(handle: Handle) -> Result<()> {
     // SAFETY: no effect on memory.
     unsafe { raw::handle_close(handle.0.into()) }.map(|_| ())
-}
-
-fn slice(result: Result) -> Result<bool> {
-    match result {
-        Ok(_) => Ok(true),
-        Err(Error::Again) => Ok(false),
-        Err(error) => Err(error),
-    }
 }

@@ -160,6 +160,12 @@ pub fn send(port: Port) -> Result<()> {
     unsafe { raw::event_send(port.0.into()) }.map(|_| ())
 }
 
+/// Closes a port; the peer's stays, unconnected.
+pub fn close(port: Port) -> Result<()> {
+    // SAFETY: as in `send`.
+    unsafe { raw::event_close(port.0.into()) }.map(|_| ())
+}
+
 /// An open port.
 #[derive(Debug)]
 pub struct Channel {
@@ -204,12 +210,6 @@ impl Channel {
         if word < WORDS {
             page()[MASK / 8 + word].fetch_or(1 << bit, Ordering::SeqCst);
         }
-    }
-
-    /// Closes the port.
-    pub fn close(self) -> Result<()> {
-        // SAFETY: as in `send`.
-        unsafe { raw::event_close(self.port.0.into()) }.map(|_| ())
     }
 }
 

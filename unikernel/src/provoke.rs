@@ -7,11 +7,9 @@
 use core::arch::asm;
 
 /// Reads a byte at `address`.
-pub fn read(address: u64) -> u8 {
-    let value;
+pub fn read(address: u64) {
     // SAFETY: a read has no effect beside the fault that is wanted.
-    unsafe { asm!("mov {}, [{}]", out(reg_byte) value, in(reg) address, options(nostack, readonly)) };
-    value
+    unsafe { asm!("mov {}, [{}]", out(reg_byte) _, in(reg) address, options(nostack)) };
 }
 
 /// Writes a byte to a constant of the image.
@@ -53,9 +51,9 @@ pub fn privileged_instruction() {
 }
 
 /// Reads an I/O port, with or without the right to.
-pub fn read_port(port: u16) -> u8 {
+pub fn read_port(port: u16) {
     // SAFETY: a port the domain was not given faults; the image that calls this was given none.
-    unsafe { crate::cpu::in8(port) }
+    unsafe { crate::cpu::in8(port) };
 }
 
 /// Makes any hypercall with any arguments; gives the result register.

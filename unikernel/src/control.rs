@@ -1,4 +1,4 @@
-//! The end of the domain itself.
+//! The domain's end of its control channel to dom0.
 //!
 //! What every domain must be able to do is done here: showing that it lives, ending, giving memory back. Other messages go to
 //! the domain's own handler.
@@ -73,8 +73,6 @@ pub async fn serve(mut handler: impl FnMut(ToDomain) -> FromDomain) -> ControlEr
                 Ok(Some(frame)) => decode::<ToDomain>(frame),
                 Err(error) => return closed(error),
             };
-            // dom0 may wait for room.
-            let _ = CHANNEL.send();
             match envelope {
                 Err(_) => log::warn!("control: a message that is none of version {VERSION} was skipped"),
                 Ok(Envelope { id, message, .. }) => {
