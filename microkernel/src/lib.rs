@@ -9,9 +9,26 @@
 extern crate std;
 
 pub mod boot;
+mod bundle;
+pub mod calls;
 pub mod clock;
+mod create;
+mod death;
+mod domain;
+mod entry;
+mod events;
 pub mod flush;
+mod frames;
+mod grants;
+mod handles;
 pub mod log;
+mod mappings;
 pub mod platform;
+mod ports;
 pub mod sched;
+mod slot;
+mod space;
 pub mod state;
+mod teardown;
+mod user;
+mod vcpu;

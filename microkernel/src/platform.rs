@@ -165,8 +165,14 @@ pub enum Next {
 pub enum Step {
     /// Nothing: results are in the context.
     Done,
-    /// Release the lock, wait until [`crate::flush`] says that every CPU named has flushed, take the lock and call `resume`.
-    AfterFlush,
+    /// Release the lock, wait until [`crate::flush::MAILBOXES`] has `reached` this (serving the own mailbox meanwhile), take
+    /// the lock and call `resume`.
+    AfterFlush {
+        /// Number of the request.
+        epoch: u64,
+        /// CPUs that were asked, a bit each.
+        cpus: u64,
+    },
 }
 
 /// I/O port ranges a domain can have enabled at once.

@@ -1,0 +1,133 @@
+//! The ways into the core, and out of it: what the shell calls with the lock held.
+
+use protocol::domain::{Reason, State};
+use protocol::error::encode;
+use protocol::system::MAX_CPUS;
+
+use crate::death::Cause;
+use crate::events::LINES;
+use crate::flush::MAILBOXES;
+use crate::platform::{Fault, Machine, Next, Step, reg};
+use crate::slot::Slot;
+use crate::state::{Caller, Core};
+
+impl<M: Machine> Core<M> {
+    /// The vCPU on `cpu` made a hypercall. Its result is in its context (RAX) when it runs again.
+    pub fn hypercall(&mut self, cpu: usize, number: u64, arguments: [u64; 5]) -> Step {
+        self.here = cpu;
+        let state = self.cpu(cpu);
+        let Some(caller) = state.current else { return Step::Done };
+        state.step = Step::Done;
+        let domain = &mut self.domains[caller.slot];
+        if domain.state != Some(State::Running) {
+            // Another CPU has ended it since this vCPU was let run.
+            return Step::Done;
+        }
+        domain.hypercalls += 1;
+        let result = self.dispatch(caller, number, arguments);
+        self.machine.store(caller.context.at(reg::RAX * 8), encode(result));
+        self.cpu(cpu).step
+    }
+
+    /// The vCPU on `cpu` raised an exception in ring 3; its registers are in its context.
+    pub fn fault(&mut self, cpu: usize, fault: Fault) -> Step {
+        self.here = cpu;
+        if let Some(caller) = self.cpu(cpu).current {
+            self.die(caller, Reason::Fault, Cause::Fault(fault));
+        }
+        Step::Done
+    }
+
+    /// An ISA interrupt line fired at `cpu`. It stays masked until its owner has dealt with it.
+    pub fn interrupt(&mut self, cpu: usize, line: u8) {
+        self.here = cpu;
+        self.machine.mask_line(line, true);
+        if let Some((slot, port)) = self.interrupts[line as usize % LINES] {
+            self.signal(slot, port);
+        }
+    }
+
+    /// Completes the operation that asked for [`Step::AfterFlush`].
+    pub fn resume(&mut self, cpu: usize) -> Step {
+        self.here = cpu;
+        if let Some(caller) = self.cpu(cpu).current {
+            self.settle(caller.slot);
+        }
+        Step::Done
+    }
+
+    /// Decides what `cpu` does next. The shell calls it last in every entry, whatever the reason (the timer and a kick by
+    /// another CPU have no other), and loads the root it names before it releases the lock.
+    pub fn schedule(&mut self, cpu: usize) -> Next {
+        self.here = cpu;
+        let tsc = self.machine.tsc();
+        let decision = self.sched.pick(cpu, self.clock.ns(tsc));
+        let mut kicks = decision.kick;
+        while kicks != 0 {
+            self.kick(Some(kicks.trailing_zeros() as usize));
+            kicks &= kicks - 1;
+        }
+        let deadline = self.clock.tsc(decision.until);
+        let current = decision.vcpu.and_then(|id| {
+            let vcpu = &self.vcpus[id];
+            Some(Caller { vcpu: id, slot: vcpu.domain?, index: vcpu.index, context: vcpu.context })
+        });
+        self.load(cpu, current);
+        let Some(caller) = current else { return Next::Idle { deadline } };
+        let vcpu = &mut self.vcpus[caller.vcpu];
+        if vcpu.waiting {
+            vcpu.waiting = false;
+            let told = self.machine.load(self.upcall_pending(caller.slot, caller.index)) != 0;
+            self.machine.store(caller.context.at(reg::RAX * 8), told as u64);
+        }
+        let domain = &mut self.domains[caller.slot];
+        if domain.first_run_tsc == 0 {
+            domain.first_run_tsc = tsc;
+        }
+        Next::Run { context: caller.context, root: domain.space.0, ports: domain.io_ports, deadline }
+    }
+
+    /// Notes who runs on a CPU, and which address space is loaded there.
+    #[inline]
+    fn load(&mut self, cpu: usize, current: Option<Caller>) {
+        let state = &mut self.cpus[cpu % MAX_CPUS];
+        state.current = current;
+        let slot = current.map(|caller| caller.slot);
+        if state.loaded != slot {
+            if let Some(old) = state.loaded {
+                self.domains[old].loaded &= !(1 << cpu);
+            }
+            if let Some(new) = slot {
+                self.domains[new].loaded |= 1 << cpu;
+            }
+            state.loaded = slot;
+        }
+    }
+
+    /// After pages left the caller's address space: completes what waits for that, at once if no other CPU can have them
+    /// cached, else after the flush that this requests.
+    pub(crate) fn after_flush(&mut self, caller: Caller) {
+        self.machine.flush_local();
+        let others = self.domains[caller.slot].loaded & !(1 << self.here);
+        if others == 0 {
+            self.settle(caller.slot);
+        } else {
+            self.await_flush(others);
+        }
+    }
+
+    /// Asks the shell to go on only when these CPUs have been in the core.
+    pub(crate) fn await_flush(&mut self, cpus: u64) {
+        let epoch = MAILBOXES.request(cpus);
+        (0..MAX_CPUS).filter(|cpu| cpus & 1 << cpu != 0).for_each(|cpu| self.machine.kick(cpu));
+        self.cpu(self.here).step = Step::AfterFlush { epoch, cpus };
+    }
+
+    /// The second half of unmapping and releasing.
+    fn settle(&mut self, slot: Slot) {
+        let cpu = &mut self.cpus[self.here % MAX_CPUS];
+        let mut chain = core::mem::take(&mut cpu.unmapped);
+        self.frames.unpark(&self.machine, &mut cpu.parked);
+        self.finish_unmap(slot, &mut chain);
+    }
+}

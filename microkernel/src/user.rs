@@ -1,0 +1,99 @@
+//! Addresses that a domain gave: an allegation until proven.
+//!
+//! The core never dereferences one. It is checked in two steps, first that the range lies in the domain's half ([`UserRange`]),
+//! then that every page of it is mapped with the access needed ([`Checked`]); only then are bytes copied, by way of the
+//! frames behind it. So a copy is done whole or not at all.
+
+use protocol::error::{Error, Result};
+use protocol::layout::{PAGE_SIZE, USER_END};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::platform::{Memory, Phys};
+use crate::space::Space;
+
+/// A range of addresses in a domain's half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserRange {
+    start: u64,
+    length: u64,
+}
+
+/// A range of which every page is mapped. It stays so while the lock is held and nothing is unmapped.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked {
+    space: Space,
+    start: u64,
+}
+
+/// Offset of an address in its page.
+const fn offset(address: u64) -> usize {
+    (address & (PAGE_SIZE - 1)) as usize
+}
+
+impl UserRange {
+    /// The range of `length` bytes at `start`, if a domain could have such a range.
+    pub fn new(start: u64, length: u64) -> Result<UserRange> {
+        match start.checked_add(length) {
+            Some(end) if end <= USER_END => Ok(UserRange { start, length }),
+            _ => Err(Error::BadAddress),
+        }
+    }
+
+    /// The address behind the last byte.
+    pub fn end(self) -> u64 {
+        self.start + self.length
+    }
+
+    /// Checks that the domain itself can read, or write, all of it.
+    pub fn check(self, m: &impl Memory, space: Space, write: bool) -> Result<Checked> {
+        let mut page = self.start - offset(self.start) as u64;
+        while page < self.end() {
+            space.translate(m, page, write).ok_or(Error::BadAddress)?;
+            page += PAGE_SIZE;
+        }
+        Ok(Checked { space, start: self.start })
+    }
+}
+
+impl Checked {
+    /// Place of the byte at `at`, and how many bytes from there lie in the same page. Nothing if it was unmapped since.
+    pub fn place(self, m: &impl Memory, at: usize) -> Option<(Phys, usize)> {
+        let address = self.start + at as u64;
+        let frame = self.space.translate(m, address, false)?;
+        Some((frame.at(offset(address)), PAGE_SIZE as usize - offset(address)))
+    }
+
+    /// Copies bytes from `at` out.
+    pub fn read(self, m: &impl Memory, at: usize, out: &mut [u8]) {
+        let mut done = 0;
+        while done < out.len() {
+            let Some((place, room)) = self.place(m, at + done) else { return };
+            let end = out.len().min(done + room);
+            m.read(place, &mut out[done..end]);
+            done = end;
+        }
+    }
+
+    /// Copies bytes to `at`.
+    pub fn write(self, m: &impl Memory, at: usize, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let Some((place, room)) = self.place(m, at + done) else { return };
+            let end = bytes.len().min(done + room);
+            m.write(place, &bytes[done..end]);
+            done = end;
+        }
+    }
+
+    /// Copies element `index` of an array out.
+    pub fn get<T: FromBytes + IntoBytes>(self, m: &impl Memory, index: usize) -> T {
+        let mut value = T::new_zeroed();
+        self.read(m, index * size_of::<T>(), value.as_mut_bytes());
+        value
+    }
+
+    /// Copies element `index` of an array in.
+    pub fn put<T: IntoBytes + Immutable>(self, m: &impl Memory, index: usize, value: &T) {
+        self.write(m, index * size_of::<T>(), value.as_bytes());
+    }
+}
