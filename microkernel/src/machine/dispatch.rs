@@ -6,9 +6,9 @@ use protocol::hypercall::Hypercall;
 
 use crate::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
 use crate::hardware::Hardware;
-use crate::lock::CORE;
+use crate::lock::{await_flush, lock, serve_flushes};
 use crate::percpu::Cpu;
-use crate::{apic, cpu, flush, ioapic, panic, timer, window};
+use crate::{apic, cpu, ioapic, paging, panic, timer, window};
 
 /// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
 const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
@@ -40,14 +40,9 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
         this.armed.set(u64::MAX);
     }
     enter(this, |core| {
-        match vector {
-            apic::TIMER => core.timer(this.index),
-            apic::KICK => core.kicked(this.index),
-            _ => {
-                if let Some(line) = ioapic::line(vector) {
-                    core.interrupt(this.index, line);
-                }
-            }
+        // The timer and a kick ask for nothing but the decision that every entry ends with.
+        if let Some(line) = ioapic::line(vector) {
+            core.interrupt(this.index, line);
         }
         if vector != apic::SPURIOUS {
             apic::end_of_interrupt();
@@ -56,20 +51,21 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
     })
 }
 
-/// Enters the scheduler for the first time on this CPU.
-pub fn start() -> Leave {
+/// The first entry on each CPU, on its own stack.
+pub extern "C" fn on_start() -> Leave {
+    crate::start::crash_if_asked();
     enter(Cpu::current(), |_| Step::Done)
 }
 
 /// Runs `work` with the lock held, and whatever must follow it; then takes the core's decision.
 fn enter(this: &Cpu, work: impl FnOnce(&mut Core<Hardware>) -> Step) -> Leave {
-    flush::serve();
-    let mut core = CORE.lock();
+    serve_flushes();
+    let mut core = lock();
     let mut step = work(&mut core);
-    while let Step::AfterFlush = step {
+    while let Step::AfterFlush { epoch, cpus } = step {
         drop(core);
-        flush::wait();
-        core = CORE.lock();
+        await_flush(epoch, cpus);
+        core = lock();
         step = core.resume(this.index);
     }
     let next = core.schedule(this.index);
@@ -88,7 +84,7 @@ fn carry_out(this: &Cpu, next: Next) -> Leave {
             }
             (window::pointer::<Registers>(context.at(0)), root.at(0), *deadline)
         }
-        Next::Idle { deadline } => (core::ptr::null_mut(), Phys(flush::core_root()), *deadline),
+        Next::Idle { deadline } => (core::ptr::null_mut(), Phys(paging::core_root()), *deadline),
     };
     if root.0 != this.root.get() {
         this.root.set(root.0);

@@ -37,8 +37,8 @@ unsafe extern "C" {
     static interrupt_stubs: [u8; 256 * STUB_SIZE];
     /// Where SYSCALL leads to.
     pub fn syscall_entry();
-    /// Leaves the core for `next.context` as it is in [`Cpu`]; discards the stack.
-    pub fn leave(next: Leave) -> !;
+    /// Enters the scheduler for the first time on this CPU; discards the stack.
+    pub fn first_entry() -> !;
     /// Saves the vector state into a context frame.
     pub fn save_vector_state(context: *mut Registers);
 }
@@ -102,7 +102,7 @@ global_asm!(
     .endm
 
     .text
-    .global syscall_entry, leave, save_vector_state
+    .global syscall_entry, first_entry, save_vector_state
     .balign 64
 syscall_entry:
     swapgs
@@ -197,10 +197,10 @@ bad_rip:
     call {on_trap}
     jmp leave_core
 
-leave:
-    mov rax, rdi
-    mov edx, esi
+first_entry:
     mov rsp, gs:[{stack}]
+    xor ebp, ebp
+    call {on_start}
     jmp leave_core
 
     // The interrupt that ends the halt does not come back; an NMI does.
@@ -335,6 +335,7 @@ core_fault:
     first_interrupt = const FIRST_INTERRUPT,
     general_protection = const GENERAL_PROTECTION,
     stopped = sym crate::panic::STOPPED,
+    on_start = sym crate::dispatch::on_start,
     on_hypercall = sym crate::dispatch::on_hypercall,
     on_trap = sym crate::dispatch::on_trap,
     on_core_fault = sym crate::panic::on_core_fault,

@@ -21,8 +21,6 @@ mod entry;
 #[cfg(freestanding)]
 mod features;
 #[cfg(freestanding)]
-mod flush;
-#[cfg(freestanding)]
 mod hardware;
 #[cfg(freestanding)]
 mod ioapic;

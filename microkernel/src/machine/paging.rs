@@ -5,6 +5,7 @@
 //! core fills it in the tables of the domains.
 
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use microkernel::platform::Phys;
 
@@ -52,6 +53,14 @@ pub fn image() -> Range<u64> {
 /// Addresses of code.
 pub fn text() -> Range<u64> {
     (&raw const text_start) as u64..(&raw const rodata_start) as u64
+}
+
+/// Physical address of the root of the core's own address space; the entry code of other CPUs loads it.
+pub static CORE_ROOT: AtomicU64 = AtomicU64::new(0);
+
+/// Root of the core's own address space.
+pub fn core_root() -> u64 {
+    CORE_ROOT.load(Relaxed)
 }
 
 /// Page tables under construction, and the memory they are made of.
@@ -145,8 +154,9 @@ impl Tables {
         self.map(window::BASE + start, start, end.next_multiple_of(FRAME) - start, access)
     }
 
-    /// Loads the tables on this CPU.
+    /// Loads the tables on this CPU, the first one; the others find them when they start.
     pub fn activate(&self) {
+        CORE_ROOT.store(self.root, Relaxed);
         // SAFETY: the tables map the core and everything it uses at the same addresses as the early ones.
         unsafe { cpu::set_root(self.root) };
     }

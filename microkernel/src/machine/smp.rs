@@ -73,12 +73,10 @@ pub fn open() {
     OPEN.store(1, Ordering::Release);
 }
 
-/// Where another CPU gets to with the early tables, on its own stack.
+/// Where another CPU gets to on its own stack, with the core's own tables.
 pub extern "C" fn start_secondary(this: *mut Cpu) -> ! {
     // SAFETY: the entry code claimed the offer, so the area is this CPU's alone.
     let this = unsafe { &mut *this };
-    // SAFETY: the core's own tables map everything that this CPU uses.
-    unsafe { crate::cpu::set_root(this.root.get()) };
     start::initialize_cpu(this);
     RUNNING.fetch_add(1, Ordering::AcqRel);
     while OPEN.load(Ordering::Acquire) == 0 {

@@ -1,6 +1,7 @@
 //! Bringing the machine up, in order.
 
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use microkernel::boot::BootConfig;
 use microkernel::platform::Phys;
@@ -10,7 +11,7 @@ use crate::boot::{BootInfo, word};
 use crate::paging::{DEVICE, FRAME, Tables};
 use crate::percpu::Cpu;
 use crate::serial::line;
-use crate::{acpi, apic, descriptors, dispatch, entry, features, flush, ioapic, lock, paging, panic, serial, smp, timer};
+use crate::{acpi, apic, descriptors, entry, features, ioapic, lock, paging, panic, serial, smp, timer, window};
 
 /// Bytes of one memory page of device registers.
 const REGISTERS: u64 = FRAME;
@@ -42,7 +43,7 @@ pub extern "C" fn start_primary(protocol: u32, information: u32) -> ! {
 /// Enters the scheduler on this CPU, for good.
 pub fn run() -> ! {
     // SAFETY: the CPU is initialised, and nothing on this stack is needed any more.
-    unsafe { entry::leave(dispatch::start()) }
+    unsafe { entry::first_entry() }
 }
 
 /// Makes this CPU ready for the scheduler: its registers, its interrupt controller, its timer.
@@ -79,18 +80,21 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     if bundle.is_empty() {
         return Err("no boot bundle: it is the first boot module (QEMU: -initrd, GRUB: module2)");
     }
+    info.ram.remove(image.start & !(FRAME - 1)..image.end.next_multiple_of(FRAME))?;
     if bundle.start % FRAME != 0 || !info.ram.contains(&bundle) {
         return Err("the boot bundle does not start on a page of RAM");
     }
-    info.ram.remove(image.start & !(FRAME - 1)..image.end.next_multiple_of(FRAME))?;
     let mut free = info.ram.clone();
     free.remove(bundle.clone())?;
     let trampoline = free.take(FRAME, LOW_MEMORY).ok_or("no free page below 1 MiB to start other CPUs with")?;
     free.remove(0..LOW_MEMORY)?;
 
     let mut tables = Tables::new(free, &info.ram, features::has_huge_pages())?;
-    flush::set_core_root(tables.root);
     tables.activate();
+    // What follows the bundle in its last page is no domain's to see.
+    let rest = (bundle.end - info.bundle.end) as usize;
+    // SAFETY: RAM of the bundle, which is mapped now; the loader's structures were copied.
+    unsafe { core::ptr::write_bytes(window::pointer::<u8>(Phys(info.bundle.end)), 0, rest) };
     descriptors::fill_interrupt_table();
     Cpu::new(&mut tables, 0)?.install();
 
@@ -124,21 +128,27 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
         brand,
         template: Phys(tables.root).frame(),
     };
-    lock::CORE.lock().boot(&config)?;
-    crash(word(&info.line, "crash"));
+    lock::lock().boot(&config)?;
+    let crash = word(&info.line, "crash").and_then(|how| CRASHES.iter().position(|name| *name == how));
+    CRASH.store(crash.unwrap_or(CRASHES.len()), Relaxed);
     smp::open();
     Ok(())
 }
 
-/// Fails on purpose, so that the report can be tested.
-fn crash(how: Option<&str>) {
-    match how {
-        Some("panic") => panic!("as the boot line asked"),
-        // SAFETY: none; address 0 is unmapped, and the fault is what is wanted.
-        Some("page-fault") => unsafe { (8 as *mut u64).write_volatile(1) },
+/// Ways to fail on purpose, by the boot line.
+const CRASHES: [&str; 4] = ["panic", "page-fault", "double-fault", "stack"];
+/// The one asked for, as an index; out of range for none. One CPU takes it.
+static CRASH: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Fails if the boot line asks for that, so that the report can be tested.
+pub fn crash_if_asked() {
+    match CRASH.swap(usize::MAX, Relaxed) {
+        0 => panic!("as the boot line asked"),
+        // SAFETY: none; the address is unmapped, and the fault is what is wanted.
+        1 => unsafe { (8 as *mut u64).write_volatile(1) },
         // SAFETY: none; the stack pointer becomes useless, so that even a page fault cannot be delivered.
-        Some("double-fault") => unsafe { core::arch::asm!("mov rsp, 8", "push 0", options(noreturn)) },
-        Some("stack") => _ = overflow(1 << 20),
+        2 => unsafe { core::arch::asm!("mov rsp, 8", "push 0", options(noreturn)) },
+        3 => _ = overflow(1 << 20),
         _ => {}
     }
 }

@@ -115,20 +115,32 @@ enter_long_mode:
     xor ebp, ebp
     movabs rax, offset {start_primary}
     call rax
-5:  movabs rcx, offset {offer}
+5:  movabs rax, offset secondary_high
+    jmp rax
+
+    // Another CPU goes on in the core's own tables, because its stack is only there; they need EFER.NXE, which the first CPU
+    // has found to exist. Then it claims the area that waits for it.
+    .text
+secondary_high:
+    mov ecx, 0xc0000080
+    rdmsr
+    or eax, 0x800
+    wrmsr
+    mov rax, [rip + {core_root}]
+    mov cr3, rax
     xor edi, edi
-    xchg [rcx], rdi
+    xchg [rip + {offer}], rdi
     test rdi, rdi
-    jz 8f
+    jz 6f
     mov rsp, [rdi + {area_stack}]
     xor ebp, ebp
-    movabs rax, offset {start_secondary}
-    call rax
+    call {start_secondary}
     // Too late: nobody waits for this CPU any more.
-8:  cli
+6:  cli
     hlt
-    jmp 8b
+    jmp 6b
 
+    .section .boot.text, "ax"
     .balign 8
 early_gdt:
     .quad 0, 0x00af9a000000ffff, 0x00cf92000000ffff, 0x00cf9a000000ffff
@@ -144,9 +156,9 @@ trampoline_start:
     cli
     mov ax, cs
     mov ds, ax
-    // lgdtd [6f - trampoline_start]
+    // lgdtd [5f - trampoline_start]
     .byte 0x66, 0x0f, 0x01, 0x16
-    .word 6f - trampoline_start
+    .word 5f - trampoline_start
     mov eax, cr0
     or al, 1
     mov cr0, eax
@@ -155,7 +167,7 @@ trampoline_start:
     .long 7f
     .word 0x18
     .balign 2
-6:  .word 31
+5:  .word 31
     .long early_gdt
 trampoline_end:
     .section .boot.text, "ax"
@@ -182,6 +194,7 @@ early_directories: .skip 4 * 4096
     stack = sym crate::start::BOOT_STACK,
     stack_size = const size_of::<crate::start::BootStack>(),
     start_primary = sym crate::start::start_primary,
+    core_root = sym crate::paging::CORE_ROOT,
     offer = sym crate::smp::OFFER,
     area_stack = const core::mem::offset_of!(crate::percpu::Cpu, stack),
     start_secondary = sym crate::smp::start_secondary,
