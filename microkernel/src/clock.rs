@@ -8,7 +8,7 @@ const SHIFT: u32 = 56;
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
 /// The rate and the start of the time stamp counter.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: u64,
     ns_per_tick: u64,

@@ -49,7 +49,8 @@ pub struct Core<M: Machine> {
     pub(crate) vcpus: Vcpus,
     pub(crate) sched: Scheduler,
     pub(crate) cpus: [Cpu; MAX_CPUS],
-    pub(crate) clock: Clock,
+    /// Time since the core started; the shell answers from a copy of it.
+    pub clock: Clock,
     pub(crate) log: Log,
     /// Who is told of an interrupt line.
     pub(crate) interrupts: [Option<(Slot, Port)>; LINES],

@@ -132,7 +132,8 @@ pub fn madt() -> Result<Madt, &'static str> {
             2 if length >= 10 && usize::from(entry[3]) < LINES => {
                 // Polarity and trigger: 3 is low and level; 0 is what the ISA bus has, high and edge.
                 let flags = entry[8];
-                found.lines[usize::from(entry[3])] = Line { gsi: number(4), level: flags >> 2 & 3 == 3, active_low: flags & 3 == 3 };
+                found.lines[usize::from(entry[3])] =
+                    Line { gsi: number(4), level: flags >> 2 & 3 == 3, active_low: flags & 3 == 3 };
             }
             5 => found.registers = u64_at(entry, 4).unwrap_or(found.registers),
             9 if number(8) & 1 != 0 && !found.cpus.contains(&number(4)) => _ = found.cpus.push(number(4)),

@@ -50,7 +50,9 @@ pub fn tsc() -> u64 {
 pub unsafe fn rdmsr(register: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: the caller vouches for the register.
-    unsafe { asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+    }
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -108,7 +110,9 @@ pub unsafe fn set_user_segments(base: u64) {
 /// CPUID says that the bits exist: a bit that does not is answered by undefined behaviour in some emulators.
 pub unsafe fn set_cr4_bits(bits: u64) {
     // SAFETY: the caller vouches for the bits.
-    unsafe { asm!("mov {old}, cr4", "or {old}, {bits}", "mov cr4, {old}", old = out(reg) _, bits = in(reg) bits, options(nostack)) }
+    unsafe {
+        asm!("mov {old}, cr4", "or {old}, {bits}", "mov cr4, {old}", old = out(reg) _, bits = in(reg) bits, options(nostack))
+    }
 }
 
 /// Halts this CPU for good.

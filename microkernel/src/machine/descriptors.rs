@@ -84,7 +84,8 @@ impl Segments {
         self.table[5] = limit & 0xffff | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
         self.table[6] = base >> 32;
         let segments = TablePointer { limit: size_of_val(&self.table) as u16 - 1, base: self.table.as_ptr() as u64 };
-        let interrupts = TablePointer { limit: size_of::<InterruptTable>() as u16 - 1, base: INTERRUPTS.0.get() as u64 };
+        let interrupts =
+            TablePointer { limit: size_of::<InterruptTable>() as u16 - 1, base: INTERRUPTS.0.get() as u64 };
         // SAFETY: both tables live for ever and describe the memory model the core already runs in. The data segment
         // registers become null, which ring 0 never uses; loading GS clears its base, so that is set after this.
         unsafe {

@@ -8,19 +8,28 @@ use crate::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
 use crate::hardware::Hardware;
 use crate::lock::{await_flush, lock, serve_flushes};
 use crate::percpu::Cpu;
+use crate::timer::time;
 use crate::{apic, cpu, ioapic, paging, panic, timer, window};
 
 /// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
 const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
 
+const VERSION: u64 = Hypercall::Version as u64;
+const CLOCK: u64 = Hypercall::Clock as u64;
+
 /// A hypercall; the caller's registers are in the current context.
 pub extern "C" fn on_hypercall(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> Leave {
     let this = Cpu::current();
-    // The null hypercall answers without the lock: it shows what the way in and out costs.
-    if number == Hypercall::Version as u64 {
+    // What needs no state of the core answers without the lock.
+    let answer = match number {
+        VERSION => Some(protocol::ABI_VERSION.into()),
+        CLOCK => time(),
+        _ => None,
+    };
+    if let Some(answer) = answer {
         let context = this.context.get();
         // SAFETY: the context that just entered is this CPU's alone, and mapped; the field lies in it.
-        unsafe { (&raw mut (*context).general[reg::RAX]).write(protocol::ABI_VERSION.into()) };
+        unsafe { (&raw mut (*context).general[reg::RAX]).write(answer) };
         return Leave { context, switched: 0 };
     }
     enter(this, |core| core.hypercall(this.index, number, [a, b, c, d, e]))

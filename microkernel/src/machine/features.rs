@@ -78,7 +78,10 @@ pub fn choose_vector_state(features: Features) {
     // x87 and SSE; AVX; AVX-512, whose size is the end of its last part.
     let offered = leaf(13, 0).eax;
     let mut wanted = 0b11 | u64::from(offered & 0b100);
-    let end = { let part = leaf(13, 7); part.ebx + part.eax };
+    let end = {
+        let part = leaf(13, 7);
+        part.ebx + part.eax
+    };
     if bit(offered, 2) && offered & 0xe0 == 0xe0 && u64::from(end) <= FRAME - XSTATE as u64 {
         wanted |= 0xe0;
     }
@@ -106,6 +109,8 @@ pub fn enable(features: Features) {
     let xcr0 = XCR0.load(Relaxed);
     if xcr0 != 0 {
         // SAFETY: CR4.OSXSAVE was just set, and CPUID offers every bit of the value.
-        unsafe { asm!("xsetbv", in("ecx") 0, in("eax") xcr0 as u32, in("edx") (xcr0 >> 32) as u32, options(nomem, nostack)) };
+        unsafe {
+            asm!("xsetbv", in("ecx") 0, in("eax") xcr0 as u32, in("edx") (xcr0 >> 32) as u32, options(nomem, nostack))
+        };
     }
 }

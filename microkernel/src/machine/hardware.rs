@@ -11,7 +11,8 @@ use crate::{acpi, apic, cpu, ioapic, serial};
 pub struct Hardware;
 
 /// I/O ports the core drives: (first, last) of the PICs, the PIT with its gate, the PICs' trigger modes, PCI configuration.
-const RESERVED_PORTS: [(u16, u16); 6] = [(0x20, 0x21), (0x40, 0x43), (0x61, 0x61), (0xa0, 0xa1), (0x4d0, 0x4d1), (0xcf8, 0xcff)];
+const RESERVED_PORTS: [(u16, u16); 6] =
+    [(0x20, 0x21), (0x40, 0x43), (0x61, 0x61), (0xa0, 0xa1), (0x4d0, 0x4d1), (0xcf8, 0xcff)];
 
 fn overlap(first: u16, count: u16, range: (u16, u16)) -> bool {
     count > 0 && first <= range.1 && u32::from(range.0) < u32::from(first) + u32::from(count)
@@ -36,7 +37,11 @@ impl Machine for Hardware {
     }
 
     fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)> {
-        acpi::tables().iter().filter(|table| table.signature == signature).nth(instance as usize).map(|table| (table.at, table.length))
+        acpi::tables()
+            .iter()
+            .filter(|table| table.signature == signature)
+            .nth(instance as usize)
+            .map(|table| (table.at, table.length))
     }
 
     fn port_reserved(&self, first: u16, count: u16) -> bool {

@@ -64,7 +64,8 @@ pub fn initialize(madt: &Madt, target: u32) {
     let mut routes = ROUTES.lock();
     for (line, route) in routes.iter_mut().enumerate() {
         let source = madt.lines[line];
-        let home = inputs.iter().find(|(_, first, count)| source.gsi.checked_sub(*first).is_some_and(|pin| pin < *count));
+        let home =
+            inputs.iter().find(|(_, first, count)| source.gsi.checked_sub(*first).is_some_and(|pin| pin < *count));
         *route = home.map(|(controller, first, _)| {
             let register = 0x10 + 2 * (source.gsi - first);
             write(*controller, register + 1, target << 24);

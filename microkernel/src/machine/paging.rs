@@ -150,7 +150,10 @@ impl Tables {
     /// Makes sure that the window reaches these addresses, with `access` where it did not.
     pub fn reach(&mut self, phys: u64, length: u64, access: u64) -> Result<(), &'static str> {
         let start = phys & !(FRAME - 1);
-        let end = phys.checked_add(length).filter(|end| *end <= window::SIZE).ok_or("a firmware table lies beyond all memory")?;
+        let end = phys
+            .checked_add(length)
+            .filter(|end| *end <= window::SIZE)
+            .ok_or("a firmware table lies beyond all memory")?;
         self.map(window::BASE + start, start, end.next_multiple_of(FRAME) - start, access)
     }
 

@@ -23,8 +23,26 @@ const EXIT_STATUS: u32 = 101;
 const FRAMES: usize = 24;
 
 const NAMES: [&str; 20] = [
-    "divide error", "debug", "NMI", "breakpoint", "overflow", "bound", "invalid opcode", "no FPU", "double fault", "", "invalid TSS",
-    "segment not present", "stack fault", "general protection", "page fault", "", "x87 error", "alignment check", "machine check", "SIMD error",
+    "divide error",
+    "debug",
+    "NMI",
+    "breakpoint",
+    "overflow",
+    "bound",
+    "invalid opcode",
+    "no FPU",
+    "double fault",
+    "",
+    "invalid TSS",
+    "segment not present",
+    "stack fault",
+    "general protection",
+    "page fault",
+    "",
+    "x87 error",
+    "alignment check",
+    "machine check",
+    "SIMD error",
 ];
 
 /// Ends the emulator when the core fails.
@@ -58,16 +76,22 @@ pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
         apic::stop_others();
     }
     serial::release(false);
-    line(format_args!("core: panic on CPU {}: {reason}", percpu::number()));
+    line(format_args!("CORE PANIC on CPU {}: {reason}", percpu::number()));
     let mut pointer = frame_pointer();
     if let Some(frame) = frame {
         let [r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax] = frame.general;
-        line(format_args!("  rip {:016x} rsp {:016x} rflags {:08x} cs {:x}", frame.rip, frame.rsp, frame.rflags, frame.cs));
+        line(format_args!(
+            "  rip {:016x} rsp {:016x} rflags {:08x} cs {:x}",
+            frame.rip, frame.rsp, frame.rflags, frame.cs
+        ));
         line(format_args!("  cr2 {:016x} cr3 {:016x}", cpu::fault_address(), cpu::root()));
         line(format_args!("  rax {rax:016x} rbx {rbx:016x} rcx {rcx:016x} rdx {rdx:016x}"));
         line(format_args!("  rsi {rsi:016x} rdi {rdi:016x} rbp {rbp:016x} r8  {r8:016x}"));
         line(format_args!("  r9  {r9:016x} r10 {r10:016x} r11 {r11:016x} r12 {r12:016x}"));
         line(format_args!("  r13 {r13:016x} r14 {r14:016x} r15 {r15:016x}"));
+        if percpu::is_guard(cpu::fault_address()) {
+            line(format_args!("  the core's stack is used up"));
+        }
         line(format_args!("  backtrace: {:016x}", frame.rip));
         pointer = rbp;
     }

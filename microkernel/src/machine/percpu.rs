@@ -132,9 +132,19 @@ pub fn on_stack(address: u64) -> bool {
     if (boot..=boot + size_of::<crate::start::BootStack>() as u64 - 8).contains(&address) {
         return true;
     }
-    let Some(offset) = address.checked_sub(AREAS).map(|offset| offset % AREA_SIZE) else { return false };
-    let cpu = (address - AREAS) / AREA_SIZE;
-    let page = offset / FRAME;
-    let stack = (1..=STACK_PAGES).contains(&page) || (STACK_PAGES + 2..CPU_PAGE).contains(&page) && (page - STACK_PAGES) % 2 == 0;
-    stack && offset % FRAME <= FRAME - 8 && cpu < crate::smp::cpus() as u64
+    area_page(address).is_some_and(|page| {
+        let special = (STACK_PAGES + 2..CPU_PAGE).contains(&page) && (page - STACK_PAGES) % 2 == 0;
+        (special || (1..=STACK_PAGES).contains(&page)) && address % FRAME <= FRAME - 8
+    })
+}
+
+/// Whether `address` lies in the unmapped page below a CPU's stack.
+pub fn is_guard(address: u64) -> bool {
+    area_page(address) == Some(0)
+}
+
+/// The page of an address within the area of a CPU that runs.
+fn area_page(address: u64) -> Option<u64> {
+    let offset = address.checked_sub(AREAS)?;
+    (offset / AREA_SIZE < crate::smp::cpus() as u64).then_some(offset % AREA_SIZE / FRAME)
 }

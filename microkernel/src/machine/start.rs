@@ -116,7 +116,12 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     found.set(Features::IOMMU_OFF_INSECURE, word(&info.line, "iommu") == Some("off-insecure"));
     let brand = features::brand();
     let name = core::str::from_utf8(&brand).unwrap_or("").trim_matches(['\0', ' ']);
-    line(format_args!("core: {} MiB of memory, {} CPUs: {name}, {} MHz", total_frames / 256, smp::cpus(), timer::tsc_hz() / 1_000_000));
+    line(format_args!(
+        "core: {} MiB of memory, {} CPUs: {name}, {} MHz",
+        total_frames / 256,
+        smp::cpus(),
+        timer::tsc_hz() / 1_000_000
+    ));
     let config = BootConfig {
         ram: tables.free.as_slice(),
         total_frames,
@@ -128,7 +133,10 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
         brand,
         template: Phys(tables.root).frame(),
     };
-    lock::lock().boot(&config)?;
+    let mut core = lock::lock();
+    core.boot(&config)?;
+    timer::set_clock(core.clock);
+    drop(core);
     let crash = word(&info.line, "crash").and_then(|how| CRASHES.iter().position(|name| *name == how));
     CRASH.store(crash.unwrap_or(CRASHES.len()), Relaxed);
     smp::open();

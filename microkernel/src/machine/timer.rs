@@ -5,18 +5,23 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use microkernel::clock::Clock;
+use spin::Once;
+
 use crate::cpu::{inb, inl, outb, tsc, wrmsr};
 use crate::percpu::Cpu;
 use crate::{acpi, apic, features};
 
-/// One measurement lasts 1/100 s.
-const SHARE: u64 = 100;
 /// Rate of the PIT, Hz.
 const PIT_HZ: u64 = 1_193_182;
-/// Rate of the ACPI timer, Hz.
+/// Ticks of the PIT that one measurement lasts: 25 ms; its counter has 16 bits.
+const PIT_TICKS: u16 = 29_830;
+/// Rate of the ACPI timer, Hz: three times the PIT's. 24 bits of it always count.
 const ACPI_HZ: u64 = 3_579_545;
+/// Ticks of the ACPI timer that one measurement lasts at least.
+const ACPI_TICKS: u32 = 3 * PIT_TICKS as u32;
 /// Measurements. A host or firmware that takes the CPU away makes one too long, never too short, so the shortest counts.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 4;
 /// TSC ticks after which a clock is taken for dead: 0.2 s on the fastest CPU.
 const PATIENCE: u64 = 1 << 30;
 
@@ -27,36 +32,52 @@ static APIC_HZ: AtomicU64 = AtomicU64::new(0);
 
 const DEADLINE_MSR: u32 = 0x6e0;
 
+/// The core's clock, once it runs.
+static CLOCK: Once<Clock> = Once::new();
+
+/// Keeps the core's clock, for [`time`].
+pub fn set_clock(clock: Clock) {
+    CLOCK.call_once(|| clock);
+}
+
+/// ns since the core started.
+pub fn time() -> Option<u64> {
+    CLOCK.get().map(|clock| clock.ns(tsc()))
+}
+
 /// TSC rate, Hz.
 pub fn tsc_hz() -> u64 {
     TSC_HZ.load(Relaxed)
 }
 
-/// Waits 1/100 s by channel 2 of the PIT; false if it does not count.
-fn wait_pit() -> bool {
+/// Waits by channel 2 of the PIT; gives how long, in ticks of how many Hz. Nothing if it does not count.
+fn wait_pit() -> Option<(u64, u64)> {
     // Gate on, speaker off; mode 0; the output rises when the count is over.
     outb(0x61, inb(0x61) & !2 | 1);
     outb(0x43, 0xb0);
-    let count = (PIT_HZ / SHARE) as u16;
-    outb(0x42, count as u8);
-    outb(0x42, (count >> 8) as u8);
-    wait(|| inb(0x61) & 0x20 != 0)
+    for byte in PIT_TICKS.to_le_bytes() {
+        outb(0x42, byte);
+    }
+    wait(|| (inb(0x61) & 0x20 != 0).then_some((PIT_TICKS.into(), PIT_HZ)))
 }
 
-/// Waits 1/100 s by the ACPI timer, 24 bits of which always count.
-fn wait_acpi(port: u16) -> bool {
+/// The same by the ACPI timer.
+fn wait_acpi(port: u16) -> Option<(u64, u64)> {
     let start = inl(port);
-    wait(|| u64::from(inl(port).wrapping_sub(start) & 0xff_ffff) >= ACPI_HZ / SHARE)
+    wait(|| {
+        let ticks = inl(port).wrapping_sub(start) & 0xff_ffff;
+        (ticks >= ACPI_TICKS).then_some((ticks.into(), ACPI_HZ))
+    })
 }
 
-fn wait(over: impl Fn() -> bool) -> bool {
+fn wait<T>(over: impl Fn() -> Option<T>) -> Option<T> {
     let start = tsc();
     while tsc().wrapping_sub(start) < PATIENCE {
-        if over() {
-            return true;
+        if let Some(result) = over() {
+            return Some(result);
         }
     }
-    false
+    None
 }
 
 /// Waits about `microseconds`; for hardware that wants a pause.
@@ -69,22 +90,23 @@ pub fn pause(microseconds: u64) {
 
 /// Measures the TSC and the local APIC timer.
 pub fn calibrate() -> Result<(), &'static str> {
-    let (mut best_tsc, mut best_apic) = (u64::MAX, u64::MAX);
+    let (mut tsc_hz, mut apic_hz) = (u64::MAX, u64::MAX);
     for _ in 0..ROUNDS {
         apic::count_down(u32::MAX, false);
         let start = tsc();
-        let waited = wait_pit() || acpi::timer_port().is_some_and(wait_acpi);
-        let ticks = tsc() - start;
-        let count = u32::MAX - apic::count_left();
-        if !waited {
-            return Err("neither PIT nor ACPI timer counts; cannot measure the TSC");
-        }
-        best_tsc = best_tsc.min(ticks);
-        best_apic = best_apic.min(count.into());
+        let waited = wait_pit().or_else(|| acpi::timer_port().and_then(wait_acpi));
+        let ticks = tsc().wrapping_sub(start);
+        let count = u64::from(u32::MAX - apic::count_left());
+        let (time, rate) = waited.ok_or("neither PIT nor ACPI timer counts; cannot measure the TSC")?;
+        tsc_hz = tsc_hz.min(ticks.saturating_mul(rate) / time);
+        apic_hz = apic_hz.min(count * rate / time);
     }
-    TSC_HZ.store(best_tsc * SHARE, Relaxed);
-    APIC_HZ.store(if features::has_tsc_deadline() { 0 } else { best_apic * SHARE }, Relaxed);
-    if best_apic == 0 { Err("the local APIC timer does not count") } else { Ok(()) }
+    if tsc_hz == 0 || apic_hz == 0 {
+        return Err("the TSC or the local APIC timer does not count");
+    }
+    TSC_HZ.store(tsc_hz, Relaxed);
+    APIC_HZ.store(if features::has_tsc_deadline() { 0 } else { apic_hz }, Relaxed);
+    Ok(())
 }
 
 /// Prepares this CPU's timer.

@@ -63,7 +63,8 @@ impl BootInfo {
 
     /// Takes a memory map, given as (address, length, type): first all RAM, then everything that is not.
     fn set_memory(&mut self, map: impl Iterator<Item = (u64, u64, u32)> + Clone) -> Result<(), &'static str> {
-        let ends = map.map(|(start, length, kind)| (start.min(RAM_END), start.saturating_add(length).min(RAM_END), kind));
+        let ends =
+            map.map(|(start, length, kind)| (start.min(RAM_END), start.saturating_add(length).min(RAM_END), kind));
         for (start, end, _) in ends.clone().filter(|(_, _, kind)| *kind == RAM) {
             self.ram.add(start.next_multiple_of(4096)..end & !4095)?;
         }
@@ -82,7 +83,8 @@ impl BootInfo {
 
     /// Takes the root pointer (ACPI specification, section 5.2.5.3) if its checksum is right.
     fn set_acpi(&mut self, pointer: &[u8]) {
-        let sum = |length| pointer.get(..length).map(|bytes: &[u8]| bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)));
+        let sum =
+            |length| pointer.get(..length).map(|bytes: &[u8]| bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)));
         if !pointer.starts_with(b"RSD PTR ") || sum(20) != Some(0) {
             return;
         }
