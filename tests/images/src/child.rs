@@ -9,12 +9,14 @@ use dom0::image::Image;
 use protocol::domain::{DomainCreated, DomainSpec, SchedParams};
 use protocol::error::Error;
 use protocol::event::Port;
+use protocol::grant::{REF_CONTROL_IN, REF_CONTROL_OUT};
 use protocol::hypercall::protection;
 use protocol::layout::{ARGUMENTS, PAGE_SIZE, VCPU_AREA_SIZE, VCPU_AREAS};
 use protocol::start::{ARGUMENTS_MAX, BootArguments, encode_arguments};
-use unikernel::control::Link;
-use unikernel::domain::{self, DomainHandle, Protection};
-use unikernel::event::Channel;
+use unikernel::domain::{self, DomainHandle};
+use unikernel::event;
+use unikernel::grant::{Access, Mapped, Source, map};
+use unikernel::vcpu;
 
 use crate::Outcome;
 
@@ -60,6 +62,16 @@ impl Fuse {
     }
 }
 
+/// Repeats a call that the core cuts into slices.
+pub fn to_the_end<T>(mut call: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    loop {
+        match call() {
+            Err(Error::Again) => vcpu::yield_now(),
+            done => return done,
+        }
+    }
+}
+
 /// What a child is made with.
 pub fn spec(name: &str, memory_pages: u64) -> DomainSpec {
     DomainSpec {
@@ -81,50 +93,49 @@ pub struct Child {
     pub handle: DomainHandle,
     /// What the core said about it.
     pub created: DomainCreated,
-    /// The control channel, once it was opened.
-    pub link: Option<Link>,
-    /// An event channel from this domain to it, once it was connected.
-    pub channel: Option<Channel>,
+    /// Its control rings, in and out, once they were mapped.
+    pub rings: Option<(Mapped, Mapped)>,
+    /// This domain's port to it, once it was connected.
+    pub port: Option<Port>,
 }
 
 impl Child {
     /// Makes it, empty.
     pub fn create(spec: &DomainSpec, fuse: &mut Fuse) -> Result<Child, Stop> {
-        let (handle, created) = fuse.step("domain_create", || domain::create(spec))?;
-        Ok(Child { handle, created, link: None, channel: None })
+        let (handle, created) = fuse.step("domain_create", || to_the_end(|| domain::create(spec)))?;
+        Ok(Child { handle, created, rings: None, port: None })
     }
 
-    /// Opens its control channel.
-    pub fn open_link(&mut self, fuse: &mut Fuse) -> Result<(), Stop> {
-        let link =
-            fuse.step("mapping the control rings", || Link::open(self.created.id, Port(self.created.control_port)))?;
-        self.link = Some(link);
+    /// Maps its control rings.
+    pub fn map_rings(&mut self, fuse: &mut Fuse) -> Result<(), Stop> {
+        let ring = |reference| map(Source { peer: self.created.id, reference }, Access::Write);
+        let inward = fuse.step("mapping the inward ring", || ring(REF_CONTROL_IN))?;
+        let outward = fuse.step("mapping the outward ring", || ring(REF_CONTROL_OUT))?;
+        self.rings = Some((inward, outward));
         Ok(())
     }
 
     /// Opens an event channel to it.
     pub fn connect(&mut self, fuse: &mut Fuse) -> Result<(), Stop> {
         let (own, _) = fuse.step("event_connect", || domain::connect(&DomainHandle::SELF, &self.handle))?;
-        self.channel = Some(Channel::new(own));
+        self.port = Some(own);
         Ok(())
     }
 
     /// Fills it with an image, a stack and its arguments.
     pub fn load(&self, image: &Image<'_>, command_line: &str, fuse: &mut Fuse) -> Result<(), Stop> {
         for segment in &image.segments {
-            let access = match segment.protection {
-                protection::WRITE => Protection::Write,
-                protection::EXECUTE => Protection::Execute,
-                _ => Protection::Read,
-            };
-            fuse.step("populating the image", || self.handle.populate(segment.address, segment.pages, access))?;
+            let (address, pages, access) = (segment.address, segment.pages, segment.protection);
+            fuse.step("populating the image", || to_the_end(|| self.handle.populate(address, pages, access)))?;
             for (index, part) in segment.bytes.chunks(WRITE_STEP).enumerate() {
                 let address = segment.address + (index * WRITE_STEP) as u64;
-                fuse.step("writing the image", || self.handle.write(address, part))?;
+                fuse.step("writing the image", || to_the_end(|| self.handle.write(address, part)))?;
             }
         }
         let stack = VCPU_AREAS + VCPU_AREA_SIZE - STACK_PAGES * PAGE_SIZE;
-        fuse.step("populating the stack", || self.handle.populate(stack, STACK_PAGES, Protection::Write))?;
+        fuse.step("populating the stack", || {
+            to_the_end(|| self.handle.populate(stack, STACK_PAGES, protection::WRITE))
+        })?;
         self.write_arguments(command_line, fuse)
     }
 
@@ -137,18 +148,16 @@ impl Child {
 
     /// Starts it.
     pub fn start(&self, image: &Image<'_>, fuse: &mut Fuse) -> Result<(), Stop> {
-        fuse.step("domain_start", || self.handle.start(image.entry))
+        fuse.step("domain_start", || self.handle.start(image.entry, 0))
     }
 
     /// Takes it apart, and everything this domain had for it.
-    pub fn destroy(mut self) -> Outcome {
+    pub fn destroy(self) -> Outcome {
         let failed = |what: &str, error: Error| format!("{what} of domain {}: {error:?}", self.created.id);
-        self.handle.destroy().map_err(|error| failed("destroy", error))?;
-        self.link = None;
-        if let Some(channel) = self.channel.take() {
-            channel.close().map_err(|error| format!("closing the channel to a dead domain: {error:?}"))?;
+        to_the_end(|| self.handle.destroy()).map_err(|error| failed("destroy", error))?;
+        for port in self.port.into_iter().chain([Port(self.created.control_port)]) {
+            event::close(port).map_err(|error| failed("closing a port", error))?;
         }
-        let control = Channel::new(Port(self.created.control_port));
-        control.close().map_err(|error| format!("closing the control port of a dead domain: {error:?}"))
+        Ok(())
     }
 }

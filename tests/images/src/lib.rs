@@ -8,6 +8,8 @@
 extern crate alloc;
 
 pub mod child;
+pub mod pair;
+pub mod puppet;
 pub mod random;
 pub mod resources;
 pub mod verdict;

@@ -96,7 +96,7 @@ fn make(image: &Image<'_>, fuse: &mut Fuse) -> (Result<(), Stop>, Option<Child>)
         Err(stop) => return (Err(stop), None),
     };
     let made = child
-        .open_link(fuse)
+        .map_rings(fuse)
         .and_then(|()| child.connect(fuse))
         .and_then(|()| child.load(image, "", fuse))
         .and_then(|()| child.start(image, fuse));
