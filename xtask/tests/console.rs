@@ -35,8 +35,7 @@ fn the_end_of_the_machine_carries_its_status() {
     for (command, exit) in [("poweroff", Exit::PowerOff(0)), ("poweroff 3", Exit::PowerOff(3)), ("reset", Exit::Reset)]
     {
         let mut machine = Machine::boot(options("end")).unwrap();
-        machine.type_line(command).unwrap();
-        assert_eq!(machine.wait_exit_or_reply(LONG).unwrap(), Err(exit), "{command}");
+        assert_eq!(machine.last_command(command, LONG).unwrap(), Err(exit), "{command}");
     }
 }
 

@@ -88,7 +88,7 @@ impl Machine {
     /// Types a command and waits for its end at most this long.
     pub fn command_within(&mut self, line: &str, timeout: Duration) -> Result<Reply> {
         self.type_line(line)?;
-        self.wait(&format!("the end of `{line}`"), timeout, prompt::reply)
+        self.wait(&format!("the end of `{line}`"), timeout, |output| prompt::reply(output, line))
     }
 
     /// Types a line and its end.
@@ -158,12 +158,14 @@ impl Machine {
         }
     }
 
-    /// Waits for whichever comes first: the end of the machine, or the end of the command typed last.
-    pub fn wait_exit_or_reply(&mut self, timeout: Duration) -> Result<std::result::Result<Reply, Exit>> {
+    /// Types a command that may end the machine, and waits for whichever comes first, its end or the machine's.
+    pub fn last_command(&mut self, line: &str, timeout: Duration) -> Result<std::result::Result<Reply, Exit>> {
+        self.type_line(line)?;
         let from = self.seen;
         let found = self.console.wait(Instant::now() + timeout, |state| {
-            let panicked = report::has_panicked(&state.bytes[from..]);
-            (panicked || state.ended).then_some(None).or_else(|| Some(Some(prompt::reply(&state.bytes[from..])?)))
+            let output = &state.bytes[from..];
+            let ended = report::has_panicked(output) || state.ended;
+            ended.then_some(None).or_else(|| Some(Some(prompt::reply(output, line)?)))
         });
         match found {
             Some(Some(reply)) => Ok(Ok(reply)),

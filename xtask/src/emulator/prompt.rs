@@ -82,11 +82,13 @@ fn status(line: &str) -> Option<u32> {
     }
 }
 
-/// If the output since a command was typed is complete, the reply: the echo up to its end of line is left out.
-pub fn reply(output: &[u8]) -> Option<Reply> {
-    let echo = output.iter().position(|&byte| byte == b'\n')?;
-    let (status, text) = at_prompt(&output[echo + 1..])?;
-    Some(Reply { status, text })
+/// If the output since `command` was typed is complete, the reply: what follows the line that echoes the command. Something
+/// that happens by itself may be shown, and the prompt again, before the shell has read what was typed.
+pub fn reply(output: &[u8], command: &str) -> Option<Reply> {
+    let (status, text) = at_prompt(output)?;
+    let mut lines = text.split_inclusive('\n');
+    lines.by_ref().find(|line| line.ends_with('\n') && line.trim_end().ends_with(command.trim_end()))?;
+    Some(Reply { status, text: lines.collect() })
 }
 
 /// The commands of a line such as `list; info; poweroff`, as the shell would split it: not inside quotes.
@@ -118,18 +120,26 @@ mod tests {
     #[test]
     fn a_reply_is_what_stands_between_echo_and_prompt() {
         let output = b"list\r\nname  id\r\ndom0  0\r\ndom0> ";
-        assert_eq!(reply(output), Some(Reply { status: 0, text: "name  id\ndom0  0\n".into() }));
-        assert_eq!(reply(b"x\r\nno such command: x\r\ndom0 [2]> ").unwrap().status, 2);
-        assert_eq!(reply(b"true\r\ndom0> ").unwrap().text, "");
+        assert_eq!(reply(output, "list"), Some(Reply { status: 0, text: "name  id\ndom0  0\n".into() }));
+        assert_eq!(reply(b"x\r\nno such command: x\r\ndom0 [2]> ", "x").unwrap().status, 2);
+        assert_eq!(reply(b"true\r\ndom0> ", "true ").unwrap().text, "");
     }
 
     #[test]
     fn a_reply_is_not_complete_before_the_prompt() {
-        assert_eq!(reply(b"list"), None);
-        assert_eq!(reply(b"\r\x1b[Kdom0> "), None, "the editor redraws its line while the command is typed");
-        assert_eq!(reply(b"list\r\nname\r\ndom0"), None);
-        assert_eq!(reply(b"list\r\ntext dom0> "), None, "a prompt starts its line");
-        assert_eq!(reply(b"list\r\ndom0 [x]> "), None);
+        assert_eq!(reply(b"list", "list"), None);
+        assert_eq!(reply(b"\r\x1b[Kdom0> ", "list"), None, "the editor redraws its line while the command is typed");
+        assert_eq!(reply(b"list\r\nname\r\ndom0", "list"), None);
+        assert_eq!(reply(b"list\r\ntext dom0> ", "list"), None, "a prompt starts its line");
+        assert_eq!(reply(b"list\r\ndom0 [x]> ", "list"), None);
+    }
+
+    #[test]
+    fn what_happens_by_itself_is_no_reply() {
+        let notice = b"\r\x1b[Kspin has died\r\ndom0> ";
+        assert_eq!(reply(notice, "list"), None);
+        let both = [&notice[..], b"list\r\nname\r\ndom0> "].concat();
+        assert_eq!(reply(&both, "list").unwrap().text, "name\n");
     }
 
     #[test]

@@ -65,8 +65,7 @@ pub fn run(options: Options, commands: &[String], json: bool) -> Result<u8> {
 /// Carries out one command; says whether the machine has ended with it.
 fn execute(machine: &mut Machine, command: &str, timeout: Duration) -> Result<(Reply, bool)> {
     // Any command may end the machine, a list such as `list; poweroff` too.
-    machine.type_line(command)?;
-    match machine.wait_exit_or_reply(timeout)? {
+    match machine.last_command(command, timeout)? {
         Ok(reply) => Ok((reply, false)),
         Err(Exit::PowerOff(status)) => Ok((Reply { status, text: machine.answer_so_far() }, true)),
         Err(Exit::Reset) => bail!("the machine reset itself during `{command}`"),
