@@ -87,6 +87,11 @@ impl Interrupt {
         self.0.wait().await;
     }
 
+    /// Whether it fired since this, or a wait, was asked last; then the line is masked.
+    pub fn fired(&self) -> bool {
+        self.0.fired()
+    }
+
     /// Lets the line fire again, once the device was served.
     pub fn unmask(&self) -> Result<()> {
         self.0.unmask()

@@ -55,16 +55,40 @@ struct Slot {
     waiting: Vec<Waker>,
 }
 
+impl Slot {
+    const fn new() -> Slot {
+        Slot { fired: 0, waiting: Vec::new() }
+    }
+
+    fn fire(&mut self) {
+        self.fired = self.fired.wrapping_add(1);
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    fn poll(&mut self, seen: &AtomicU32, waker: &Waker) -> bool {
+        if seen.swap(self.fired, Ordering::Relaxed) != self.fired {
+            return true;
+        }
+        let known = waker.will_wake(Waker::noop()) || self.waiting.iter().any(|other| other.will_wake(waker));
+        if !known {
+            self.waiting.push(waker.clone());
+        }
+        false
+    }
+}
+
 /// The ports by number, as many as were ever used.
 #[derive(Debug, Default)]
 pub struct Ports {
     slots: Vec<Slot>,
+    /// All of them together.
+    any: Slot,
 }
 
 impl Ports {
     /// No port known.
     pub const fn new() -> Ports {
-        Ports { slots: Vec::new() }
+        Ports { slots: Vec::new(), any: Slot::new() }
     }
 
     fn slot(&mut self, port: Port) -> &mut Slot {
@@ -77,21 +101,17 @@ impl Ports {
 
     /// The port fired: everybody who waits for it runs.
     pub fn fire(&mut self, port: Port) {
-        let slot = self.slot(port);
-        slot.fired = slot.fired.wrapping_add(1);
-        slot.waiting.drain(..).for_each(Waker::wake);
+        self.slot(port).fire();
+        self.any.fire();
     }
 
-    /// Whether the port fired since `seen`, which is brought up to date; if it did not, `waker` is woken when it does.
-    pub fn poll(&mut self, port: Port, seen: &AtomicU32, waker: &Waker) -> bool {
-        let slot = self.slot(port);
-        if seen.swap(slot.fired, Ordering::Relaxed) != slot.fired {
-            return true;
+    /// Whether the port (any port for `None`) fired since `seen`, which is brought up to date; if it did not, `waker` is woken
+    /// when it does.
+    pub fn poll(&mut self, port: Option<Port>, seen: &AtomicU32, waker: &Waker) -> bool {
+        match port {
+            Some(port) => self.slot(port).poll(seen, waker),
+            None => self.any.poll(seen, waker),
         }
-        if !slot.waiting.iter().any(|other| other.will_wake(waker)) {
-            slot.waiting.push(waker.clone());
-        }
-        false
     }
 }
 
@@ -166,6 +186,25 @@ pub fn close(port: Port) -> Result<()> {
     unsafe { raw::event_close(port.0.into()) }.map(|_| ())
 }
 
+async fn fired(port: Option<Port>, seen: &AtomicU32) {
+    poll_fn(|context| match KNOWN.lock().poll(port, seen, context.waker()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
+/// All ports of the domain together, for a task that serves many.
+#[derive(Debug, Default)]
+pub struct AnyPort(AtomicU32);
+
+impl AnyPort {
+    /// Waits until some port fires; returns at once if one did since the last wait.
+    pub async fn wait(&self) {
+        fired(None, &self.0).await;
+    }
+}
+
 /// An open port.
 #[derive(Debug)]
 pub struct Channel {
@@ -186,11 +225,12 @@ impl Channel {
 
     /// Waits until the port fires; returns at once if it did since the last wait.
     pub async fn wait(&self) {
-        poll_fn(|context| match KNOWN.lock().poll(self.port, &self.seen, context.waker()) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
+        fired(Some(self.port), &self.seen).await;
+    }
+
+    /// Whether the port fired since this, or a wait, was asked last.
+    pub fn fired(&self) -> bool {
+        KNOWN.lock().poll(Some(self.port), &self.seen, Waker::noop())
     }
 
     /// Makes the peer's end pending.
@@ -261,13 +301,15 @@ mod tests {
         let (one, two) = (Count::new(), Count::new());
         let (seen_one, seen_two) = (AtomicU32::new(0), AtomicU32::new(0));
         ports.fire(Port(5));
-        assert!(ports.poll(Port(5), &seen_one, &one.waker()));
-        assert!(!ports.poll(Port(5), &seen_one, &one.waker()));
-        assert!(!ports.poll(Port(5), &seen_one, &one.waker()));
-        assert!(ports.poll(Port(5), &seen_two, &two.waker()));
-        assert!(!ports.poll(Port(5), &seen_two, &two.waker()));
+        assert!(ports.poll(Some(Port(5)), &seen_one, &one.waker()));
+        assert!(!ports.poll(Some(Port(5)), &seen_one, &one.waker()));
+        assert!(!ports.poll(Some(Port(5)), &seen_one, &one.waker()));
+        assert!(ports.poll(Some(Port(5)), &seen_two, &two.waker()));
+        assert!(!ports.poll(Some(Port(5)), &seen_two, &two.waker()));
         ports.fire(Port(5));
         assert_eq!((one.get(), two.get()), (1, 1));
-        assert!(ports.poll(Port(5), &seen_one, &one.waker()) && ports.poll(Port(5), &seen_two, &two.waker()));
+        assert!(
+            ports.poll(Some(Port(5)), &seen_one, &one.waker()) && ports.poll(Some(Port(5)), &seen_two, &two.waker())
+        );
     }
 }

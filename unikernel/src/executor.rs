@@ -8,6 +8,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -98,6 +99,35 @@ pub async fn yield_now() {
     .await;
 }
 
+/// Tells one task that another has work for it.
+#[derive(Default)]
+pub struct Signal {
+    raised: Cell<bool>,
+    waiting: Cell<Option<Waker>>,
+}
+
+impl Signal {
+    /// Lets the task that waits, or waits next, go on.
+    pub fn raise(&self) {
+        self.raised.set(true);
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until the signal is raised, and lowers it. One task can wait at a time.
+    pub async fn wait(&self) {
+        poll_fn(|context| {
+            if self.raised.take() {
+                return Poll::Ready(());
+            }
+            self.waiting.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
 /// Runs `first` and whatever it spawns, until `first` ends; then the domain ends too.
 pub fn run(first: Task) -> ! {
     let done = Arc::new(AtomicBool::new(false));
@@ -137,7 +167,6 @@ pub async fn race<T>(one: impl Future<Output = T>, other: impl Future<Output = T
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::cell::Cell;
     use std::rc::Rc;
     use std::sync::atomic::AtomicUsize;
 
@@ -188,6 +217,27 @@ pub(crate) mod tests {
         }
         assert_eq!(modest.get(), 10);
         assert!(greedy.get() < 40, "a turn is bounded");
+    }
+
+    #[test]
+    fn a_signal_is_kept_until_somebody_waits() {
+        let mut executor = Executor::default();
+        let signal = Rc::new(Signal::default());
+        let (ours, count) = (signal.clone(), Rc::new(Cell::new(0)));
+        let counter = count.clone();
+        signal.raise();
+        executor.add(Box::pin(async move {
+            loop {
+                ours.wait().await;
+                counter.set(counter.get() + 1);
+            }
+        }));
+        executor.turn();
+        assert_eq!(count.get(), 1);
+        signal.raise();
+        signal.raise();
+        executor.turn();
+        assert_eq!(count.get(), 2);
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! One domain's console ring, as its backend sees it.
+
+use heapless::{Deque, String};
+use protocol::event::Port;
+use protocol::ring::byte::{Consumer, Producer};
+use protocol::ring::console::{INPUT, OUTPUT};
+use protocol::ring::{Shared, Violation};
+
+use crate::backlog::Backlog;
+use crate::screen::Screen;
+
+/// Typed bytes that can wait for room in the ring, beside the 1024 in the ring itself.
+const TYPED_MAX: usize = 1024;
+/// Bytes taken from a ring at once.
+const CHUNK: usize = 512;
+/// Bytes that the longest note takes on the screen.
+const NOTE_ROOM: usize = 64;
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Index in the console domain's peer table.
+    pub peer: u16,
+    /// The console domain's port to it.
+    pub port: Port,
+    /// Its name.
+    pub name: String<32>,
+    /// Whether it is dom0's shell.
+    pub shell: bool,
+}
+
+/// A connection. `P` is the page with the ring.
+#[derive(Debug)]
+pub struct Connection<P> {
+    /// Who it is.
+    pub identity: Identity,
+    page: P,
+    output: Consumer,
+    input: Producer,
+    typed: Deque<u8, TYPED_MAX>,
+    backlog: Backlog,
+    /// The peer has to be told that something was taken or given.
+    owes_event: bool,
+    /// The domain is gone; what it printed last is still to be shown.
+    pub closing: bool,
+}
+
+impl<P: Shared> Connection<P> {
+    /// Serves the ring in `page`. `backlog` is that of a former incarnation, or a fresh one.
+    pub fn new(identity: Identity, page: P, backlog: Backlog) -> Connection<P> {
+        let (output, input) = (Consumer::attach(OUTPUT, &page), Producer::attach(INPUT, &page));
+        Connection { identity, page, output, input, typed: Deque::new(), backlog, owes_event: false, closing: false }
+    }
+
+    /// Ends it, but for the output nobody has seen.
+    pub fn into_backlog(self) -> Backlog {
+        self.backlog
+    }
+
+    /// Whether the peer has to be told something; asking settles it.
+    pub fn take_event(&mut self) -> bool {
+        core::mem::take(&mut self.owes_event)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Violation> {
+        let count = self.output.read(&self.page, buffer)?;
+        self.owes_event |= count > 0;
+        Ok(count)
+    }
+
+    /// Moves output to the screen, as far as it has room, the backlog first; gives the bytes moved.
+    pub fn show(&mut self, screen: &mut Screen) -> Result<usize, Violation> {
+        let mut buffer = [0; CHUNK];
+        if self.backlog.dropped() > 0 && screen.room() >= NOTE_ROOM {
+            screen.note(format_args!("[{} bytes of older output lost]", self.backlog.take_dropped()));
+        }
+        let room = screen.room().min(CHUNK);
+        let moved = match self.backlog.is_empty() {
+            false => self.backlog.pop(&mut buffer[..room]),
+            true => self.read(&mut buffer[..room])?,
+        };
+        screen.show(&buffer[..moved]);
+        Ok(moved)
+    }
+
+    /// Moves output to the backlog; gives the bytes moved.
+    pub fn keep(&mut self) -> Result<usize, Violation> {
+        let mut buffer = [0; CHUNK];
+        let moved = self.read(&mut buffer)?;
+        self.backlog.push(&buffer[..moved]);
+        Ok(moved)
+    }
+
+    /// Whether there is output to move.
+    pub fn has_output(&self) -> bool {
+        !self.backlog.is_empty() || self.output.available(&self.page).is_ok_and(|bytes| bytes > 0)
+    }
+
+    /// Takes a typed byte; `false` if there is no room for it.
+    pub fn type_byte(&mut self, byte: u8) -> bool {
+        self.typed.push_back(byte).is_ok()
+    }
+
+    /// Whether another typed byte fits.
+    pub fn takes_input(&self) -> bool {
+        !self.typed.is_full()
+    }
+
+    /// Moves what was typed into the ring, as far as it has room.
+    pub fn give_input(&mut self) -> Result<(), Violation> {
+        while !self.typed.is_empty() {
+            let (bytes, _) = self.typed.as_slices();
+            let written = self.input.write(&self.page, bytes)?;
+            if written == 0 {
+                break;
+            }
+            self.owes_event = true;
+            for _ in 0..written {
+                self.typed.pop_front();
+            }
+        }
+        Ok(())
+    }
+}

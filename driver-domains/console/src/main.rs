@@ -1,0 +1,138 @@
+//! The console domain's image: connects the multiplexer with the chip, the rings and dom0.
+#![cfg_attr(freestanding, no_std, no_main)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::rc::Rc;
+use core::cell::RefCell;
+
+use console::connection::Identity;
+use console::multiplexer::{Multiplexer, Turn};
+use console::uart::Uart;
+use protocol::control::{FromDomain, ToDomain};
+use protocol::grant::REF_CONSOLE;
+use protocol::handle::Handle;
+use unikernel::device::{Interrupt, IoPorts};
+use unikernel::event::AnyPort;
+use unikernel::executor::{Signal, race, spawn, yield_now};
+use unikernel::grant::{Access, Mapped, Source, map};
+use unikernel::{Domain, control, event};
+
+unikernel::main!(run);
+
+/// What the tasks share.
+#[derive(Default)]
+struct Shared {
+    multiplexer: RefCell<Multiplexer<Mapped>>,
+    /// dom0 changed something.
+    changed: Signal,
+}
+
+async fn run(domain: Domain) {
+    let handle = |key| domain.word(key).and_then(|word| word.parse().ok()).map(Handle);
+    let ports = handle("io").map(IoPorts::enable);
+    let interrupt = handle("irq").map(Interrupt::bind);
+    let (Some(Ok(ports)), Some(Ok(interrupt))) = (ports, interrupt) else {
+        panic!("the command line names no I/O ports (`io=`) or no interrupt (`irq=`) that can be had");
+    };
+    let shared = Rc::new(Shared::default());
+    let ours = shared.clone();
+    spawn(async move {
+        control::serve(|message| obey(&ours, message)).await;
+    });
+    match Uart::new(ports) {
+        Some(uart) => serve(&shared, uart, &interrupt).await,
+        None => panic!("there is no 16550 at the ports given"),
+    }
+}
+
+/// Does what dom0 asks.
+fn obey(shared: &Shared, message: ToDomain) -> FromDomain {
+    let mut multiplexer = shared.multiplexer.borrow_mut();
+    shared.changed.raise();
+    match message {
+        ToDomain::ConsoleConnect { peer, port, name, shell } => {
+            let page = match map(Source { peer, reference: REF_CONSOLE }, Access::Write) {
+                Ok(page) => page,
+                Err(error) => return control::failed(format_args!("the console ring cannot be mapped: {error}")),
+            };
+            match multiplexer.connect(Identity { peer, port, name, shell }, page) {
+                Ok(()) => FromDomain::Done,
+                Err(reason) => control::failed(reason),
+            }
+        }
+        ToDomain::ConsoleDisconnect { peer } => {
+            multiplexer.disconnect(peer);
+            FromDomain::Done
+        }
+        ToDomain::ConsoleFocus { peer } => match multiplexer.set_focus(peer) {
+            Ok(()) => FromDomain::Done,
+            Err(reason) => control::failed(reason),
+        },
+        other => control::refuse(other),
+    }
+}
+
+/// Moves bytes, a bounded number between two looks at everything else.
+async fn serve(shared: &Shared, mut uart: Uart<IoPorts>, interrupt: &Interrupt) {
+    let any = AnyPort::default();
+    loop {
+        // The line is edge-triggered: unmasked first, so that what comes while the chip is served interrupts again.
+        if interrupt.fired()
+            && let Err(error) = interrupt.unmask()
+        {
+            log::error!("the interrupt cannot be unmasked: {error}");
+        }
+        uart.acknowledge();
+        let more = {
+            let mut multiplexer = shared.multiplexer.borrow_mut();
+            let more = exchange(&mut multiplexer, &uart);
+            uart.listen(multiplexer.takes_input(), multiplexer.has_output());
+            more
+        };
+        match more {
+            true => yield_now().await,
+            false => race(any.wait(), shared.changed.wait()).await,
+        }
+    }
+}
+
+/// Bytes received in one round: a few FIFOs full, and no more, so that output has its turn.
+const KEYS_MAX: usize = 64;
+
+/// One round: keys in, rings, output; gives whether there is more to do.
+fn exchange(multiplexer: &mut Multiplexer<Mapped>, uart: &Uart<IoPorts>) -> bool {
+    let mut keys = 0;
+    while keys < KEYS_MAX
+        && multiplexer.takes_input()
+        && let Some(byte) = uart.receive()
+    {
+        multiplexer.type_byte(byte);
+        keys += 1;
+    }
+    let turn = multiplexer.turn();
+    tell(&turn);
+    let waiting = multiplexer.has_output();
+    let sent = uart.send(|| multiplexer.next_output());
+    // Room on the screen lets a ring in the foreground move on.
+    keys == KEYS_MAX || turn.more || (sent && waiting)
+}
+
+/// Passes on what a turn has to say.
+fn tell(turn: &Turn) {
+    for &port in &turn.notify {
+        // A peer that is gone need not be told.
+        let _ = event::send(port);
+    }
+    for (identity, violation) in &turn.broken {
+        log::error!("console of {} closed: {violation}: {} is at fault", identity.name, identity.name);
+    }
+    if turn.returned {
+        spawn(async {
+            if control::report(FromDomain::ConsoleReturned).await.is_err() {
+                log::error!("dom0 cannot be told that its shell has the terminal");
+            }
+        });
+    }
+}
