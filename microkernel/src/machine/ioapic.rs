@@ -70,7 +70,7 @@ pub fn initialize(madt: &Madt, target: u32) {
             let register = 0x10 + 2 * (source.gsi - first);
             write(*controller, register + 1, target << 24);
             let mode = if source.level { LEVEL } else { 0 } | if source.active_low { ACTIVE_LOW } else { 0 };
-            Route { controller: *controller, register, entry: FIRST_VECTOR as u32 + line as u32 | mode }
+            Route { controller: *controller, register, entry: (FIRST_VECTOR as u32 + line as u32) | mode }
         });
     }
 }

@@ -96,7 +96,7 @@ pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
         pointer = rbp;
     }
     for _ in 0..FRAMES {
-        if pointer % 8 != 0 || !percpu::on_stack(pointer) || !percpu::on_stack(pointer + 8) {
+        if !pointer.is_multiple_of(8) || !percpu::on_stack(pointer) || !percpu::on_stack(pointer + 8) {
             break;
         }
         // SAFETY: both words lie on a stack of the core.

@@ -133,7 +133,7 @@ pub fn on_stack(address: u64) -> bool {
         return true;
     }
     area_page(address).is_some_and(|page| {
-        let special = (STACK_PAGES + 2..CPU_PAGE).contains(&page) && (page - STACK_PAGES) % 2 == 0;
+        let special = (STACK_PAGES + 2..CPU_PAGE).contains(&page) && (page - STACK_PAGES).is_multiple_of(2);
         (special || (1..=STACK_PAGES).contains(&page)) && address % FRAME <= FRAME - 8
     })
 }

@@ -153,7 +153,7 @@ pub fn crash_if_asked() {
     match CRASH.swap(usize::MAX, Relaxed) {
         0 => panic!("as the boot line asked"),
         // SAFETY: none; the address is unmapped, and the fault is what is wanted.
-        1 => unsafe { (8 as *mut u64).write_volatile(1) },
+        1 => unsafe { (0x10 as *mut u64).write_volatile(1) },
         // SAFETY: none; the stack pointer becomes useless, so that even a page fault cannot be delivered.
         2 => unsafe { core::arch::asm!("mov rsp, 8", "push 0", options(noreturn)) },
         3 => _ = overflow(1 << 20),
