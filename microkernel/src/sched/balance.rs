@@ -5,8 +5,8 @@
 //! can be compared because a CPU that pulls nothing follows the one it looked at: it keeps a claim of a few slices, no more.
 //! Thus what pinned vCPUs or lopsided weights did to the clocks is forgotten, and equal spinners share all CPUs equally.
 
-use super::entity::Want;
-use super::{MAX_CPUS, Scheduler, VcpuId};
+use super::entity::hold;
+use super::{MAX_CPUS, SLICE_NS, Scheduler, VcpuId};
 
 /// A woken vCPU may be this much behind the clock, as a shift of its slice: half a slice.
 const CREDIT: u32 = 1;
@@ -20,41 +20,47 @@ const NO_MARGIN: u32 = u64::BITS - 1;
 const FAR: u64 = 4;
 
 impl Scheduler {
-    /// Queues a vCPU that became runnable. Gives the CPU that has to choose anew.
+    /// Queues a vCPU, if it wants a CPU and is on none. Gives the CPU that has to choose anew.
     pub(super) fn place(&mut self, id: VcpuId, now: u64) -> Option<usize> {
         let entity = &mut self.entities[id];
-        let (last, class) = (entity.cpu as usize % MAX_CPUS, entity.class);
-        if !entity.runnable() || self.cpus[last].current == Some(id) {
+        let last = entity.cpu as usize % MAX_CPUS;
+        if entity.hold != 0 || self.cpus[last].current == Some(id) {
             return None;
         }
         if entity.allowance(now) == 0 {
-            entity.until_window();
+            entity.throttle();
             self.cpus[last].timers.push(&mut self.entities, id);
+            self.cpus[last].again = true;
             return Some(last);
         }
-        let allowed = self.online_of(id);
-        let idle = allowed & self.idle;
-        let set = if idle != 0 { idle } else { allowed };
+        let idle = entity.allowed & self.idle;
+        let set = if idle != 0 { idle } else { entity.allowed };
         let cpu = (last + set.rotate_right(last as u32).trailing_zeros() as usize) % MAX_CPUS;
-        self.enter(id, cpu, self.entities[id].slice >> CREDIT);
+        let credit = entity.slice >> CREDIT;
+        self.enter(id, cpu, credit);
         self.enqueue(id);
 
-        let (target, entity) = (&self.cpus[cpu], &self.entities[id]);
+        let (target, entity) = (&mut self.cpus[cpu], &self.entities[id]);
         let better = match target.current {
-            None => self.idle & 1 << cpu != 0,
+            None => idle != 0,
             Some(current) => {
                 let current = &self.entities[current];
                 let ahead = current.virtual_time().saturating_add(current.to_virtual(now.saturating_sub(target.since)));
-                if class != current.class { class == target.first(now) } else { entity.ahead_by(PREEMPT) < ahead }
+                if entity.class != current.class {
+                    entity.class == target.first(now)
+                } else {
+                    entity.ahead_by(PREEMPT) < ahead
+                }
             }
         };
         self.idle &= !(1 << cpu);
+        target.again |= better;
         better.then_some(cpu)
     }
 
     /// The better choice for `cpu` than `local` among those who wait on other CPUs; it is in no queue then.
-    pub(super) fn pull(&mut self, cpu: usize, local: Option<VcpuId>, now: u64) -> Option<VcpuId> {
-        let first = self.cpus[cpu].first(now);
+    pub(super) fn pull(&mut self, cpu: usize, local: Option<VcpuId>, first: u8, now: u64) -> Option<VcpuId> {
+        self.cpus[cpu].balance_at = now + SLICE_NS;
         let mut best: Option<VcpuId> = None;
         let mut others = self.movable & !(1 << cpu);
         while others != 0 {
@@ -88,14 +94,6 @@ impl Scheduler {
     /// Whether `id`, waiting on this CPU, ends the turn of `current`.
     pub(super) fn takes_over(&self, id: VcpuId, current: VcpuId, first: u8, slice_over: bool) -> bool {
         self.beats(id, current, first, if slice_over { NO_MARGIN } else { PREEMPT })
-    }
-
-    /// The CPUs a vCPU may run on; those that exist, if its affinity names none of them.
-    pub(super) fn online_of(&self, id: VcpuId) -> u64 {
-        match self.entities[id].affinity & self.online {
-            0 => self.online,
-            allowed => allowed,
-        }
     }
 
     /// Makes a vCPU one of `cpu`, not far from the clock there: at most `credit` behind it.
@@ -135,24 +133,18 @@ impl Scheduler {
     /// Among those of `class` that wait on `other` and may run on `cpu`, the one that goes first.
     fn movable_head(&self, other: usize, class: u8, cpu: usize) -> Option<VcpuId> {
         let queue = self.cpus[other].queue(class);
-        let fits = |&id: &VcpuId| self.online_of(id) & 1 << cpu != 0;
+        let fits = |&id: &VcpuId| self.entities[id].allowed & 1 << cpu != 0;
         queue
             .head()
             .filter(fits)
             .or_else(|| queue.members().filter(fits).min_by_key(|&id| self.entities[id].virtual_time()))
     }
 
-    /// Whether it can run on more than one CPU.
-    fn movable(&self, id: VcpuId) -> bool {
-        let allowed = self.online_of(id);
-        allowed & allowed.wrapping_sub(1) != 0
-    }
-
     /// Puts a vCPU into the queue of its CPU.
-    pub(super) fn enqueue(&mut self, id: VcpuId) {
-        let movable = self.movable(id);
+    #[inline]
+    fn enqueue(&mut self, id: VcpuId) {
         let entity = &self.entities[id];
-        let (cpu, class) = (entity.cpu as usize % MAX_CPUS, entity.class as usize & 1);
+        let (cpu, class, movable) = (entity.cpu as usize % MAX_CPUS, entity.class as usize & 1, entity.movable());
         let target = &mut self.cpus[cpu];
         target.run[class].push(&mut self.entities, id);
         if movable {
@@ -162,10 +154,10 @@ impl Scheduler {
     }
 
     /// Takes a vCPU out of the queue of its CPU.
+    #[inline]
     pub(super) fn dequeue(&mut self, id: VcpuId) {
-        let movable = self.movable(id);
         let entity = &self.entities[id];
-        let (cpu, class) = (entity.cpu as usize % MAX_CPUS, entity.class as usize & 1);
+        let (cpu, class, movable) = (entity.cpu as usize % MAX_CPUS, entity.class as usize & 1, entity.movable());
         let target = &mut self.cpus[cpu];
         target.run[class].remove(&mut self.entities, id);
         if movable {
@@ -181,16 +173,18 @@ impl Scheduler {
         if self.entities[id].queued() {
             self.dequeue(id);
         }
-        if self.entities[id].want == Want::Window {
+        if self.entities[id].hold & hold::THROTTLED != 0 {
             self.forget_timer(id);
-            self.entities[id].want = Want::Cpu;
+            self.entities[id].hold &= !hold::THROTTLED;
         }
     }
 
     /// Takes a vCPU out of the timers.
+    #[inline]
     pub(super) fn forget_timer(&mut self, id: VcpuId) {
-        if self.entities[id].timed() {
-            let cpu = self.entities[id].cpu as usize % MAX_CPUS;
+        let entity = &self.entities[id];
+        if entity.timed() {
+            let cpu = entity.cpu as usize % MAX_CPUS;
             self.cpus[cpu].timers.remove(&mut self.entities, id);
         }
     }

@@ -7,20 +7,17 @@ use super::{MAX_VCPUS, PERIOD_NS, SLICE_NS, VcpuId, next_window};
 
 /// Fixed-point bits of [`Entity::inverse`]: enough that the largest weight still has 8 significant bits.
 const INVERSE_BITS: u32 = 16;
-/// Longest run that is charged at once, so that the product with the inverse weight fits: 2^32 ns, 4 s.
-const CHARGE_MAX_NS: u64 = u32::MAX as u64;
 
-/// What a vCPU wants. Whether it is on a CPU or in a queue is said by [`super::queue::Cpu::current`] and its nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// Nothing: not started, or stopped.
-    Nothing,
-    /// A CPU.
-    Cpu,
-    /// To be woken, or its deadline.
-    Event,
-    /// A CPU, but its cap is used up until the next window.
-    Window,
+/// Why a vCPU wants no CPU: bits of [`Entity::hold`].
+pub mod hold {
+    /// Not started, or stopped.
+    pub const OFFLINE: u8 = 1 << 0;
+    /// It waits to be woken, or for its deadline.
+    pub const BLOCKED: u8 = 1 << 1;
+    /// Its cap is used up until the next window.
+    pub const THROTTLED: u8 = 1 << 2;
+    /// Somebody paused it.
+    pub const PAUSED: u8 = 1 << 3;
 }
 
 /// One vCPU.
@@ -33,21 +30,20 @@ pub struct Entity {
     pub slice: u64,
     /// CPU time it may use in a window; `u64::MAX` is no limit.
     cap_ns: u64,
-    /// CPU time used in the window, kept for capped ones only.
+    /// CPU time used in the window; means something for capped ones only.
     spent_ns: u64,
     window_end: u64,
     /// CPU time in its life.
     pub cpu_ns: u64,
-    /// CPUs it may run on.
+    /// CPUs it may run on: as asked for, and what there is of them.
     pub affinity: u64,
+    pub allowed: u64,
     /// The CPU whose queue, timers or self it is on, or was on last.
     pub cpu: u8,
     /// Index into the run queues of a CPU: [`CLASS_GUEST`] or [`CLASS_DRIVER`].
     pub class: u8,
-    pub want: Want,
-    pub paused: bool,
-    /// Its deadline passed before it was woken.
-    pub timed_out: bool,
+    /// Why it wants no CPU; 0 if it wants one.
+    pub hold: u8,
 }
 
 impl Entity {
@@ -62,11 +58,10 @@ impl Entity {
             window_end: 0,
             cpu_ns: 0,
             affinity: u64::MAX,
+            allowed: u64::MAX,
             cpu: 0,
             class: CLASS_GUEST as u8,
-            want: Want::Nothing,
-            paused: false,
-            timed_out: false,
+            hold: hold::OFFLINE,
         }
     }
 
@@ -78,9 +73,15 @@ impl Entity {
         self.class = if params.class == CLASS_DRIVER { CLASS_DRIVER as u8 } else { CLASS_GUEST as u8 };
     }
 
-    /// Takes over the CPUs it may run on; 0 is any.
-    pub fn set_affinity(&mut self, affinity: u64) {
+    /// Takes over the CPUs it may run on, of those that are `online`; 0 is any, and so is a mask that names none of them.
+    pub fn set_affinity(&mut self, affinity: u64, online: u64) {
         self.affinity = if affinity == 0 { u64::MAX } else { affinity };
+        self.allowed = if affinity & online == 0 { online } else { affinity & online };
+    }
+
+    /// Whether it can run on more than one CPU.
+    pub fn movable(&self) -> bool {
+        self.allowed & self.allowed.wrapping_sub(1) != 0
     }
 
     /// Its virtual time.
@@ -97,25 +98,27 @@ impl Entity {
         self.node[RUN].key = time;
     }
 
-    /// CPU time as it counts for this weight.
+    /// CPU time as it counts for this weight. Turns are short; one of more than 18 minutes may count for less.
     pub fn to_virtual(&self, ran: u64) -> u64 {
-        (ran.min(CHARGE_MAX_NS) * self.inverse) >> INVERSE_BITS
+        ran.wrapping_mul(self.inverse) >> INVERSE_BITS
     }
 
     /// Books CPU time.
     pub fn charge(&mut self, ran: u64) {
         self.cpu_ns += ran;
+        self.spent_ns += ran;
         self.set_virtual_time(self.virtual_time().saturating_add(self.to_virtual(ran)));
-        if self.cap_ns != u64::MAX {
-            self.spent_ns += ran;
-        }
     }
 
-    /// CPU time it may use before its cap, as of `now`. What it ran too long in one window is missing in the next.
+    /// CPU time it may use before its cap, as of `now`.
+    #[inline]
     pub fn allowance(&mut self, now: u64) -> u64 {
-        if self.cap_ns == u64::MAX {
-            return u64::MAX;
-        }
+        if self.cap_ns == u64::MAX { u64::MAX } else { self.capped_allowance(now) }
+    }
+
+    /// What it ran too long in one window is missing in the next.
+    #[cold]
+    fn capped_allowance(&mut self, now: u64) -> u64 {
         if now >= self.window_end {
             self.spent_ns = self.spent_ns.saturating_sub(self.cap_ns);
             self.window_end = next_window(self.window_end, now);
@@ -123,14 +126,10 @@ impl Entity {
         self.cap_ns.saturating_sub(self.spent_ns)
     }
 
-    /// Sets the timer key to the end of the window.
-    pub fn until_window(&mut self) {
-        self.want = Want::Window;
+    /// Holds it back until its window ends, which becomes the key for the timers.
+    pub fn throttle(&mut self) {
+        self.hold |= hold::THROTTLED;
         self.node[TIMER].key = self.window_end;
-    }
-
-    pub fn runnable(&self) -> bool {
-        self.want == Want::Cpu && !self.paused
     }
 
     pub fn queued(&self) -> bool {

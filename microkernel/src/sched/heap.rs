@@ -42,17 +42,20 @@ impl<const SORT: usize> Heap<SORT> {
         self.slots.iter().take(self.len as usize).map(|&id| VcpuId(id))
     }
 
+    #[inline]
     pub fn push(&mut self, entities: &mut Entities, id: VcpuId) {
+        let at = self.len as usize;
         self.len += 1;
-        self.settle(entities, self.len as usize - 1, id);
+        if at == 0 { self.set(entities, 0, id) } else { self.settle(entities, at, id) }
     }
 
+    #[inline]
     pub fn remove(&mut self, entities: &mut Entities, id: VcpuId) {
         let at = core::mem::replace(&mut entities[id].node[SORT].at, NOWHERE) as usize;
         self.len -= 1;
-        let last = VcpuId(self.slots[self.len as usize & MASK]);
-        if last != id {
-            self.settle(entities, at, last);
+        let hole_at_end = at == self.len as usize;
+        if !hole_at_end {
+            self.settle(entities, at, VcpuId(self.slots[self.len as usize & MASK]));
         }
     }
 

@@ -19,7 +19,7 @@ mod tests;
 use protocol::domain::{SchedParams, VcpuInfo, VcpuState};
 use protocol::system::MAX_CPUS;
 
-use entity::{Entities, Entity, Want};
+use entity::{Entities, Entity, hold};
 use heap::TIMER;
 use queue::{Cpu, DRIVER};
 
@@ -74,7 +74,7 @@ impl Scheduler {
         Scheduler { entities: Entities::new(), cpus, online: 0, idle: 0, movable: 0 }
     }
 
-    /// Says that CPUs 0 to `cpus - 1` are there and will all come to [`Scheduler::pick`].
+    /// Says, before any vCPU is added, that CPUs 0 to `cpus - 1` are there and will all come to [`Scheduler::pick`].
     pub fn init(&mut self, cpus: usize) {
         self.online = u64::MAX >> (MAX_CPUS - cpus.clamp(1, MAX_CPUS));
     }
@@ -83,7 +83,7 @@ impl Scheduler {
     pub fn add(&mut self, id: VcpuId, params: &SchedParams) {
         let mut entity = Entity::new();
         entity.set_params(params);
-        entity.set_affinity(params.affinity);
+        entity.set_affinity(params.affinity, self.online);
         entity.cpu = (id.0 as usize % MAX_CPUS) as u8;
         self.entities[id] = entity;
     }
@@ -106,25 +106,22 @@ impl Scheduler {
 
     /// Sets the CPUs it may run on, a bit each; 0 is any. Gives the CPU that has to choose anew.
     pub fn set_affinity(&mut self, id: VcpuId, affinity: u64, now: u64) -> Option<usize> {
-        self.change(id, now, |entity| entity.set_affinity(affinity))
+        let online = self.online;
+        self.change(id, now, |entity| entity.set_affinity(affinity, online))
     }
 
     fn change(&mut self, id: VcpuId, now: u64, change: impl FnOnce(&mut Entity)) -> Option<usize> {
-        let on = self.on_cpu(id);
-        if let Some(cpu) = on {
+        if let Some(cpu) = self.on_cpu(id) {
             self.cpus[cpu].charge(&mut self.entities, now);
         }
         self.withdraw(id);
         change(&mut self.entities[id]);
-        self.place(id, now).or(on)
+        self.place(id, now).or_else(|| self.recall(id))
     }
 
     /// Starts a vCPU that was not started, or stopped. Gives the CPU that has to choose anew.
     pub fn start(&mut self, id: VcpuId, now: u64) -> Option<usize> {
-        if self.entities[id].want != Want::Nothing {
-            return None;
-        }
-        self.make_runnable(id, now)
+        self.release(id, hold::OFFLINE, now)
     }
 
     /// Ends whatever it does or waits for, until it is started again. If it is on a CPU, gives that CPU, which has to choose
@@ -132,59 +129,68 @@ impl Scheduler {
     pub fn stop(&mut self, id: VcpuId) -> Option<usize> {
         self.withdraw(id);
         self.forget_timer(id);
-        self.entities[id].want = Want::Nothing;
-        self.on_cpu(id)
+        let entity = &mut self.entities[id];
+        entity.hold = entity.hold & hold::PAUSED | hold::OFFLINE;
+        self.recall(id)
     }
 
     /// Keeps it from running until unpaused, without forgetting what it waits for. Result as [`Scheduler::stop`].
     pub fn pause(&mut self, id: VcpuId) -> Option<usize> {
-        self.entities[id].paused = true;
         if self.entities[id].queued() {
             self.dequeue(id);
         }
-        self.on_cpu(id)
+        self.entities[id].hold |= hold::PAUSED;
+        self.recall(id)
     }
 
     /// Takes a pause back. Gives the CPU that has to choose anew.
     pub fn unpause(&mut self, id: VcpuId, now: u64) -> Option<usize> {
-        if !core::mem::take(&mut self.entities[id].paused) {
-            return None;
-        }
-        self.place(id, now)
+        self.release(id, hold::PAUSED, now)
     }
 
     /// Lets a running vCPU wait until it is woken or `deadline` has passed (`u64::MAX`: never). Its CPU must choose next.
+    #[inline]
     pub fn block(&mut self, id: VcpuId, deadline: u64) {
-        let Some(cpu) = self.on_cpu(id) else { return };
         let entity = &mut self.entities[id];
-        if entity.want != Want::Cpu {
+        let cpu = &mut self.cpus[entity.cpu as usize % MAX_CPUS];
+        if entity.hold & (hold::OFFLINE | hold::BLOCKED) != 0 || cpu.current != Some(id) {
             return;
         }
-        entity.want = Want::Event;
-        entity.timed_out = false;
+        entity.hold |= hold::BLOCKED;
+        cpu.again = true;
         if deadline != u64::MAX {
             entity.node[TIMER].key = deadline;
-            self.cpus[cpu].timers.push(&mut self.entities, id);
+            cpu.timers.push(&mut self.entities, id);
         }
     }
 
     /// Wakes a vCPU, if it waits. Gives the CPU that has to choose anew, which may be the caller's own.
+    #[inline]
     pub fn wake(&mut self, id: VcpuId, now: u64) -> Option<usize> {
-        if self.entities[id].want != Want::Event {
+        let entity = &mut self.entities[id];
+        if entity.hold & hold::BLOCKED == 0 {
             return None;
         }
+        entity.hold &= !hold::BLOCKED;
         self.forget_timer(id);
-        self.make_runnable(id, now)
-    }
-
-    fn make_runnable(&mut self, id: VcpuId, now: u64) -> Option<usize> {
-        self.entities[id].want = Want::Cpu;
         self.place(id, now)
     }
 
-    /// Whether the last wait ended by its deadline; asking clears it.
-    pub fn take_timed_out(&mut self, id: VcpuId) -> bool {
-        core::mem::take(&mut self.entities[id].timed_out)
+    /// Takes reasons not to run from a vCPU.
+    fn release(&mut self, id: VcpuId, reasons: u8, now: u64) -> Option<usize> {
+        let entity = &mut self.entities[id];
+        if entity.hold & reasons == 0 {
+            return None;
+        }
+        entity.hold &= !reasons;
+        self.place(id, now)
+    }
+
+    /// Makes the CPU that a vCPU is on choose anew.
+    fn recall(&mut self, id: VcpuId) -> Option<usize> {
+        let cpu = self.on_cpu(id)?;
+        self.cpus[cpu].again = true;
+        Some(cpu)
     }
 
     /// Lets others of its class on this CPU go before the running vCPU. Its CPU must choose next.
@@ -192,7 +198,7 @@ impl Scheduler {
         let cpu = &mut self.cpus[cpu % MAX_CPUS];
         let Some(id) = cpu.current else { return };
         cpu.charge(&mut self.entities, now);
-        cpu.slice_end = now;
+        (cpu.slice_end, cpu.again) = (now, true);
         if let Some(next) = cpu.queue(self.entities[id].class).head() {
             let behind = self.entities[next].virtual_time().saturating_add(1);
             let entity = &mut self.entities[id];
@@ -201,75 +207,85 @@ impl Scheduler {
         }
     }
 
-    /// Charges who ran on `cpu`, wakes whose deadline has passed there, and chooses.
+    /// What `cpu` does next. Without a reason to choose anew the answer is the last one, and costs next to nothing.
+    #[inline]
     pub fn pick(&mut self, cpu: usize, now: u64) -> Decision {
         let cpu = cpu % MAX_CPUS;
-        self.cpus[cpu].charge(&mut self.entities, now);
-        let mut kick = self.expire(cpu, now);
-
-        let ran = self.cpus[cpu].current;
-        let stays = ran.filter(|&id| self.may_stay(id, cpu, now));
-        if stays.is_none() {
-            self.cpus[cpu].current = None;
-        }
         let target = &self.cpus[cpu];
-        let (first, slice_over, balance) = (target.first(now), now >= target.slice_end, now >= target.balance_at);
-        let head = target.head(first);
-        let local = match (stays, head) {
-            (Some(current), Some(head)) if !self.takes_over(head, current, first, slice_over) => stays,
-            (_, head) => head.or(stays),
-        };
-        let mut chosen = local;
-        if self.movable & !(1 << cpu) != 0 && (local.is_none() || balance) {
-            chosen = self.pull(cpu, local, now).or(local);
-            self.cpus[cpu].balance_at = now + SLICE_NS;
+        if !target.again && now < target.until {
+            return Decision { vcpu: target.current, until: target.until, kick: 0 };
         }
-        if let Some(id) = chosen.filter(|_| chosen != stays || slice_over) {
-            if self.entities[id].queued() {
-                self.dequeue(id);
-            }
-            self.cpus[cpu].dispatch(&self.entities, id, now);
-        }
-        match chosen {
-            Some(_) => self.idle &= !(1 << cpu),
-            None => self.idle |= 1 << cpu,
-        }
-        if let Some(id) = ran.filter(|_| chosen != ran) {
-            kick |= mask(self.place(id, now));
-        }
-        Decision { vcpu: chosen, until: self.until(cpu, chosen, now), kick: kick & !(1 << cpu) }
+        self.choose(cpu, now)
     }
 
-    /// Whether who ran on `cpu` still may.
-    fn may_stay(&mut self, id: VcpuId, cpu: usize, now: u64) -> bool {
-        let here = self.online_of(id) & 1 << cpu != 0;
-        let entity = &mut self.entities[id];
-        here && entity.runnable() && entity.allowance(now) > 0
+    /// Charges who ran on `cpu`, wakes whose deadline has passed there, and chooses.
+    fn choose(&mut self, cpu: usize, now: u64) -> Decision {
+        let mut kick = self.expire(cpu, now);
+        let target = &mut self.cpus[cpu];
+        target.charge(&mut self.entities, now);
+        let ran = target.current;
+        let stays = ran.filter(|&id| {
+            let entity = &mut self.entities[id];
+            entity.hold == 0 && entity.allowed & 1 << cpu != 0 && entity.allowance(now) > 0
+        });
+        target.current = stays;
+        let first = target.first(now);
+        let slice_over = stays.is_some() && now >= target.slice_end;
+        let mut chosen = target.head(first).or(stays);
+        if let (Some(current), Some(head)) = (stays, chosen)
+            && !self.takes_over(head, current, first, slice_over)
+        {
+            chosen = stays;
+        }
+        if self.movable & !(1 << cpu) != 0 && (chosen.is_none() || now >= self.cpus[cpu].balance_at) {
+            chosen = self.pull(cpu, chosen, first, now).or(chosen);
+        }
+
+        match chosen {
+            Some(id) if chosen != stays || slice_over => {
+                if self.entities[id].queued() {
+                    self.dequeue(id);
+                }
+                self.cpus[cpu].dispatch(&self.entities, id, now);
+                self.idle &= !(1 << cpu);
+            }
+            Some(_) => {}
+            None => self.idle |= 1 << cpu,
+        }
+        if let Some(id) = ran.filter(|&id| chosen != ran && self.entities[id].hold == 0) {
+            kick |= mask(self.place(id, now));
+        }
+        let until = self.until(cpu, chosen, now);
+        let target = &mut self.cpus[cpu];
+        (target.until, target.again) = (until, false);
+        Decision { vcpu: chosen, until, kick: kick & !(1 << cpu) }
     }
 
     /// Makes those runnable whose deadline or window on this CPU has passed; gives the CPUs to kick.
+    #[inline]
     fn expire(&mut self, cpu: usize, now: u64) -> u64 {
         let mut kick = 0;
         while let Some(id) = self.cpus[cpu].timers.head().filter(|&id| self.entities[id].node[TIMER].key <= now) {
             self.forget_timer(id);
-            self.entities[id].timed_out |= self.entities[id].want == Want::Event;
-            kick |= mask(self.make_runnable(id, now));
+            kick |= mask(self.release(id, hold::BLOCKED | hold::THROTTLED, now));
         }
         kick
     }
 
+    /// When `cpu`, on which `chosen` runs, has to choose again.
+    #[inline]
     fn until(&mut self, cpu: usize, chosen: Option<VcpuId>, now: u64) -> u64 {
         let target = &self.cpus[cpu];
         let mut until = target.timers.head().map_or(u64::MAX, |id| self.entities[id].node[TIMER].key);
         if let Some(id) = chosen {
-            until = until.min(target.slice_end);
-            if self.entities[id].class == DRIVER {
+            let entity = &mut self.entities[id];
+            until = until.min(target.slice_end).min(now.saturating_add(entity.allowance(now)));
+            if entity.class == DRIVER {
                 let budget = target.driver_budget(now);
                 until = until.min(if budget > 0 { now + budget } else { u64::MAX });
             } else if target.queue(DRIVER).head().is_some() {
                 until = until.min(target.window_end);
             }
-            until = until.min(now.saturating_add(self.entities[id].allowance(now)));
         }
         until
     }
@@ -293,12 +309,12 @@ impl Scheduler {
     pub fn info(&self, id: VcpuId, now: u64) -> VcpuInfo {
         let entity = &self.entities[id];
         let on = self.on_cpu(id);
-        let state = match entity.want {
-            Want::Nothing => VcpuState::Offline,
-            Want::Cpu if on.is_some() => VcpuState::Running,
-            Want::Cpu => VcpuState::Runnable,
-            Want::Event => VcpuState::Blocked,
-            Want::Window => VcpuState::Throttled,
+        let state = match entity.hold & !hold::PAUSED {
+            0 if on.is_some() => VcpuState::Running,
+            0 => VcpuState::Runnable,
+            held if held & hold::OFFLINE != 0 => VcpuState::Offline,
+            held if held & hold::BLOCKED != 0 => VcpuState::Blocked,
+            _ => VcpuState::Throttled,
         };
         let running = on.map_or(0, |cpu| now.saturating_sub(self.cpus[cpu].since));
         VcpuInfo {

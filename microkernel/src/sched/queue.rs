@@ -14,6 +14,10 @@ pub const DRIVER: u8 = CLASS_DRIVER as u8;
 /// One CPU.
 pub struct Cpu {
     pub current: Option<VcpuId>,
+    /// There is a reason to choose anew before `until`.
+    pub again: bool,
+    /// When it has to choose again at the latest.
+    pub until: u64,
     /// Up to here the time of this CPU is charged.
     pub since: u64,
     pub slice_end: u64,
@@ -35,6 +39,8 @@ impl Cpu {
     pub const fn new() -> Self {
         Cpu {
             current: None,
+            again: false,
+            until: 0,
             since: 0,
             slice_end: 0,
             balance_at: 0,
@@ -70,7 +76,8 @@ impl Cpu {
 
     /// What is left for drivers before guests go first.
     pub fn driver_budget(&self, now: u64) -> u64 {
-        if now >= self.window_end { DRIVER_BUDGET_NS } else { DRIVER_BUDGET_NS.saturating_sub(self.driver_spent_ns) }
+        let spent = if now >= self.window_end { 0 } else { self.driver_spent_ns };
+        DRIVER_BUDGET_NS.saturating_sub(spent)
     }
 
     /// The class that goes first.
@@ -80,7 +87,10 @@ impl Cpu {
 
     /// The waiting vCPU that goes first.
     pub fn head(&self, first: u8) -> Option<VcpuId> {
-        self.queue(first).head().or_else(|| self.queue(first ^ 1).head())
+        match self.queue(DRIVER).head() {
+            Some(driver) if first == DRIVER => Some(driver),
+            driver => self.queue(GUEST).head().or(driver),
+        }
     }
 
     pub fn queue(&self, class: u8) -> &Heap<RUN> {

@@ -119,15 +119,15 @@ fn check(sched: &Scheduler, vcpus: u16) {
         let entity = &sched.entities[id];
         let on: Vec<usize> = (0..MAX_CPUS).filter(|&cpu| sched.cpus[cpu].current == Some(id)).collect();
         assert!(on.len() <= 1, "{id:?} is on {on:?}");
-        let waits = entity.runnable() && on.is_empty();
-        assert_eq!(entity.queued(), waits, "{id:?} {:?}", entity.want);
-        assert!(!entity.timed() || matches!(entity.want, Want::Event | Want::Window), "{id:?}");
-        assert!(entity.want != Want::Window || entity.timed(), "{id:?}");
+        let waits = entity.hold == 0 && on.is_empty();
+        assert_eq!(entity.queued(), waits, "{id:?} {:?}", entity.hold);
+        assert!(!entity.timed() || entity.hold & (hold::BLOCKED | hold::THROTTLED) != 0, "{id:?}");
+        assert!(entity.hold & hold::THROTTLED == 0 || entity.timed(), "{id:?}");
         queued += usize::from(waits);
         let cpu = &sched.cpus[entity.cpu as usize];
         if waits {
             assert_eq!(cpu.run[entity.class as usize].members().filter(|&other| other == id).count(), 1);
-            let idle = sched.online_of(id) & sched.idle;
+            let idle = entity.allowed & sched.idle;
             assert!(idle == 0 || cpu.current.is_none(), "{id:?} waits for a busy CPU while others idle");
         }
         if entity.timed() {
@@ -138,7 +138,7 @@ fn check(sched: &Scheduler, vcpus: u16) {
     for (number, cpu) in sched.cpus.iter().enumerate() {
         let members: Vec<VcpuId> = cpu.run.iter().flat_map(|heap| heap.members()).collect();
         in_queues += members.len();
-        let movable = members.iter().filter(|&&id| sched.online_of(id).count_ones() > 1).count();
+        let movable = members.iter().filter(|&&id| sched.entities[id].movable()).count();
         assert_eq!((movable, movable > 0), (cpu.movable as usize, sched.movable & 1 << number != 0));
         for class in [queue::GUEST, queue::DRIVER] {
             heap_is_ordered::<RUN>(cpu.queue(class), &sched.entities);
