@@ -138,12 +138,7 @@ pub fn start<H: Hypervisor>(hypervisor: &mut H, domain: Handle, image: &Image<'_
     started.map_err(|error| out_of_memory(hypervisor, domain, image, error))
 }
 
-fn out_of_memory<H: Hypervisor>(
-    hypervisor: &mut H,
-    domain: Handle,
-    image: &Image<'_>,
-    error: Error,
-) -> BuildError {
+fn out_of_memory<H: Hypervisor>(hypervisor: &mut H, domain: Handle, image: &Image<'_>, error: Error) -> BuildError {
     let pages = hypervisor.domain_info(domain).map_or(0, |info| info.memory_pages);
     let text = match error {
         Error::NoMemory => format!(

@@ -54,7 +54,9 @@ impl<'b> Image<'b> {
         let mut segments = Vec::new();
         for header in elf.segments().into_iter().flatten() {
             match header.p_type {
-                PT_INTERP | PT_DYNAMIC | PT_TLS => return Err("wants a dynamic linker or thread-local storage".to_string()),
+                PT_INTERP | PT_DYNAMIC | PT_TLS => {
+                    return Err("wants a dynamic linker or thread-local storage".to_string());
+                }
                 PT_LOAD if header.p_memsz > 0 => {}
                 _ => continue,
             }

@@ -19,4 +19,5 @@ pub mod hypervisor;
 pub mod image;
 pub mod plane;
 pub mod report;
+pub mod shell;
 pub mod symbols;

@@ -64,7 +64,8 @@ pub fn lines(name: &str, death: &DeathReport, symbols: &Symbols<'_>) -> Vec<Stri
     }
     lines.push(format!("  at {}, rflags {:#x}", symbols.describe(death.rip), death.rflags));
     for (names, values) in REGISTERS.chunks(4).zip(death.registers.chunks(4)) {
-        let row: Vec<String> = names.iter().zip(values).map(|(name, value)| format!("{name:>3} {value:016x}")).collect();
+        let row: Vec<String> =
+            names.iter().zip(values).map(|(name, value)| format!("{name:>3} {value:016x}")).collect();
         lines.push(format!("  {}", row.join("  ")));
     }
     for address in death.backtrace.iter().take_while(|&&address| address != 0) {
@@ -121,10 +122,7 @@ mod tests {
         death.rip = 0x40_1000;
         death.backtrace[0] = 0x40_2000;
         let lines = lines("fault", &death, &Symbols::default());
-        assert_eq!(
-            lines[0],
-            "fault died on vCPU 0 of a page fault: write at 0xdeadb000, where nothing is mapped"
-        );
+        assert_eq!(lines[0], "fault died on vCPU 0 of a page fault: write at 0xdeadb000, where nothing is mapped");
         assert_eq!(lines[1], "  at 0x401000, rflags 0x0");
         assert!(lines[2].starts_with("  rax 0000000000000000  rbx"));
         assert_eq!(lines[6], "  called from 0x402000");

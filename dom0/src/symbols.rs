@@ -1,7 +1,7 @@
 //! Names for addresses of an image, for death reports.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf::ElfBytes;

@@ -30,7 +30,10 @@ fn lines(problems: &[Problem]) -> Vec<String> {
 fn a_file_of_2005_parses_verbatim() {
     let text = include_str!("../../images/config/xtd01.toml");
     let Parsed { config, warnings } = config::parse("config/xtd01.toml", text, &[]).unwrap();
-    assert_eq!(lines(&warnings), ["config/xtd01.toml:7: nics: means nothing here: the entries of `vif` are counted instead"]);
+    assert_eq!(
+        lines(&warnings),
+        ["config/xtd01.toml:7: nics: means nothing here: the entries of `vif` are counted instead"]
+    );
     assert_eq!(config.name, "xtd01");
     assert_eq!((config.memory_pages, config.max_pages), (36 << 8, 128 << 8));
     assert!(config.affinity.is_empty(), "cpu = -1 leaves the choice to the scheduler");
@@ -103,14 +106,21 @@ fn defaults_follow_the_file() {
 
 #[test]
 fn overrides_replace_entries_and_need_no_quotes() {
-    let parsed = over("memory = 8\nname = 'hello'", &["name=h2", "memory=4", "cpus=0-1", "connect=[\"echo\"]"]).unwrap();
+    let parsed =
+        over("memory = 8\nname = 'hello'", &["name=h2", "memory=4", "cpus=0-1", "connect=[\"echo\"]"]).unwrap();
     assert_eq!(parsed.config.name, "h2");
     assert_eq!(parsed.config.guest, Guest::Native { image: "hello".into() }, "the image is the file's");
     assert_eq!(parsed.config.memory_pages, 4 << 8);
     assert_eq!(parsed.config.affinity, [3]);
     assert_eq!(parsed.config.connect, ["echo"]);
-    assert_eq!(lines(&over("", &["memory=none"]).unwrap_err())[0].split(';').next(), Some("command line: memory: is no size"));
-    assert_eq!(lines(&over("", &["--fast"]).unwrap_err()), ["command line: syntax: `--fast` is no override; write key=value"]);
+    assert_eq!(
+        lines(&over("", &["memory=none"]).unwrap_err())[0].split(';').next(),
+        Some("command line: memory: is no size")
+    );
+    assert_eq!(
+        lines(&over("", &["--fast"]).unwrap_err()),
+        ["command line: syntax: `--fast` is no override; write key=value"]
+    );
     let without_file = config::parse("", "", &["name=x".into(), "image=hello".into()]).unwrap();
     assert_eq!(without_file.config.guest, Guest::Native { image: "hello".into() });
     assert!(lines(&config::parse("", "", &[]).unwrap_err())[0].contains("name"));

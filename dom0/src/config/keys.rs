@@ -109,11 +109,10 @@ pub fn find(name: &str) -> Option<&'static Key> {
 /// The key that was probably meant, among those that mean something.
 pub fn meant(name: &str) -> Option<&'static str> {
     // What people write that no edit distance would find.
-    const ALIASES: &[(&str, &str)] = &[("weight", "cpu_weight"), ("mem", "memory"), ("args", "cmdline"), ("disks", "disk")];
+    const ALIASES: &[(&str, &str)] =
+        &[("weight", "cpu_weight"), ("mem", "memory"), ("args", "cmdline"), ("disks", "disk")];
     let alias = ALIASES.iter().find(|(wrong, _)| *wrong == name).map(|(_, right)| *right);
-    alias.or_else(|| {
-        suggest::nearest(name, KEYS.iter().filter(|key| key.meaning != Meaning::None).map(|key| key.name))
-    })
+    alias.or_else(|| suggest::nearest(name, KEYS.iter().filter(|key| key.meaning != Meaning::None).map(|key| key.name)))
 }
 
 #[cfg(test)]

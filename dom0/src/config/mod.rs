@@ -200,7 +200,11 @@ fn guest(reader: &mut Reader<'_>, default_image: &str) -> Guest {
             Some((entry, image)) => {
                 let image = image.strip_prefix("images/").unwrap_or(&image).to_owned();
                 if let Some(fault) = name_fault(&image) {
-                    reader.bad(&entry, format!("`{}` {fault}", shown(&image)), "name an entry of images/ in the bundle");
+                    reader.bad(
+                        &entry,
+                        format!("`{}` {fault}", shown(&image)),
+                        "name an entry of images/ in the bundle",
+                    );
                 }
                 image
             }

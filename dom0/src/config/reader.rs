@@ -170,10 +170,7 @@ impl<'t> Reader<'t> {
     /// Takes a text.
     pub fn text(&mut self, key: &str) -> Option<(Entry<'t>, String)> {
         let entry = self.take(key)?;
-        match self.text_of(&entry, &entry.value) {
-            Some(text) => Some((entry, text)),
-            None => None,
-        }
+        self.text_of(&entry, &entry.value).map(|text| (entry, text))
     }
 
     /// Takes a list of texts; a single text is a list of one.

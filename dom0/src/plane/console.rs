@@ -46,6 +46,7 @@ impl<H: Hypervisor> Plane<'_, H> {
         let (own, theirs) = self.hypervisor.event_connect(Handle::SELF, handle).map_err(failed)?;
         self.console = Some(Wire { peer: id, own, theirs });
         self.announce_all();
+        self.exchange();
         Ok(())
     }
 
@@ -108,7 +109,6 @@ impl<H: Hypervisor> Plane<'_, H> {
                 self.tell_console(connect_message(domain.id, domain.name(), wire, false));
             }
         }
-        self.exchange();
     }
 
     /// Tells the console domain to forget a domain.

@@ -54,8 +54,10 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
     /// Creates a domain from a configuration named `file`, with `overrides` laid over it.
     pub fn create(&mut self, file: &str, text: &str, overrides: &[String], paused: bool) -> Result<Created, Failure> {
         let begin = self.hypervisor.clock();
-        let parsed = config::parse(file, text, overrides)
-            .map_err(|problems| Failure { lines: problems.iter().map(ToString::to_string).collect(), ..Failure::default() })?;
+        let parsed = config::parse(file, text, overrides).map_err(|problems| Failure {
+            lines: problems.iter().map(ToString::to_string).collect(),
+            ..Failure::default()
+        })?;
         let warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
         let name = parsed.config.name.clone();
         match self.create_from(parsed.config, paused) {
@@ -77,12 +79,12 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         }
         let named = |error: builder::BuildError| format!("{}: {}", config.name, error.text);
         let created = builder::create(&mut self.hypervisor, &builder::spec(&config)).map_err(named)?;
-        let mut domain =
-            Domain::new(config, created.id, Handle(created.handle), Port(created.control_port));
+        let mut domain = Domain::new(config, created.id, Handle(created.handle), Port(created.control_port));
         match self.assemble(&mut domain, &image, paused) {
             Ok(()) => {
                 let id = domain.id;
                 self.domains.push(domain);
+                self.exchange();
                 Ok(id)
             }
             Err(text) => {
@@ -130,7 +132,8 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
     fn run(&mut self, domain: &mut Domain<H::Page>, image: &Image<'b>, paused: bool) -> Result<(), String> {
         let hypervisor = &mut self.hypervisor;
         builder::load(hypervisor, domain.handle, image, &domain.arguments).map_err(|error| error.text)?;
-        let inward = hypervisor.map(domain.id, REF_CONTROL_IN).map_err(|error| format!("no control channel: {error}"))?;
+        let inward =
+            hypervisor.map(domain.id, REF_CONTROL_IN).map_err(|error| format!("no control channel: {error}"))?;
         match hypervisor.map(domain.id, REF_CONTROL_OUT) {
             Ok(outward) => domain.channel = Some(Channel::new(inward, outward)),
             Err(error) => {
@@ -148,16 +151,15 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         domain.ready = false;
         domain.phase = Phase::Running;
         domain.started_ns = self.hypervisor.clock();
-        builder::start(&mut self.hypervisor, domain.handle, image).map_err(|error| error.text)?;
-        self.receive_due = true;
-        Ok(())
+        builder::start(&mut self.hypervisor, domain.handle, image).map_err(|error| error.text)
     }
 
     /// Opens a channel between a new domain and the one its configuration names.
     fn connect(&mut self, domain: &Domain<H::Page>, index: usize, line: &mut String) -> Result<(), String> {
         let name = domain.config.connect.get(index).cloned().unwrap_or_default();
         let failed = |error: Error| format!("cannot be connected to {name}: {error}");
-        let other = self.domains.iter_mut().find(|other| other.name() == name).ok_or_else(|| failed(Error::NotFound))?;
+        let other =
+            self.domains.iter_mut().find(|other| other.name() == name).ok_or_else(|| failed(Error::NotFound))?;
         self.hypervisor.domain_peer(domain.handle, other.id, other.handle).map_err(failed)?;
         self.hypervisor.domain_peer(other.handle, domain.id, domain.handle).map_err(failed)?;
         let (own, theirs) = self.hypervisor.event_connect(domain.handle, other.handle).map_err(failed)?;
@@ -219,7 +221,8 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
     pub fn restart(&mut self, id: u16) -> Result<u64, String> {
         let begin = self.hypervisor.clock();
         let index = self.domains.iter().position(|domain| domain.id == id);
-        let index = index.ok_or_else(|| format!("{DOM0_NAME}: it cannot be restarted: `poweroff --reboot` restarts all"))?;
+        let index =
+            index.ok_or_else(|| format!("{DOM0_NAME}: it cannot be restarted: `poweroff --reboot` restarts all"))?;
         // Out of the registry while it is worked on: its messages go through the others' channels.
         let mut domain = self.domains.remove(index);
         let result = self.restart_domain(&mut domain);
@@ -232,6 +235,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         if result.is_ok() && self.is_console(id) {
             self.announce_all();
         }
+        self.exchange();
         result.map(|()| self.hypervisor.clock() - begin).map_err(|text| format!("{name}: {text}"))
     }
 

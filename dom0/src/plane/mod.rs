@@ -12,7 +12,6 @@ mod requests;
 mod supervisor;
 
 use alloc::collections::VecDeque;
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -166,9 +165,5 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         });
         let next = restarts.min().unwrap_or(u64::MAX);
         if self.dying.is_empty() { next } else { next.min(self.hypervisor.clock() + REAP_AGAIN_NS) }
-    }
-
-    fn log(&mut self, name: &str, text: &str) {
-        self.hypervisor.log_write(&format!("{name}: {text}"));
     }
 }

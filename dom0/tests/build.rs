@@ -1,0 +1,148 @@
+//! Building domains: what is loaded, what is refused, and that a failure at any call leaves nothing behind.
+
+mod sim;
+
+use dom0::bundle::Bundle;
+use dom0::image::Image;
+use dom0::plane::Plane;
+use protocol::error::Error;
+use protocol::hypercall::protection;
+use protocol::layout::{ARGUMENTS, PAGE_SIZE};
+use protocol::start::decode_arguments;
+use sim::{Sim, image, image_with};
+
+fn bundle(image: &[u8]) -> Bundle<'_> {
+    Bundle::of(&[("images/console", image), ("images/hello", image), ("config/hello.toml", b"memory = 1")])
+}
+
+fn create(plane: &mut Plane<'_, Sim>, words: &[&str]) -> Result<u16, String> {
+    let overrides: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+    let created = plane.create("config/hello.toml", "memory = 1", &overrides, false);
+    created.map(|created| created.id).map_err(|failure| failure.lines.join("\n"))
+}
+
+#[test]
+fn segments_are_loaded_page_by_page_with_their_access() {
+    let bytes = image_with(&[(0x40_0000, 5, 100_000, 100_000), (0x50_0000, 6, 8, 700 * PAGE_SIZE)], 0x40_0010);
+    let parsed = Image::parse(&bytes).unwrap();
+    let access: Vec<_> = parsed.segments.iter().map(|segment| (segment.pages, segment.protection)).collect();
+    assert_eq!(access, [(25, protection::EXECUTE), (700, protection::WRITE)]);
+    let sim = Sim::new();
+    let mut plane = Plane::new(sim.clone(), bundle(&bytes));
+    create(&mut plane, &["memory=8", "cmdline=a=1 b"]).unwrap();
+    sim.by_name("hello", |guest| {
+        assert_eq!(guest.memory[&0x40_0000].len(), 65536);
+        assert_eq!(guest.memory[&0x41_0000].len(), 100_000 - 65536);
+        assert_eq!(guest.memory[&0x50_0000].len(), 8);
+        let arguments = decode_arguments(&guest.memory[&ARGUMENTS]).unwrap();
+        assert_eq!(arguments.command_line, "a=1 b");
+        assert_eq!(arguments.console, None, "there is no console domain in this test");
+    });
+}
+
+#[test]
+fn images_that_the_core_would_refuse_are_refused_with_the_reason() {
+    let page = PAGE_SIZE;
+    for (bytes, part) in [
+        (b"#!/bin/sh".to_vec(), "is no ELF file"),
+        (image()[..70].to_vec(), "is no ELF file"),
+        (image_with(&[(0x40_0000, 7, 16, page)], 0x40_0000), "writable and executable"),
+        (image_with(&[(0x40_0000, 5, 16, page)], 0x50_0000), "starts at 0x500000"),
+        (image_with(&[(0x40_0000, 6, 16, page)], 0x40_0000), "no code"),
+        (image_with(&[(0x40_0800, 5, 16, page)], 0x40_0800), "where none may be"),
+        (image_with(&[(0x1000, 5, 16, page)], 0x1000), "where none may be"),
+        (image_with(&[(0x4000_0000, 5, 16, page)], 0x4000_0000), "where none may be"),
+        (image_with(&[(u64::MAX - 4095, 5, 16, page)], 0x40_0000), "where none may be"),
+        (image_with(&[(0x40_0000, 5, 16, 8)], 0x40_0000), "where none may be"),
+        (image_with(&[(0x40_0000, 5, 16, page), (0x40_0000, 4, 16, page)], 0x40_0000), "two segments on the page"),
+        (image_with(&[(0x40_0000, 5, 16, page); 17], 0x40_0000), "more than 16 segments"),
+    ] {
+        let fault = Image::parse(&bytes).unwrap_err();
+        assert!(fault.contains(part), "{fault} lacks {part}");
+    }
+}
+
+#[test]
+fn every_failure_says_what_to_do() {
+    let image = image();
+    let big = image_with(&[(0x40_0000, 5, 16, 300 * PAGE_SIZE)], 0x40_0000);
+    let bundle = Bundle::of(&[("images/hello", &image), ("images/big", &big), ("images/bad", b"x")]);
+    let mut plane = Plane::new(Sim::new(), bundle);
+    create(&mut plane, &[]).unwrap();
+    for (words, message) in [
+        (&[][..], "hello: there is a domain of this name: destroy it, or pass name=OTHER"),
+        (&["name=h2", "memory=100"], "h2: needs 100.0 MiB, 63.0 MiB free: lower `memory` or destroy a domain"),
+        (&["name=h2", "image=big"], "h2: image and stack of 1.3 MiB do not fit into `memory`, 1.0 MiB: raise it"),
+        (&["name=h2", "image=none"], "h2: there is no image none in the bundle: choose among bad big hello"),
+        (&["name=h2", "image=bad"], "h2: image bad is no ELF file: "),
+        (&["name=h2", "connect=echo"], "h2: connect: there is no domain echo: create it first"),
+        (&["name=dom0"], "dom0: there is a domain of this name"),
+        (&["name=h2", "kernel=/boot/vmlinuz"], "command line: kernel: a Linux guest needs the monitor"),
+    ] {
+        let fault = create(&mut plane, words).unwrap_err();
+        assert!(fault.starts_with(message), "{fault}\n{message}");
+    }
+}
+
+#[test]
+fn a_failure_at_any_call_leaves_nothing_behind() {
+    let image = image();
+    for error in [Error::NoMemory, Error::TableFull, Error::WrongState] {
+        for call in 0.. {
+            let sim = Sim::new();
+            let mut plane = Plane::new(sim.clone(), bundle(&image));
+            plane.boot();
+            create(&mut plane, &["name=other"]).unwrap();
+            let before = sim.books();
+            sim.fail.set(Some((sim.calls.get() + call, error)));
+            let words = ["connect=other", "vcpus=2", "cpus=[\"0\", \"1\"]"];
+            let created = create(&mut plane, &words);
+            let done = sim.fail.replace(None).is_some_and(|(at, _)| at >= sim.calls.get());
+            match created {
+                Ok(id) => plane.destroy(id).unwrap(),
+                Err(text) => assert!(text.starts_with("hello: "), "{text}"),
+            }
+            plane.poll();
+            assert_eq!(sim.books(), before, "call {call}, {error:?}");
+            assert!(plane.all_reaped());
+            if done {
+                assert!(call > 10, "create makes more calls than that");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn create_and_destroy_end_with_what_was_there_before() {
+    let image = image();
+    let sim = Sim::new();
+    let mut plane = Plane::new(sim.clone(), bundle(&image));
+    plane.boot();
+    let before = sim.books();
+    for round in 0..1000 {
+        sim.state.borrow_mut().destroy_slices = round % 7;
+        let id = create(&mut plane, &[]).unwrap();
+        plane.destroy(id).unwrap();
+        plane.poll();
+        sim.heard("console");
+    }
+    assert_eq!(sim.books(), before);
+}
+
+#[test]
+fn a_long_destroy_goes_on_in_the_background() {
+    let image = image();
+    let sim = Sim::new();
+    let mut plane = Plane::new(sim.clone(), bundle(&image));
+    let id = create(&mut plane, &[]).unwrap();
+    sim.state.borrow_mut().destroy_slices = 10_000;
+    plane.destroy(id).unwrap();
+    assert!(!plane.all_reaped());
+    assert_eq!(plane.find("hello"), None, "its name is free at once");
+    let soon = plane.next_deadline();
+    assert!(soon <= sim.state.borrow().now + 10_000_000);
+    while !plane.all_reaped() {
+        plane.poll();
+    }
+}

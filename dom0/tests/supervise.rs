@@ -1,0 +1,264 @@
+//! Domains that end, restart, crash in a loop, talk nonsense; and the console domain that must always come back.
+
+mod sim;
+
+use dom0::bundle::Bundle;
+use dom0::plane::{Phase, Plane};
+use protocol::control::{FromDomain, ToDomain};
+use protocol::domain::Reason;
+use protocol::event::{DOMAIN_EVENT_PORT, Port};
+use protocol::handle::Rights;
+use protocol::layout::ARGUMENTS;
+use protocol::ring::byte;
+use protocol::start::{BootArguments, decode_arguments};
+use sim::{Sim, image};
+
+fn booted<'b>(image: &'b [u8], files: &[(&str, &'b [u8])]) -> (Sim, Plane<'b, Sim>) {
+    let mut all = vec![("images/console", image), ("images/hello", image)];
+    all.extend(files.iter().copied());
+    let sim = Sim::new();
+    let mut plane = Plane::new(sim.clone(), Bundle::of(&all));
+    assert!(plane.boot(), "{:?}", sim.state.borrow().log);
+    (sim, plane)
+}
+
+fn create(plane: &mut Plane<'_, Sim>, text: &str) -> u16 {
+    plane.create("config/hello.toml", text, &[], false).unwrap().id
+}
+
+fn end(sim: &Sim, plane: &mut Plane<'_, Sim>, name: &str, reason: Reason) {
+    sim.end(name, reason);
+    plane.on_port(DOMAIN_EVENT_PORT);
+    plane.poll();
+}
+
+fn notices(plane: &mut Plane<'_, Sim>) -> Vec<String> {
+    std::iter::from_fn(|| plane.take_notice()).collect()
+}
+
+fn arguments(sim: &Sim, name: &str) -> BootArguments {
+    sim.by_name(name, |guest| decode_arguments(&guest.memory[&ARGUMENTS]).unwrap())
+}
+
+fn messages(sim: &Sim, name: &str) -> Vec<ToDomain> {
+    sim.heard(name).into_iter().map(|envelope| envelope.message).collect()
+}
+
+fn connect_message(peer: u16, port: Port, name: &str, shell: bool) -> ToDomain {
+    ToDomain::ConsoleConnect { peer, port, name: name.try_into().unwrap(), shell }
+}
+
+#[test]
+fn the_console_domain_gets_the_terminal_and_serves_everybody() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    assert_eq!(plane.domains()[0].name(), "console");
+    assert_eq!(arguments(&sim, "console").command_line, "io=2 irq=3");
+    sim.by_name("console", |guest| {
+        assert!(guest.given.iter().all(|(_, rights)| *rights == Rights::USE));
+        assert_eq!(guest.info.schedule.class, protocol::domain::CLASS_DRIVER);
+    });
+    assert!(plane.shell_port().is_some());
+    let id = create(&mut plane, "");
+    assert!(arguments(&sim, "hello").console.is_some());
+    plane.destroy(id).unwrap();
+    let said = messages(&sim, "console");
+    assert_eq!(said[0], connect_message(0, Port(3), "dom0", true));
+    assert_eq!(said[1], connect_message(id, Port(4), "hello", false));
+    assert_eq!(said[2], ToDomain::ConsoleDisconnect { peer: id });
+    assert!(plane.destroy(plane.domains()[0].id).unwrap_err().contains("restart console"));
+}
+
+#[test]
+fn the_console_domain_comes_back_and_is_told_everything_again() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[("auto/hello.toml", b"")]);
+    let before = messages(&sim, "console");
+    end(&sim, &mut plane, "console", Reason::Fault);
+    assert_eq!(messages(&sim, "console"), before);
+    let lines = notices(&mut plane);
+    assert!(lines[0].starts_with("console died on vCPU 0 of a"), "{lines:?}");
+    assert!(lines.last().unwrap().starts_with("console is restarted"), "{lines:?}");
+    assert_eq!(arguments(&sim, "console").command_line, "io=2 irq=3", "its handles survive");
+}
+
+#[test]
+fn what_happens_at_the_end_is_what_the_configuration_says() {
+    let image = image();
+    let text = "on_poweroff = 'preserve'\non_reboot = 'destroy'\non_crash = 'restart'";
+    let (sim, mut plane) = booted(&image, &[]);
+    let free = sim.books();
+    let id = create(&mut plane, text);
+    end(&sim, &mut plane, "hello", Reason::Panic);
+    assert_eq!(plane.domain(id).unwrap().restarts, 1);
+    end(&sim, &mut plane, "hello", Reason::Shutdown);
+    assert_eq!(plane.domain(id).unwrap().phase, Phase::Kept);
+    plane.restart(id).unwrap();
+    assert_eq!(plane.domain(id).unwrap().phase, Phase::Running);
+    end(&sim, &mut plane, "hello", Reason::Reboot);
+    assert!(plane.domain(id).is_none());
+    assert_eq!(sim.books(), free);
+    let log = sim.state.borrow().log.join("\n");
+    assert!(
+        log.contains("hello panicked") && log.contains("hello is kept") && log.contains("hello is destroyed"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_crash_loop_backs_off_and_ends_in_quarantine() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    let id = create(&mut plane, "on_crash = 'restart'");
+    let begin = sim.state.borrow().now;
+    for _ in 0..6 {
+        end(&sim, &mut plane, "hello", Reason::Fault);
+        while let Phase::Waiting(at) = plane.domain(id).unwrap().phase {
+            assert_eq!(plane.next_deadline(), at);
+            let now = sim.state.borrow().now;
+            sim.advance(at - now);
+            plane.poll();
+        }
+        assert_eq!(plane.domain(id).unwrap().phase, Phase::Running);
+    }
+    assert!(sim.state.borrow().now - begin > 3_000_000_000, "waits grow");
+    end(&sim, &mut plane, "hello", Reason::Fault);
+    assert_eq!(plane.domain(id).unwrap().phase, Phase::Quarantined);
+    assert_eq!(plane.next_deadline(), u64::MAX);
+    assert!(notices(&mut plane).last().unwrap().contains("quarantine"));
+    plane.restart(id).unwrap();
+    assert_eq!(plane.domain(id).unwrap().phase, Phase::Running);
+}
+
+#[test]
+fn a_restart_that_fails_is_no_endless_loop() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    let id = create(&mut plane, "on_crash = 'restart'");
+    sim.end("hello", Reason::Fault);
+    plane.on_port(DOMAIN_EVENT_PORT);
+    // Two calls look at each of two domains, one reads the report, the reset after it fails.
+    sim.fail.set(Some((sim.calls.get() + 3, protocol::error::Error::NoMemory)));
+    plane.poll();
+    assert_eq!(plane.domain(id).unwrap().phase, Phase::Quarantined);
+    assert!(plane.request(id, ToDomain::Ping).is_err());
+    sim.fail.set(None);
+    plane.restart(id).unwrap();
+    assert_eq!(sim.state.borrow().mapped, 4);
+}
+
+#[test]
+fn connections_are_announced_to_both_and_again_after_a_restart() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    let earlier = plane.create("config/hello.toml", "name = 'echo'\nimage = 'hello'", &[], false).unwrap().id;
+    let later = create(&mut plane, "connect = ['echo']\ncmdline = 'x'");
+    let line = arguments(&sim, "hello").command_line;
+    let port = sim.by_name("hello", |guest| *guest.ports.iter().find(|(_, peer)| **peer == Some(earlier)).unwrap().0);
+    assert_eq!(line, format!("x connect=echo:{port}:{earlier}").as_str());
+    let own = sim.by_name("echo", |guest| *guest.ports.iter().find(|(_, peer)| **peer == Some(later)).unwrap().0);
+    let connected = ToDomain::Connected { name: "hello".try_into().unwrap(), port: Port(own), peer: later };
+    assert!(messages(&sim, "echo").contains(&connected));
+    sim.by_name("echo", |guest| assert_eq!(guest.peers[&later], later));
+    plane.restart(earlier).unwrap();
+    assert!(messages(&sim, "echo").contains(&connected));
+    plane.restart(later).unwrap();
+    assert_eq!(arguments(&sim, "hello").command_line, line);
+    plane.destroy(later).unwrap();
+    plane.restart(earlier).unwrap();
+    assert!(!messages(&sim, "echo").contains(&connected));
+}
+
+#[test]
+fn requests_are_answered_by_id() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    let id = create(&mut plane, "");
+    let first = plane.request(id, ToDomain::Ping).unwrap();
+    let second = plane.request(id, ToDomain::MemoryTarget { pages: 3 }).unwrap();
+    let heard = sim.heard("hello");
+    assert_eq!(heard[1].message, ToDomain::MemoryTarget { pages: 3 });
+    sim.say("hello", 0, FromDomain::Ready { abi_version: protocol::ABI_VERSION });
+    sim.say("hello", heard[1].id, FromDomain::Failed { reason: "too\u{1b}little".try_into().unwrap() });
+    sim.say("hello", heard[0].id, FromDomain::Done);
+    sim.say("hello", 77, FromDomain::Done);
+    plane.on_port(Port(3));
+    plane.poll();
+    assert!(plane.domain(id).unwrap().ready);
+    assert_eq!(plane.answer(first), Some(Ok(())));
+    assert_eq!(plane.answer(first), None);
+    assert_eq!(plane.answer(second), Some(Err("too?little".into())), "nothing a domain says controls the terminal");
+}
+
+#[test]
+fn a_domain_that_never_reads_blocks_nobody() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    let id = create(&mut plane, "");
+    let mut refused = None;
+    for round in 0..2000 {
+        if let Err(text) = plane.request(id, ToDomain::Ping) {
+            refused = Some((round, text));
+            break;
+        }
+    }
+    let (round, text) = refused.expect("the queue is bounded");
+    assert!(round > 100 && text.contains("takes no messages"), "{round}: {text}");
+    plane.destroy(id).unwrap();
+    assert_eq!(sim.state.borrow().mapped, 2);
+}
+
+#[test]
+fn a_domain_that_breaks_its_ring_loses_the_channel_and_is_named() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    let id = create(&mut plane, "");
+    sim.by_name("hello", |guest| guest.control_out.poke(byte::CONTROL.producer, &u32::MAX.to_le_bytes()));
+    plane.on_port(Port(3));
+    plane.poll();
+    let lines = notices(&mut plane);
+    assert!(lines[0].starts_with("hello: control channel closed: it peer's ring index"), "{lines:?}");
+    assert!(plane.request(id, ToDomain::Ping).is_err());
+    plane.restart(id).unwrap();
+    plane.request(id, ToDomain::Ping).unwrap();
+}
+
+#[test]
+fn a_flood_of_messages_is_taken_in_bounded_bites() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    create(&mut plane, "");
+    let mut sent = 0;
+    while sim.say("hello", 0, FromDomain::Done) {
+        sent += 1;
+    }
+    assert!(sent > 100);
+    plane.on_port(Port(3));
+    plane.poll();
+    assert_eq!(plane.next_deadline(), 0, "there is more to take, later");
+    while plane.next_deadline() == 0 {
+        plane.poll();
+    }
+    assert!(sim.say("hello", 0, FromDomain::Done), "there is room again");
+    assert!(!sim.state.borrow().events.is_empty(), "and the domain was told");
+}
+
+#[test]
+fn auto_starts_in_an_order_that_connects_and_reports_what_is_bad() {
+    let image = image();
+    let sim = Sim::new();
+    let files: [(&str, &[u8]); 6] = [
+        ("images/console", &image),
+        ("images/a", &image),
+        ("images/b", &image),
+        ("auto/a.toml", b"connect = ['b']"),
+        ("auto/b.toml", b"nics = 1"),
+        ("auto/c.toml", b"memroy = 4"),
+    ];
+    let mut plane = Plane::new(sim, Bundle::of(&files));
+    assert!(!plane.boot());
+    assert_eq!(plane.names(), ["dom0", "console", "b", "a"]);
+    let lines = notices(&mut plane);
+    assert!(lines.contains(&"auto/c.toml:1: memroy: unknown key; did you mean `memory`?".into()), "{lines:?}");
+    assert!(lines.iter().any(|line| line.starts_with("warning: auto/b.toml:1: nics")), "{lines:?}");
+}
