@@ -17,6 +17,7 @@ pub mod grant;
 pub mod handle;
 pub mod hypercall;
 pub mod layout;
+pub mod record;
 pub mod ring;
 pub mod start;
 pub mod system;
