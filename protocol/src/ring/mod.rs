@@ -6,6 +6,8 @@
 pub mod block;
 pub mod byte;
 pub mod console;
+pub mod net;
+pub mod order;
 pub mod sring;
 
 /// Access to a page that a peer can change at any moment. No reference to the page is ever made: values are copied in and

@@ -199,3 +199,185 @@ impl Back {
         Ok(self.available(page)? > 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+    use std::vec::Vec;
+
+    const GEOMETRY: Geometry = Geometry { entries: 8, entry_size: 12 };
+
+    struct Page(RefCell<Vec<u8>>);
+
+    impl Page {
+        fn fresh() -> Page {
+            let page = Page(RefCell::new(std::vec![0; 4096]));
+            initialise(&page);
+            page
+        }
+    }
+
+    impl Shared for Page {
+        fn load_u32(&self, offset: usize) -> u32 {
+            u32::from_le_bytes(self.0.borrow()[offset..offset + 4].try_into().unwrap())
+        }
+        fn store_u32(&self, offset: usize, value: u32) {
+            self.write(offset, &value.to_le_bytes());
+        }
+        fn read(&self, offset: usize, out: &mut [u8]) {
+            out.copy_from_slice(&self.0.borrow()[offset..offset + out.len()]);
+        }
+        fn write(&self, offset: usize, bytes: &[u8]) {
+            self.0.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
+        fn fence(&self) {}
+    }
+
+    #[test]
+    fn a_peer_that_is_awake_is_not_notified() {
+        let page = Page::fresh();
+        let (mut front, mut back) = (Front::new(GEOMETRY), Back::resume(GEOMETRY, 0, 0));
+        assert!(front.write(&page, &[1; 12]));
+        assert!(front.publish(&page), "the backend never looked: it sleeps");
+        assert_eq!(back.peek(&page, &mut [0; 12]), Ok(Some(0)));
+        back.take();
+        assert!(front.write(&page, &[2; 12]));
+        assert!(!front.publish(&page), "the backend did not say that it sleeps again");
+        assert_eq!(back.rearm(&page), Ok(true), "and finds it when it wants to");
+        back.take();
+        assert_eq!(back.rearm(&page), Ok(false));
+        assert!(front.write(&page, &[3; 12]));
+        assert!(front.publish(&page));
+    }
+
+    #[test]
+    fn indexes_that_cannot_be_are_named() {
+        let page = Page::fresh();
+        let back = Back::resume(GEOMETRY, 0, 0);
+        for wrong in [9, 1 << 31, u32::MAX] {
+            page.store_u32(REQUEST_PRODUCER, wrong);
+            assert_eq!(back.available(&page), Err(Violation::IndexJump { found: wrong, own: 0, size: 8 }));
+        }
+        let mut front = Front::new(GEOMETRY);
+        page.store_u32(REQUEST_PRODUCER, 0);
+        assert!(front.write(&page, &[0; 12]));
+        let _ = front.publish(&page);
+        page.store_u32(RESPONSE_PRODUCER, 2);
+        assert_eq!(front.available(&page), Err(Violation::IndexJump { found: 2, own: 0, size: 1 }));
+    }
+
+    #[test]
+    fn no_more_responses_than_requests() {
+        let page = Page::fresh();
+        let mut back = Back::resume(GEOMETRY, 0, 0);
+        assert!(!back.write(&page, &[0; 4]));
+    }
+
+    proptest! {
+        /// Both ends against two queues, across the wrap of the indexes.
+        #[test]
+        fn everything_arrives_once_and_in_order(start: u32, steps in prop::collection::vec(0u8..6, 1..200)) {
+            let page = Page::fresh();
+            for offset in [REQUEST_PRODUCER, RESPONSE_PRODUCER] {
+                page.store_u32(offset, start);
+            }
+            let mut front = Front { geometry: GEOMETRY, written: start, published: start, consumed: start };
+            let mut back = Back::resume(GEOMETRY, start, start);
+            let (mut asked, mut answered) = (VecDeque::new(), VecDeque::new());
+            let (mut counter, mut taken) = (0u32, VecDeque::new());
+            for step in steps {
+                match step {
+                    0 | 1 => {
+                        let mut entry = [0; 12];
+                        entry[..4].copy_from_slice(&counter.to_le_bytes());
+                        if front.write(&page, &entry) {
+                            asked.push_back(counter);
+                            counter += 1;
+                        }
+                    }
+                    2 => { let _ = front.publish(&page); }
+                    3 => {
+                        let mut entry = [0; 12];
+                        if back.peek(&page, &mut entry).unwrap().is_some() {
+                            back.take();
+                            let number = u32::from_le_bytes(entry[..4].try_into().unwrap());
+                            prop_assert_eq!(Some(number), asked.pop_front());
+                            taken.push_back(number);
+                        }
+                    }
+                    4 => {
+                        if let Some(number) = taken.pop_front() {
+                            prop_assert!(back.write(&page, &number.to_le_bytes()));
+                            answered.push_back(number);
+                        }
+                        let _ = back.publish(&page);
+                    }
+                    _ => {
+                        let mut entry = [0; 4];
+                        if front.take(&page, &mut entry).unwrap() {
+                            prop_assert_eq!(Some(u32::from_le_bytes(entry)), answered.pop_front());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod interleavings {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicU32, Ordering, fence};
+
+    /// A page of words; entries of the test rings are single words.
+    struct Page([AtomicU32; 20]);
+
+    impl Shared for Page {
+        fn load_u32(&self, offset: usize) -> u32 {
+            self.0[offset / 4].load(Ordering::Acquire)
+        }
+        fn store_u32(&self, offset: usize, value: u32) {
+            self.0[offset / 4].store(value, Ordering::Release);
+        }
+        fn read(&self, offset: usize, out: &mut [u8]) {
+            out.copy_from_slice(&self.0[offset / 4].load(Ordering::Relaxed).to_le_bytes()[..out.len()]);
+        }
+        fn write(&self, offset: usize, bytes: &[u8]) {
+            self.0[offset / 4].store(u32::from_le_bytes(bytes.try_into().unwrap()), Ordering::Relaxed);
+        }
+        fn fence(&self) {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    const GEOMETRY: Geometry = Geometry { entries: 2, entry_size: 4 };
+
+    /// Nobody sleeps with work pending: either the backend sees the request after it re-armed, or the frontend is told to notify.
+    #[test]
+    fn loom_a_wakeup_is_never_lost_and_payload_precedes_the_index() {
+        loom::model(|| {
+            let page = Arc::new(Page(core::array::from_fn(|_| AtomicU32::new(0))));
+            // The backend has been awake: its event index lies behind.
+            page.store_u32(REQUEST_EVENT, 0);
+            let peer = page.clone();
+            let frontend = loom::thread::spawn(move || {
+                let mut front = Front::new(GEOMETRY);
+                assert!(front.write(&*peer, &7u32.to_le_bytes()));
+                front.publish(&*peer)
+            });
+            let back = Back::resume(GEOMETRY, 0, 0);
+            let mut entry = [0; 4];
+            let stays_awake = back.rearm(&*page).unwrap();
+            if stays_awake {
+                assert_eq!(back.peek(&*page, &mut entry), Ok(Some(0)));
+                assert_eq!(u32::from_le_bytes(entry), 7);
+            }
+            let notified = frontend.join().unwrap();
+            assert!(stays_awake || notified, "the backend sleeps with a request in the ring");
+        });
+    }
+}
