@@ -19,6 +19,9 @@ const GEOMETRY: Geometry = Geometry { entries: 4, entry_size: 16 };
 /// Sectors of the test disk; few, so that requests overlap.
 const SECTORS: usize = 3;
 
+/// Says which stores (offset, value) have no effect.
+type Deaf = fn(usize, u32) -> bool;
+
 /// Counts the stores that are left before the crash.
 struct Fuse(Cell<u64>);
 
@@ -38,7 +41,7 @@ impl Fuse {
 struct View<'a> {
     bytes: &'a RefCell<Vec<u8>>,
     fuse: Option<&'a Fuse>,
-    deaf: Option<fn(usize, u32) -> bool>,
+    deaf: Option<Deaf>,
 }
 
 impl View<'_> {
@@ -113,7 +116,7 @@ struct World {
 }
 
 /// One step of the rule switched off.
-type Mutant = Option<fn(usize, u32) -> bool>;
+type Mutant = Option<Deaf>;
 
 impl World {
     fn new(dice: &mut Dice, requests: u32) -> World {
@@ -296,7 +299,7 @@ fn in_slot(offset: usize) -> Option<usize> {
 
 #[test]
 fn every_step_of_the_rule_is_needed() {
-    let mutants: [(&str, fn(usize, u32) -> bool); 7] = [
+    let mutants: [(&str, Deaf); 7] = [
         ("taken is not advanced", |offset, _| offset == AT_TAKEN),
         ("published is not advanced", |offset, _| offset == AT_PUBLISHED),
         ("the copy is not kept", |offset, _| in_slot(offset) == Some(SLOT_REQUEST)),
