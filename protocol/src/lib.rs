@@ -17,6 +17,7 @@ pub mod grant;
 pub mod handle;
 pub mod hypercall;
 pub mod layout;
+pub mod record;
 pub mod ring;
 pub mod start;
 pub mod system;
@@ -55,7 +56,7 @@ mod tests {
     #[test]
     fn a_name_survives_packing_and_is_cut_at_a_character() {
         assert_eq!(name_text(&name("hello")), "hello");
-        let long = std::string::String::from("x".repeat(NAME_MAX - 1) + "é");
+        let long = "x".repeat(NAME_MAX - 1) + "é";
         assert_eq!(name_text(&name(&long)), "x".repeat(NAME_MAX - 1));
     }
 

@@ -3,8 +3,12 @@
 //! Both ends hold private copies of their own index and treat the peer's as a claim to be checked. How a page is reached is
 //! the caller's matter ([`Shared`]): the same code runs over mapped pages, in tests and under loom.
 
+pub mod block;
 pub mod byte;
 pub mod console;
+pub mod net;
+pub mod order;
+pub mod sring;
 
 /// Access to a page that a peer can change at any moment. No reference to the page is ever made: values are copied in and
 /// out. Offsets beyond the page are a bug of this crate, and implementations may panic on them.

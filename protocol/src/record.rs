@@ -1,0 +1,335 @@
+//! The connection record: what a driver domain must not forget when it dies.
+//!
+//! The record lies in retained memory, which the core keeps for a domain across a restart. It holds the parameters that were negotiated,
+//! how many requests were taken, how many responses were published, and a full copy of every request in flight: responses
+//! out of order overwrite ring slots, so the ring alone cannot tell what is still unanswered.
+//!
+//! The rule, step by step; a crash may come between any two stores:
+//! 1. *take*: copy the request into a free slot, with its index and a checksum; mark the slot held; advance the retained
+//!    `taken`. The request counts as taken once `taken` has passed it; before that it is still the ring's.
+//! 2. *answer*: write the response into the ring; note its index in the slot; mark the slot answered.
+//! 3. *publish*: advance the shared response producer - one store, for the whole batch; then the retained `published`; then free the
+//!    slots.
+//!
+//! On attach, the shared producer is believed only between the retained `published` and that plus the answered slots: anything
+//! else the peer wrote. Slots answered below it are done; all others are unanswered and come back as replays, oldest first.
+//! Attaching to a new connection is attaching with an empty record.
+
+use crate::ring::sring::{self, Back, Geometry};
+use crate::ring::{Shared, Violation};
+
+/// In a record that is in use: `"BKRC"`.
+const MAGIC: u32 = u32::from_le_bytes(*b"BKRC");
+/// Format of the record. An image that does not know the format found refuses to attach.
+pub const FORMAT: u32 = 1;
+
+const AT_MAGIC: usize = 0;
+const AT_FORMAT: usize = 4;
+const AT_INCARNATION: usize = 8;
+const AT_ENTRIES: usize = 12;
+const AT_TAKEN: usize = 16;
+const AT_PUBLISHED: usize = 20;
+const AT_PARAMETERS_SUM: usize = 24;
+const AT_PARAMETERS: usize = 32;
+const AT_SLOTS: usize = AT_PARAMETERS + PARAMETERS_MAX;
+
+/// Bytes of negotiated parameters a record holds.
+pub const PARAMETERS_MAX: usize = 96;
+/// Largest request of a ring, in bytes.
+pub const REQUEST_MAX: usize = 112;
+/// Largest ring, in entries.
+pub const ENTRIES_MAX: usize = 256;
+
+const SLOT_MARK: usize = 0;
+const SLOT_INDEX: usize = 4;
+const SLOT_ANSWER: usize = 8;
+const SLOT_SUM: usize = 12;
+const SLOT_REQUEST: usize = 16;
+
+/// Marks of a slot.
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+const ANSWERED: u32 = 2;
+
+/// Bytes a record takes in retained memory.
+pub const fn size(geometry: Geometry) -> usize {
+    AT_SLOTS + geometry.entries as usize * slot_size(geometry)
+}
+
+const fn slot_size(geometry: Geometry) -> usize {
+    SLOT_REQUEST + geometry.entry_size.next_multiple_of(8)
+}
+
+/// Why a connection cannot be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// The frontend broke the ring.
+    Peer(Violation),
+    /// The record is damaged: a driver that does not only stop but also scribbles is outside the fault model. Never replayed.
+    Damaged {
+        /// The slot with the wrong checksum; `None` for the header.
+        slot: Option<u16>,
+    },
+    /// The record is of another format or ring size: this image cannot honour it.
+    Foreign,
+}
+
+/// A request taken and not yet answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Slot of the record.
+    slot: u16,
+    /// Index of the request in the ring.
+    pub index: u32,
+}
+
+/// One ring of one connection, journalled.
+#[derive(Debug)]
+pub struct Journal {
+    geometry: Geometry,
+    back: Back,
+    /// A bit for each slot in use.
+    used: [u64; ENTRIES_MAX / 64],
+    /// Slots answered since the last publish.
+    batch: heapless::Vec<u16, ENTRIES_MAX>,
+}
+
+/// What [`Journal::attach`] found.
+#[derive(Debug)]
+pub struct Attached {
+    /// The ring, ready for [`Journal::next`].
+    pub journal: Journal,
+    /// Requests to be executed again, oldest first; each is read with [`Journal::request`].
+    pub replays: heapless::Vec<Ticket, ENTRIES_MAX>,
+    /// Whether the record was in use: then the frontend is kicked once after the first scan.
+    pub resumed: bool,
+}
+
+impl Journal {
+    /// Attaches to a connection of the frontend's `incarnation`. A record that is empty, or of an older incarnation, starts
+    /// at index 0 with `parameters`, of at most [`PARAMETERS_MAX`] bytes.
+    pub fn attach(
+        record: &impl Shared,
+        page: &impl Shared,
+        geometry: Geometry,
+        incarnation: u32,
+        parameters: &[u8],
+    ) -> Result<Attached, AttachError> {
+        let usable = geometry.entries as usize <= ENTRIES_MAX && geometry.entry_size <= REQUEST_MAX;
+        if !usable || parameters.len() > PARAMETERS_MAX {
+            return Err(AttachError::Foreign);
+        }
+        let in_use = record.load_u32(AT_MAGIC) == MAGIC && record.load_u32(AT_INCARNATION) == incarnation;
+        if !in_use {
+            format(record, geometry, incarnation, parameters);
+        }
+        if record.load_u32(AT_FORMAT) != FORMAT || record.load_u32(AT_ENTRIES) != geometry.entries {
+            return Err(AttachError::Foreign);
+        }
+        let mut found = [0; PARAMETERS_MAX];
+        record.read(AT_PARAMETERS, &mut found);
+        if checksum(0, &found) != record.load_u32(AT_PARAMETERS_SUM) {
+            return Err(AttachError::Damaged { slot: None });
+        }
+        let (taken, published) = (record.load_u32(AT_TAKEN), record.load_u32(AT_PUBLISHED));
+        if taken.wrapping_sub(published) > geometry.entries {
+            return Err(AttachError::Damaged { slot: None });
+        }
+        let believed = believed_producer(record, page, geometry, published)?;
+        record.store_u32(AT_PUBLISHED, believed);
+        let mut journal = Journal {
+            geometry,
+            back: Back::resume(geometry, taken, believed),
+            used: [0; ENTRIES_MAX / 64],
+            batch: heapless::Vec::new(),
+        };
+        let replays = journal.recover_slots(record, believed)?;
+        Ok(Attached { journal, replays, resumed: in_use })
+    }
+
+    /// The parameters that the record holds.
+    pub fn parameters(record: &impl Shared) -> [u8; PARAMETERS_MAX] {
+        let mut found = [0; PARAMETERS_MAX];
+        record.read(AT_PARAMETERS, &mut found);
+        found
+    }
+
+    /// Empties a record: the connection was closed in good order.
+    pub fn forget(record: &impl Shared) {
+        record.store_u32(AT_MAGIC, 0);
+    }
+
+    fn recover_slots(
+        &mut self,
+        record: &impl Shared,
+        believed: u32,
+    ) -> Result<heapless::Vec<Ticket, ENTRIES_MAX>, AttachError> {
+        let mut replays = heapless::Vec::<Ticket, ENTRIES_MAX>::new();
+        for slot in 0..self.geometry.entries as u16 {
+            let at = self.slot(slot);
+            let index = record.load_u32(at + SLOT_INDEX);
+            let alive = match record.load_u32(at + SLOT_MARK) {
+                FREE => false,
+                HELD => before(index, self.back.consumed()),
+                ANSWERED => !before(record.load_u32(at + SLOT_ANSWER), believed),
+                _ => return Err(AttachError::Damaged { slot: Some(slot) }),
+            };
+            if !alive {
+                record.store_u32(at + SLOT_MARK, FREE);
+                continue;
+            }
+            let mut request = [0; REQUEST_MAX];
+            record.read(at + SLOT_REQUEST, &mut request[..self.geometry.entry_size]);
+            if checksum(index, &request[..self.geometry.entry_size]) != record.load_u32(at + SLOT_SUM) {
+                return Err(AttachError::Damaged { slot: Some(slot) });
+            }
+            record.store_u32(at + SLOT_MARK, HELD);
+            self.used[slot as usize / 64] |= 1 << (slot % 64);
+            // There are no more slots than the vector has places.
+            let _ = replays.push(Ticket { slot, index });
+        }
+        if replays.len() != self.back.consumed().wrapping_sub(believed) as usize {
+            return Err(AttachError::Damaged { slot: None });
+        }
+        replays.sort_unstable_by_key(|ticket| ticket.index.wrapping_sub(believed.wrapping_sub(u32::MAX / 2)));
+        Ok(replays)
+    }
+
+    fn slot(&self, slot: u16) -> usize {
+        AT_SLOTS + slot as usize * slot_size(self.geometry)
+    }
+
+    /// Takes the next request into `request` (of the ring's entry size) and journals it.
+    pub fn next(
+        &mut self,
+        record: &impl Shared,
+        page: &impl Shared,
+        request: &mut [u8],
+    ) -> Result<Option<Ticket>, Violation> {
+        let Some(slot) = self.free_slot() else { return Ok(None) };
+        let Some(index) = self.back.peek(page, request)? else { return Ok(None) };
+        let at = self.slot(slot);
+        record.write(at + SLOT_REQUEST, request);
+        record.store_u32(at + SLOT_INDEX, index);
+        record.store_u32(at + SLOT_SUM, checksum(index, request));
+        record.store_u32(at + SLOT_MARK, HELD);
+        record.store_u32(AT_TAKEN, index.wrapping_add(1));
+        self.back.take();
+        self.used[slot as usize / 64] |= 1 << (slot % 64);
+        Ok(Some(Ticket { slot, index }))
+    }
+
+    /// Reads the copy of a request that was taken.
+    pub fn request(&self, record: &impl Shared, ticket: Ticket, request: &mut [u8]) {
+        record.read(self.slot(ticket.slot) + SLOT_REQUEST, request);
+    }
+
+    /// Writes the response to a request; the frontend sees it after [`Journal::publish`].
+    pub fn answer(&mut self, record: &impl Shared, page: &impl Shared, ticket: Ticket, response: &[u8]) {
+        let (index, at) = (self.back.written(), self.slot(ticket.slot));
+        if self.back.write(page, response) {
+            record.store_u32(at + SLOT_ANSWER, index);
+            record.store_u32(at + SLOT_MARK, ANSWERED);
+            // Bounded by the slots in use.
+            let _ = self.batch.push(ticket.slot);
+        }
+    }
+
+    /// Shows the frontend all responses written; `true` if it has to be notified.
+    #[must_use]
+    pub fn publish(&mut self, record: &impl Shared, page: &impl Shared) -> bool {
+        if self.batch.is_empty() {
+            return false;
+        }
+        let notify = self.back.publish(page);
+        record.store_u32(AT_PUBLISHED, self.back.published());
+        for slot in core::mem::take(&mut self.batch) {
+            record.store_u32(self.slot(slot) + SLOT_MARK, FREE);
+            self.used[slot as usize / 64] &= !(1 << (slot % 64));
+        }
+        notify
+    }
+
+    /// Asks to be notified of the next request, and looks once more: `true` if one came meanwhile, so do not sleep.
+    pub fn rearm(&self, page: &impl Shared) -> Result<bool, Violation> {
+        self.back.rearm(page)
+    }
+
+    /// Requests taken and not yet published as answered.
+    pub const fn in_flight(&self) -> u32 {
+        self.back.consumed().wrapping_sub(self.back.published())
+    }
+
+    fn free_slot(&self) -> Option<u16> {
+        let slot = self
+            .used
+            .iter()
+            .enumerate()
+            .find_map(|(word, &bits)| (bits != u64::MAX).then(|| word as u32 * 64 + bits.trailing_ones()))?;
+        (slot < self.geometry.entries).then_some(slot as u16)
+    }
+}
+
+/// Whether index `a` lies before `b` on the circle of indexes.
+const fn before(a: u32, b: u32) -> bool {
+    b.wrapping_sub(a).wrapping_sub(1) < u32::MAX / 2
+}
+
+/// The shared response producer, if it is one that this record can have led to.
+fn believed_producer(
+    record: &impl Shared,
+    page: &impl Shared,
+    geometry: Geometry,
+    published: u32,
+) -> Result<u32, AttachError> {
+    let answered = (0..geometry.entries as usize)
+        .map(|slot| AT_SLOTS + slot * slot_size(geometry))
+        .filter(|&at| record.load_u32(at + SLOT_MARK) == ANSWERED)
+        .filter(|&at| !before(record.load_u32(at + SLOT_ANSWER), published))
+        .count() as u32;
+    let found = page.load_u32(sring::RESPONSE_PRODUCER);
+    if found.wrapping_sub(published) <= answered {
+        Ok(found)
+    } else {
+        Err(AttachError::Peer(Violation::IndexJump { found, own: published, size: answered }))
+    }
+}
+
+/// Makes an empty record. The magic goes last: a crash before it leaves the record empty.
+fn format(record: &impl Shared, geometry: Geometry, incarnation: u32, parameters: &[u8]) {
+    record.store_u32(AT_MAGIC, 0);
+    for slot in 0..geometry.entries as usize {
+        record.store_u32(AT_SLOTS + slot * slot_size(geometry) + SLOT_MARK, FREE);
+    }
+    let mut padded = [0; PARAMETERS_MAX];
+    padded[..parameters.len()].copy_from_slice(parameters);
+    record.write(AT_PARAMETERS, &padded);
+    for (at, value) in [
+        (AT_FORMAT, FORMAT),
+        (AT_INCARNATION, incarnation),
+        (AT_ENTRIES, geometry.entries),
+        (AT_TAKEN, 0),
+        (AT_PUBLISHED, 0),
+        (AT_PARAMETERS_SUM, checksum(0, &padded)),
+        (AT_MAGIC, MAGIC),
+    ] {
+        record.store_u32(at, value);
+    }
+}
+
+/// Tells a whole copy from a torn or scribbled one; no defence against somebody who wants it to match. Eight bytes a step, since
+/// it runs for every request.
+fn checksum(index: u32, bytes: &[u8]) -> u32 {
+    /// 2^64 / golden ratio: spreads every input bit over the upper half.
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut tail = [0; 8];
+    tail[..rest.len()].copy_from_slice(rest);
+    let sum = words.iter().chain([&tail]).fold(index as u64 ^ SPREAD, |sum, word| {
+        (sum ^ u64::from_le_bytes(*word)).wrapping_mul(SPREAD).rotate_left(29)
+    });
+    (sum ^ (sum >> 32)) as u32
+}
+
+#[cfg(test)]
+mod tests;

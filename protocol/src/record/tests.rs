@@ -1,0 +1,372 @@
+//! Crashes of a backend at every store it makes, against a frontend that checks what it is promised.
+//!
+//! The backend's stores go through a fuse: once it has burnt, nothing the backend does has an effect any more, which is what a
+//! crash at that store looks like from outside. Then a new backend attaches to the same record. The same harness with one
+//! step of the rule switched off has to fail: that is what shows that it looks.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use super::*;
+use crate::ring::sring::Front;
+use proptest::prelude::*;
+
+/// Entries of the test ring; few, so that slots are used again soon.
+const GEOMETRY: Geometry = Geometry { entries: 4, entry_size: 16 };
+/// Sectors of the test disk; few, so that requests overlap.
+const SECTORS: usize = 3;
+
+/// Says which stores (offset, value) have no effect.
+type Deaf = fn(usize, u32) -> bool;
+
+/// Counts the stores that are left before the crash.
+struct Fuse(Cell<u64>);
+
+impl Fuse {
+    fn burn(&self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    fn burnt(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
+/// A page as one side sees it: with a fuse, and with the stores to one place switched off.
+struct View<'a> {
+    bytes: &'a RefCell<Vec<u8>>,
+    fuse: Option<&'a Fuse>,
+    deaf: Option<Deaf>,
+}
+
+impl View<'_> {
+    fn stores(&self, offset: usize, value: u32) -> bool {
+        self.fuse.is_none_or(Fuse::burn) && !self.deaf.is_some_and(|deaf| deaf(offset, value))
+    }
+}
+
+impl Shared for View<'_> {
+    fn load_u32(&self, offset: usize) -> u32 {
+        u32::from_le_bytes(self.bytes.borrow()[offset..offset + 4].try_into().unwrap())
+    }
+    fn store_u32(&self, offset: usize, value: u32) {
+        if self.stores(offset, value) {
+            self.bytes.borrow_mut()[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        out.copy_from_slice(&self.bytes.borrow()[offset..offset + out.len()]);
+    }
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        // A copy can be torn by the crash: half of it is there.
+        let whole = self.fuse.is_none_or(Fuse::burn);
+        let half = self.fuse.is_some_and(|fuse| !fuse.burnt()) || whole;
+        let count = if whole {
+            bytes.len()
+        } else if half {
+            bytes.len() / 2
+        } else {
+            0
+        };
+        if !self.deaf.is_some_and(|deaf| deaf(offset, u32::MAX)) {
+            self.bytes.borrow_mut()[offset..offset + count].copy_from_slice(&bytes[..count]);
+        }
+    }
+    fn fence(&self) {}
+}
+
+/// Request: id, sector, value (0: read). Response: id, value read.
+type Ask = (u32, u32, u64);
+
+fn pack(id: u32, sector: u32, value: u64) -> [u8; 16] {
+    let mut raw = [0; 16];
+    raw[..4].copy_from_slice(&id.to_le_bytes());
+    raw[4..8].copy_from_slice(&sector.to_le_bytes());
+    raw[8..].copy_from_slice(&value.to_le_bytes());
+    raw
+}
+
+fn unpack(raw: &[u8]) -> Ask {
+    let word = |at: usize| u32::from_le_bytes(raw[at..at + 4].try_into().unwrap());
+    (word(0), word(4), u64::from_le_bytes(raw[8..16].try_into().unwrap()))
+}
+
+/// A small generator, so that a failing run can be repeated from its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+struct World {
+    page: RefCell<Vec<u8>>,
+    record: RefCell<Vec<u8>>,
+    disk: RefCell<[u64; SECTORS]>,
+    front: Front,
+    asks: Vec<Ask>,
+    answers: BTreeMap<u32, u64>,
+}
+
+/// One step of the rule switched off.
+type Mutant = Option<Deaf>;
+
+impl World {
+    fn new(dice: &mut Dice, requests: u32) -> World {
+        let asks =
+            (0..requests).map(|id| (id, dice.roll(SECTORS as u64) as u32, dice.roll(2) * (1000 + id as u64))).collect();
+        let world = World {
+            page: RefCell::new(std::vec![0; 4096]),
+            record: RefCell::new(std::vec![0; size(GEOMETRY)]),
+            disk: RefCell::new([0; SECTORS]),
+            front: Front::new(GEOMETRY),
+            asks,
+            answers: BTreeMap::new(),
+        };
+        sring::initialise(&world.outside());
+        world
+    }
+
+    fn outside(&self) -> View<'_> {
+        View { bytes: &self.page, fuse: None, deaf: None }
+    }
+
+    /// What each request has to be answered, by the order in which they were asked.
+    fn expected(&self) -> BTreeMap<u32, u64> {
+        let mut disk = [0; SECTORS];
+        let answer = |&(id, sector, value): &Ask| {
+            let place = &mut disk[sector as usize];
+            if value != 0 {
+                *place = value;
+            }
+            (id, *place)
+        };
+        self.asks.iter().map(answer).collect()
+    }
+
+    fn frontend(&mut self, next: &mut usize) -> Result<(), String> {
+        let page = View { bytes: &self.page, fuse: None, deaf: None };
+        while let Some(&(id, sector, value)) = self.asks.get(*next)
+            && self.front.write(&page, &pack(id, sector, value))
+        {
+            *next += 1;
+        }
+        let _ = self.front.publish(&page);
+        let mut raw = [0; 16];
+        while self.front.take(&page, &mut raw).map_err(|violation| format!("{violation}"))? {
+            let (id, _, value) = unpack(&raw);
+            if self.answers.insert(id, value).is_some() {
+                return Err(format!("request {id} was answered twice"));
+            }
+        }
+        Ok(())
+    }
+
+    /// One life of a backend; ends when its fuse has burnt or nothing is left to do.
+    fn backend(&mut self, dice: &mut Dice, fuse: &Fuse, mutant: Mutant, next: &mut usize) -> Result<(), String> {
+        // The world is borrowed piecemeal: the frontend runs between the steps of the backend.
+        let (pages, records) = (RefCell::clone(&self.page), RefCell::clone(&self.record));
+        self.page.swap(&pages);
+        self.record.swap(&records);
+        let outcome = self.life(dice, fuse, mutant, next, &pages, &records);
+        self.page.swap(&pages);
+        self.record.swap(&records);
+        // What a dead backend thinks it sees does not matter.
+        if fuse.burnt() { Ok(()) } else { outcome }
+    }
+
+    fn life(
+        &mut self,
+        dice: &mut Dice,
+        fuse: &Fuse,
+        mutant: Mutant,
+        next: &mut usize,
+        pages: &RefCell<Vec<u8>>,
+        records: &RefCell<Vec<u8>>,
+    ) -> Result<(), String> {
+        let page = View { bytes: pages, fuse: Some(fuse), deaf: None };
+        let record = View { bytes: records, fuse: Some(fuse), deaf: mutant };
+        let attached = Journal::attach(&record, &page, GEOMETRY, 1, b"test").map_err(|error| format!("{error:?}"))?;
+        let (mut journal, mut flying) = (attached.journal, attached.replays);
+        let mut answered: Vec<(u32, u32)> = Vec::new();
+        for _ in 0..400 {
+            if fuse.burnt() {
+                return Ok(());
+            }
+            match dice.roll(4) {
+                0 => {
+                    self.page.swap(pages);
+                    let done = self.frontend(next);
+                    self.page.swap(pages);
+                    done?;
+                }
+                1 => {
+                    let mut raw = [0; 16];
+                    if let Some(ticket) =
+                        journal.next(&record, &page, &mut raw).map_err(|violation| format!("{violation}"))?
+                    {
+                        let _ = flying.push(ticket);
+                    }
+                }
+                2 if !flying.is_empty() => {
+                    let pick = dice.roll(flying.len() as u64) as usize;
+                    let ask = self.read(&journal, &record, flying[pick]);
+                    let older = flying.iter().filter(|t| before(t.index, flying[pick].index));
+                    let blocked = older.map(|&t| self.read(&journal, &record, t).1).any(|sector| sector == ask.1)
+                        || answered.iter().any(|&(index, sector)| sector == ask.1 && before(index, flying[pick].index));
+                    if !blocked {
+                        let ticket = flying.remove(pick);
+                        let value = self.execute(ask, fuse);
+                        journal.answer(&record, &page, ticket, &pack(ask.0, ask.1, value));
+                        answered.push((ticket.index, ask.1));
+                    }
+                }
+                _ => {
+                    let _ = journal.publish(&record, &page);
+                    answered.clear();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, journal: &Journal, record: &View<'_>, ticket: Ticket) -> Ask {
+        let mut raw = [0; 16];
+        journal.request(record, ticket, &mut raw);
+        unpack(&raw)
+    }
+
+    fn execute(&self, (_, sector, value): Ask, fuse: &Fuse) -> u64 {
+        let place = &mut self.disk.borrow_mut()[sector as usize % SECTORS];
+        if value != 0 && !fuse.burnt() {
+            *place = value;
+        }
+        *place
+    }
+}
+
+/// Runs a workload with a crash after each of `crashes` numbers of stores.
+fn run(seed: u64, requests: u32, crashes: &[u64], mutant: Mutant) -> Result<(), String> {
+    let mut dice = Dice(seed);
+    let mut world = World::new(&mut dice, requests);
+    let mut next = 0;
+    for &stores in crashes {
+        world.backend(&mut dice, &Fuse(Cell::new(stores)), mutant, &mut next)?;
+    }
+    for _ in 0..40 {
+        world.backend(&mut dice, &Fuse(Cell::new(u64::MAX)), mutant, &mut next)?;
+        world.frontend(&mut next)?;
+        if world.answers.len() == requests as usize {
+            break;
+        }
+    }
+    if world.answers != world.expected() {
+        return Err(format!("answers {:?} instead of {:?}", world.answers, world.expected()));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_crash_at_every_store_loses_doubles_and_reorders_nothing() {
+    for seed in 0..12 {
+        for stores in 0..160 {
+            run(seed, 10, &[stores], None).unwrap_or_else(|why| panic!("seed {seed}, crash at {stores}: {why}"));
+        }
+    }
+}
+
+#[test]
+fn a_crash_during_recovery_is_a_crash_like_any_other() {
+    for first in (10..120).step_by(7) {
+        for second in 0..40 {
+            run(3, 10, &[first, second, second / 2], None)
+                .unwrap_or_else(|why| panic!("crashes at {first} and {second}: {why}"));
+        }
+    }
+}
+
+/// Offset inside its slot of a store to a slot.
+fn in_slot(offset: usize) -> Option<usize> {
+    offset.checked_sub(AT_SLOTS).map(|rest| rest % slot_size(GEOMETRY))
+}
+
+#[test]
+fn every_step_of_the_rule_is_needed() {
+    let mutants: [(&str, Deaf); 7] = [
+        ("taken is not advanced", |offset, _| offset == AT_TAKEN),
+        ("published is not advanced", |offset, _| offset == AT_PUBLISHED),
+        ("the copy is not kept", |offset, _| in_slot(offset) == Some(SLOT_REQUEST)),
+        ("slots are not marked held", |offset, value| in_slot(offset) == Some(SLOT_MARK) && value == HELD),
+        ("slots are not marked answered", |offset, value| in_slot(offset) == Some(SLOT_MARK) && value == ANSWERED),
+        ("the answer's index is not noted", |offset, _| in_slot(offset) == Some(SLOT_ANSWER)),
+        ("the request's index is not noted", |offset, _| in_slot(offset) == Some(SLOT_INDEX)),
+    ];
+    for (name, mutant) in mutants {
+        let caught = (0..12).any(|seed| (0..160).any(|stores| run(seed, 10, &[stores], Some(mutant)).is_err()));
+        assert!(caught, "nothing noticed that {name}");
+    }
+}
+
+#[test]
+fn a_producer_nobody_published_is_the_frontends_fault() {
+    let (page, record) = (RefCell::new(std::vec![0; 4096]), RefCell::new(std::vec![0; size(GEOMETRY)]));
+    let view = |bytes| View { bytes, fuse: None, deaf: None };
+    Journal::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap();
+    for wrong in [1, 2, u32::MAX, 1 << 31] {
+        view(&page).store_u32(sring::RESPONSE_PRODUCER, wrong);
+        let found = Journal::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap_err();
+        assert!(matches!(found, AttachError::Peer(Violation::IndexJump { .. })), "{found:?}");
+    }
+}
+
+#[test]
+fn a_damaged_copy_is_never_replayed() {
+    let (page, record) = (RefCell::new(std::vec![0; 4096]), RefCell::new(std::vec![0; size(GEOMETRY)]));
+    let view = |bytes| View { bytes, fuse: None, deaf: None };
+    sring::initialise(&view(&page));
+    let mut front = Front::new(GEOMETRY);
+    front.write(&view(&page), &pack(1, 2, 3));
+    let _ = front.publish(&view(&page));
+    let mut journal = Journal::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap().journal;
+    journal.next(&view(&record), &view(&page), &mut [0; 16]).unwrap().unwrap();
+    record.borrow_mut()[AT_SLOTS + SLOT_REQUEST + 5] ^= 1;
+    let found = Journal::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap_err();
+    assert_eq!(found, AttachError::Damaged { slot: Some(0) });
+}
+
+#[test]
+fn another_incarnation_starts_afresh() {
+    let (page, record) = (RefCell::new(std::vec![0; 4096]), RefCell::new(std::vec![0; size(GEOMETRY)]));
+    let view = |bytes| View { bytes, fuse: None, deaf: None };
+    let attach = |incarnation| Journal::attach(&view(&record), &view(&page), GEOMETRY, incarnation, b"p").unwrap();
+    assert!(!attach(1).resumed);
+    assert!(attach(1).resumed);
+    assert!(!attach(2).resumed);
+    Journal::forget(&view(&record));
+    assert!(!attach(2).resumed);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn many_crashes_in_a_row(seed: u64, crashes in prop::collection::vec(0u64..200, 0..8)) {
+        prop_assert_eq!(run(seed, 25, &crashes, None), Ok(()));
+    }
+
+    #[test]
+    fn a_scribbled_record_or_page_never_panics(bytes in prop::collection::vec(any::<u8>(), size(GEOMETRY)), index: u32) {
+        let (page, record) = (RefCell::new(std::vec![0; 4096]), RefCell::new(bytes));
+        let view = |bytes| View { bytes, fuse: None, deaf: None };
+        view(&record).store_u32(AT_MAGIC, MAGIC);
+        view(&record).store_u32(AT_INCARNATION, 1);
+        view(&page).store_u32(sring::RESPONSE_PRODUCER, index);
+        let _ = Journal::attach(&view(&record), &view(&page), GEOMETRY, 1, b"");
+    }
+}
