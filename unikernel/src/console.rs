@@ -103,15 +103,38 @@ fn channel() -> Result<Channel> {
     CONSOLE_STATE.lock().rings.as_ref().map(|rings| Channel::new(rings.port)).ok_or(Error::NoPeer)
 }
 
+/// Prints as much of `bytes` as fits now; gives the number. `NoPeer` without a console.
+pub fn write_some(bytes: &[u8]) -> Result<usize> {
+    let channel = channel()?;
+    let written = CONSOLE_STATE.lock().with(|rings| rings.output.write(&rings.page, bytes))?;
+    if written > 0 {
+        channel.send()?;
+    }
+    Ok(written)
+}
+
+/// Reads what was typed and is there; gives the number of bytes. `NoPeer` without a console.
+pub fn read_some(buffer: &mut [u8]) -> Result<usize> {
+    let channel = channel()?;
+    let count = CONSOLE_STATE.lock().with(|rings| rings.input.read(&rings.page, buffer))?;
+    if count > 0 {
+        // The peer may wait for room.
+        channel.send()?;
+    }
+    Ok(count)
+}
+
+/// Bytes printed that the console domain has not taken yet; 0 without a console.
+pub fn unread() -> u32 {
+    let room = CONSOLE_STATE.lock().with(|rings| rings.output.room(&rings.page));
+    room.map_or(0, |room| OUTPUT.size - room)
+}
+
 /// Prints all of `bytes`, waiting for room where there is none. `NoPeer` without a console.
 pub async fn write_all(mut bytes: &[u8]) -> Result<()> {
     let channel = channel()?;
     loop {
-        let written = CONSOLE_STATE.lock().with(|rings| rings.output.write(&rings.page, bytes))?;
-        bytes = &bytes[written..];
-        if written > 0 {
-            channel.send()?;
-        }
+        bytes = &bytes[write_some(bytes)?..];
         if bytes.is_empty() {
             return Ok(());
         }
@@ -123,10 +146,8 @@ pub async fn write_all(mut bytes: &[u8]) -> Result<()> {
 pub async fn read(buffer: &mut [u8]) -> Result<usize> {
     let channel = channel()?;
     loop {
-        let count = CONSOLE_STATE.lock().with(|rings| rings.input.read(&rings.page, buffer))?;
+        let count = read_some(buffer)?;
         if count > 0 || buffer.is_empty() {
-            // The peer may wait for room.
-            channel.send()?;
             return Ok(count);
         }
         channel.wait().await;

@@ -131,17 +131,15 @@ pub fn block(deadline: u64) {
     let _ = unsafe { raw::event_wait(deadline) };
 }
 
-/// Waits for `port` without the event loop: for measurements, which no task may disturb. What else fires meanwhile is kept for
-/// the tasks.
-pub fn wait_blocking(port: Port) {
+/// Takes what is pending without the event loop, after [`block`]: for measurements, which no task may disturb. Gives whether
+/// `port` was among it; what else fired is kept for the tasks.
+pub fn take(port: Port) -> bool {
     let mut found = false;
-    while !found {
-        block(u64::MAX);
-        scan(page(), crate::vcpu::current(), |fired| match fired == port {
-            true => found = true,
-            false => KNOWN.lock().fire(fired),
-        });
-    }
+    scan(page(), crate::vcpu::current(), |fired| match fired == port {
+        true => found = true,
+        false => KNOWN.lock().fire(fired),
+    });
+    found
 }
 
 /// Sleeps for good; what becomes pending for this vCPU is thrown away.

@@ -38,11 +38,16 @@ static CLOCK: spin::Once<Clock> = spin::Once::new();
 /// ns since the core started.
 pub fn now() -> u64 {
     let clock = CLOCK.call_once(|| {
-        // SAFETY: no argument, no effect on memory.
-        let ns = unsafe { raw::clock() }.unwrap_or(0);
+        let ns = clock();
         Clock::new(crate::cpu::tsc(), ns, crate::start::info().tsc_hz)
     });
     clock.at(crate::cpu::tsc())
+}
+
+/// The same from the core, by a hypercall.
+pub fn clock() -> u64 {
+    // SAFETY: no argument, no effect on memory.
+    unsafe { raw::clock() }.unwrap_or(0)
 }
 
 /// The time stamp counter itself, for measurements.
