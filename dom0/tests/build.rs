@@ -1,4 +1,5 @@
 //! Building domains: what is loaded, what is refused, and that a failure at any call leaves nothing behind.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod sim;
 

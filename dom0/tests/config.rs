@@ -1,4 +1,5 @@
 //! Configuration files: the ones that ship, one of 2005, one bad file for every rule, and anything at all.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

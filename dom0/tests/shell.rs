@@ -1,4 +1,5 @@
 //! The shell as an operator meets it: typed at, over a simulated machine.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod sim;
 

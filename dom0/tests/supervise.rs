@@ -1,4 +1,5 @@
 //! Domains that end, restart, crash in a loop, talk nonsense; and the console domain that must always come back.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod sim;
 

@@ -233,6 +233,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         let name = domain.name().to_owned();
         self.domains.insert(index, domain);
         if result.is_ok() && self.is_console(id) {
+            self.console_restarted = true;
             self.announce_all();
         }
         self.exchange();

@@ -56,6 +56,7 @@ pub struct Plane<'b, H: Hypervisor> {
     sweep_due: bool,
     receive_due: bool,
     terminal_returned: bool,
+    console_restarted: bool,
 }
 
 impl<'b, H: Hypervisor> Plane<'b, H> {
@@ -71,6 +72,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             sweep_due: false,
             receive_due: false,
             terminal_returned: false,
+            console_restarted: false,
         }
     }
 
@@ -134,6 +136,11 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
     /// Whether the console domain gave the terminal back to the shell since the last call.
     pub fn take_terminal_returned(&mut self) -> bool {
         core::mem::take(&mut self.terminal_returned)
+    }
+
+    /// dom0's port to the console domain, if that domain started again since the last call.
+    pub fn take_console_restarted(&mut self) -> Option<Port> {
+        self.shell_port().filter(|_| core::mem::take(&mut self.console_restarted))
     }
 
     /// An event came: of a domain's state, or of some control channel.

@@ -1,5 +1,5 @@
 //! A simulated machine under the control plane: it keeps the books that the core would keep, and can fail any call.
-#![allow(dead_code, reason = "each test file uses its own part of it")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its own part of it")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
