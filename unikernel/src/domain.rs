@@ -53,8 +53,9 @@ impl DomainHandle {
 
     /// Copies bytes, at most 65536, to `address` of a domain in building, whatever the protection of its pages.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        let (from, length) = crate::hypercall::bytes(bytes);
         // SAFETY: the bytes are readable for their length; the target is another domain's memory.
-        unsafe { raw::domain_write(self.other()?, address, bytes.as_ptr() as u64, bytes.len() as u64) }.map(|_| ())
+        unsafe { raw::domain_write(self.other()?, address, from, length) }.map(|_| ())
     }
 
     /// Starts vCPU 0 at `entry`, with stack pointer `stack` (0: the layout's).

@@ -2,7 +2,7 @@
 
 use protocol::domain::{MESSAGE_MAX, Reason};
 
-use crate::hypercall::raw;
+use crate::hypercall::{bytes, raw};
 
 /// Ends the domain: power-off.
 pub fn shutdown(code: u64) -> ! {
@@ -16,9 +16,9 @@ pub fn reboot() -> ! {
 
 /// Ends the domain; the first [`MESSAGE_MAX`] bytes of the message go into its death report.
 pub(crate) fn exit(reason: Reason, code: u64, message: &[u8]) -> ! {
-    let message = &message[..message.len().min(MESSAGE_MAX)];
+    let (address, length) = bytes(&message[..message.len().min(MESSAGE_MAX)]);
     loop {
         // SAFETY: the message is readable for its length.
-        let _ = unsafe { raw::domain_exit(reason as u32 as u64, code, message.as_ptr() as u64, message.len() as u64) };
+        let _ = unsafe { raw::domain_exit(reason as u32 as u64, code, address, length) };
     }
 }

@@ -54,6 +54,13 @@ pub(crate) fn to_the_end(mut call: impl FnMut() -> Result) -> Result {
     }
 }
 
+/// Bytes that a call reads, as arguments. The core checks the address even of none, and an empty slice may have any.
+pub(crate) fn bytes(bytes: &[u8]) -> (u64, u64) {
+    static NOTHING: u8 = 0;
+    let address = if bytes.is_empty() { address_of(&NOTHING) } else { bytes.as_ptr() as u64 };
+    (address, bytes.len() as u64)
+}
+
 /// The address of a value that a call reads, as an argument.
 pub(crate) fn address_of<T>(value: &T) -> u64 {
     core::ptr::from_ref(value) as u64

@@ -7,7 +7,7 @@ use core::fmt::Write;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::hypercall::raw;
+use crate::hypercall::{bytes, raw};
 use crate::text::Text;
 
 /// Longest line the core takes, in bytes.
@@ -36,9 +36,9 @@ impl Log for CoreLog {
 
 /// Appends a line to the core's log; what is beyond 256 bytes is dropped.
 pub fn write_line(line: &[u8]) {
-    let line = &line[..line.len().min(LINE_MAX)];
+    let (address, length) = bytes(&line[..line.len().min(LINE_MAX)]);
     // SAFETY: the line is readable for its length.
-    let _ = unsafe { raw::log_write(line.as_ptr() as u64, line.len() as u64) };
+    let _ = unsafe { raw::log_write(address, length) };
 }
 
 /// Makes the macros of the `log` crate work; done before the main function runs.
