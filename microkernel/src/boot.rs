@@ -2,20 +2,21 @@
 
 use core::ops::Range;
 
+use elf::{ElfBytes, abi, endian::LittleEndian};
 use heapless::String;
 use protocol::domain::{CLASS_DRIVER, DomainSpec, SchedParams};
 use protocol::event::DOMAIN_EVENT_PORT;
-use protocol::handle::Rights;
+use protocol::handle::{ObjectKind, Rights};
 use protocol::layout::{ARGUMENTS, BUNDLE, PAGE_SIZE, VCPU_AREA_SIZE, VCPU_AREAS};
 use protocol::start::{ARGUMENTS_MAX, BootArguments, encode_arguments};
-use protocol::system::Features;
+use protocol::system::{Features, SystemInfo};
 
-use crate::bundle::{File, Segment, read_elf};
-use crate::handles::{Entry, Object};
+use crate::calls::MAX_PAGES;
+use crate::handles;
 use crate::platform::{Frame, Machine, Phys};
-use crate::ports::Binding;
+use crate::ports::{Entry, Use};
 use crate::slot::Slot;
-use crate::space::Access;
+use crate::space::{Access, leaf};
 use crate::state::Core;
 
 /// Memory of the first domain unless the boot line says otherwise, in MiB.
@@ -24,8 +25,11 @@ const DOM0_MEMORY: u64 = 64;
 const DOM0_MAPPINGS: u32 = 4 * protocol::domain::MAX_DOMAINS as u32;
 /// Stack of the first domain, in pages.
 const DOM0_STACK: u64 = 64;
-/// Pages that are populated at a time.
-const CHUNK: u64 = 512;
+/// Unit of a tar file, in bytes.
+const BLOCK: usize = 512;
+
+const NO_ROOM: &str = "not enough memory for dom0: see dom0_mem on the boot line";
+const NO_IMAGE: &str = "the entry `dom0` of the boot bundle is no static x86-64 ELF file with separate segments";
 
 /// What the shell tells the core once, before any other call.
 #[derive(Clone, Debug)]
@@ -36,8 +40,10 @@ pub struct BootConfig<'a> {
     pub ram: &'a [Range<u64>],
     /// Frames of RAM the firmware reported, used ones included.
     pub total_frames: u64,
-    /// The boot bundle, page-aligned at its start and readable through [`crate::platform::Memory`].
-    pub bundle: Range<Phys>,
+    /// The boot bundle, which nobody changes any more.
+    pub bundle: &'a [u8],
+    /// Where it lies: at the start of a page. The rest of its last page is nobody's either.
+    pub bundle_start: Phys,
     /// The boot line.
     pub boot_line: &'a str,
     /// CPUs that run, numbered from 0.
@@ -52,22 +58,40 @@ pub struct BootConfig<'a> {
     pub template: Frame,
 }
 
+/// The file `name` in a tar file (POSIX ustar).
+fn find<'a>(mut tar: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    loop {
+        let (header, rest) = tar.split_at_checked(BLOCK)?;
+        let digits = header[124..136].iter().map_while(|&digit| (digit as char).to_digit(8));
+        let size = digits.fold(0, |size, digit| size << 3 | digit as usize);
+        let title = header[..100].split(|&byte| byte == 0).next()?;
+        if title.is_empty() || title == name.as_bytes() {
+            return rest.get(..size).filter(|_| !title.is_empty());
+        }
+        tar = rest.get(size.checked_next_multiple_of(BLOCK)?..)?;
+    }
+}
+
 impl<M: Machine> Core<M> {
     /// Takes the memory over, loads the first domain from the bundle and makes it runnable. The error says why it cannot.
     pub fn boot(&mut self, config: &BootConfig<'_>) -> Result<(), &'static str> {
-        self.tsc_hz = config.tsc_hz;
         self.clock.init(config.tsc_hz, self.machine.tsc());
         self.sched.init(config.cpus);
-        self.cpu_count = config.cpus;
-        self.total_frames = config.total_frames;
-        (self.features, self.brand, self.template) = (config.features, config.brand, config.template);
-        self.bundle_bytes = config.bundle.end.0 - config.bundle.start.0;
-        if !self.frames.manage(&self.machine, config.ram, config.bundle.end.0) {
+        self.template = config.template;
+        self.bundle_bytes = config.bundle.len() as u64;
+        self.info = SystemInfo {
+            abi_version: protocol::ABI_VERSION,
+            cpus: config.cpus as u32,
+            tsc_hz: config.tsc_hz,
+            total_frames: config.total_frames,
+            features: config.features.bits(),
+            cpu_brand: config.brand,
+            ..self.info
+        };
+        let bundle_end = config.bundle_start.0 + self.bundle_bytes;
+        if !self.frames.manage(&self.machine, config.ram, bundle_end) {
             return Err("not enough memory for the frame table");
         }
-        let bundle = File::new(config.bundle.start, self.bundle_bytes);
-        let image = bundle.entry(&self.machine, "dom0").ok_or("the boot bundle has no entry `dom0`")?;
-
         let memory = config.boot_line.split_whitespace().find_map(|word| word.strip_prefix("dom0_mem="));
         let memory = memory.and_then(|text| text.parse().ok()).unwrap_or(DOM0_MEMORY);
         let pages = memory.saturating_mul((1 << 20) / PAGE_SIZE);
@@ -81,50 +105,67 @@ impl<M: Machine> Core<M> {
             retained_pages: 0,
             schedule: SchedParams { class: CLASS_DRIVER, ..SchedParams::default() },
         };
-        const NO_ROOM: &str = "not enough memory for dom0: see dom0_mem on the boot line";
-        let dom0 = Slot::DOM0;
-        self.create(dom0, &spec).map_err(|_| NO_ROOM)?;
-        self.add_handle(dom0, Entry { object: Object::System, rights: Rights::all() }).map_err(|_| NO_ROOM)?;
-        self.open_fixed(dom0, DOMAIN_EVENT_PORT, Binding::Core);
-
-        let mut segments = heapless::Vec::<Segment, 16>::new();
-        let entry = read_elf(&self.machine, image, |segment| segments.push(segment).map_err(|_| NO_ROOM))?;
-        for segment in segments {
-            self.load_segment(dom0, segment)?;
-        }
-        let stack = VCPU_AREAS + VCPU_AREA_SIZE - DOM0_STACK * PAGE_SIZE;
-        self.populate(dom0, stack, DOM0_STACK, Access::Write).map_err(|_| NO_ROOM)?;
-        let space = self.domains[dom0].space;
-        for page in 0..self.bundle_bytes.div_ceil(PAGE_SIZE) {
-            let frame = Frame(config.bundle.start.frame().0 + page as u32);
-            let address = BUNDLE + page * PAGE_SIZE;
-            let mapped = space.map(&self.machine, &mut self.frames, dom0, address, frame, Access::Read);
-            mapped.map_err(|_| NO_ROOM)?;
-        }
-        let command_line = String::try_from(config.boot_line).map_err(|_| "the boot line is too long")?;
-        let mut page = [0; ARGUMENTS_MAX];
-        let used = encode_arguments(&BootArguments { command_line, console: None }, &mut page).unwrap_or(0);
-        if let Some(frame) = space.translate(&self.machine, ARGUMENTS, false) {
-            self.machine.write(frame.at(0), &page[..used]);
-        }
-        self.start(dom0, entry, 0);
+        self.build_first(config, &spec).map_err(|_| NO_ROOM)?;
+        let image = find(config.bundle, "dom0").ok_or("the boot bundle has no entry `dom0`")?;
+        let entry = self.load_image(Slot::DOM0, image)?;
+        self.start(Slot::DOM0, entry, 0);
         Ok(())
     }
 
-    fn load_segment(&mut self, slot: Slot, segment: Segment) -> Result<(), &'static str> {
-        for first in (0..segment.pages).step_by(CHUNK as usize) {
-            let address = segment.address.saturating_add(first * PAGE_SIZE);
-            let populated = self.populate(slot, address, CHUNK.min(segment.pages - first), segment.access);
-            populated.map_err(|_| "dom0 does not fit into its memory or its image area")?;
+    /// Makes the first domain with all it has but its image.
+    fn build_first(&mut self, config: &BootConfig<'_>, spec: &DomainSpec) -> protocol::error::Result<()> {
+        let slot = Slot::DOM0;
+        self.create(slot, spec)?;
+        self.add_handle(slot, handles::Entry::new(ObjectKind::System, Rights::all(), 0))?;
+        self.open_port(slot, Some(DOMAIN_EVENT_PORT), Entry::new(Use::CORE, 0))?;
+        let stack = VCPU_AREAS + VCPU_AREA_SIZE - DOM0_STACK * PAGE_SIZE;
+        self.populate(slot, stack, DOM0_STACK, Access::Write)?;
+        let space = self.domains[slot].space;
+        for offset in (0..self.bundle_bytes).step_by(PAGE_SIZE as usize) {
+            let frame = Phys(config.bundle_start.0 + offset).frame();
+            space.map(&self.machine, &mut self.frames, slot, BUNDLE + offset, leaf(frame, Access::Read))?;
         }
-        let mut buffer = [0; PAGE_SIZE as usize];
-        for offset in (0..segment.file.size).step_by(PAGE_SIZE as usize) {
-            let bytes = &mut buffer[..PAGE_SIZE.min(segment.file.size - offset) as usize];
-            segment.file.read(&self.machine, offset, bytes);
-            if let Some(frame) = self.domains[slot].space.translate(&self.machine, segment.address + offset, false) {
-                self.machine.write(frame.at(0), bytes);
-            }
-        }
+        let mut page = [0; ARGUMENTS_MAX];
+        let command_line = String::try_from(config.boot_line).unwrap_or_default();
+        encode_arguments(&BootArguments { command_line, console: None }, &mut page);
+        self.fill(slot, ARGUMENTS, &page);
         Ok(())
+    }
+
+    /// Loads the segments of a static ELF file; gives its entry point.
+    fn load_image(&mut self, slot: Slot, image: &[u8]) -> Result<u64, &'static str> {
+        let file = ElfBytes::<LittleEndian>::minimal_parse(image).map_err(|_| NO_IMAGE)?;
+        if file.ehdr.e_type != abi::ET_EXEC || file.ehdr.e_machine != abi::EM_X86_64 {
+            return Err(NO_IMAGE);
+        }
+        let segments = file.segments().ok_or(NO_IMAGE)?;
+        for segment in segments.iter().filter(|segment| segment.p_type == abi::PT_LOAD) {
+            let access = match segment.p_flags & (abi::PF_W | abi::PF_X) {
+                0 => Access::Read,
+                abi::PF_W => Access::Write,
+                abi::PF_X => Access::Execute,
+                _ => return Err(NO_IMAGE),
+            };
+            let bytes = file.segment_data(&segment).map_err(|_| NO_IMAGE)?;
+            if segment.p_filesz > segment.p_memsz {
+                return Err(NO_IMAGE);
+            }
+            let pages = segment.p_memsz.div_ceil(PAGE_SIZE);
+            for first in (0..pages).step_by(MAX_PAGES) {
+                let address = segment.p_vaddr.saturating_add(first * PAGE_SIZE);
+                let part = pages.min(first + MAX_PAGES as u64) - first;
+                self.populate(slot, address, part, access).map_err(|_| NO_ROOM)?;
+            }
+            self.fill(slot, segment.p_vaddr, bytes);
+        }
+        Ok(file.ehdr.e_entry)
+    }
+
+    /// Copies bytes to pages of a domain from the start of one on, whatever their access.
+    fn fill(&self, slot: Slot, address: u64, bytes: &[u8]) {
+        for (page, part) in (address..).step_by(PAGE_SIZE as usize).zip(bytes.chunks(PAGE_SIZE as usize)) {
+            let frame = self.domains[slot].space.translate(&self.machine, page, false);
+            frame.into_iter().for_each(|frame| self.machine.write(frame.at(0), part));
+        }
     }
 }

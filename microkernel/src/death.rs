@@ -1,11 +1,10 @@
 //! The death of a domain: what is reported, and to whom.
 
-use core::fmt;
+use core::fmt::{self, Write};
 
-use protocol::domain::{BACKTRACE_MAX, DeathReport, MESSAGE_MAX, Reason, State};
+use protocol::domain::{BACKTRACE_MAX, DeathReport, Reason, State};
 use protocol::event::DOMAIN_EVENT_PORT;
 use protocol::name_text;
-use zerocopy::{FromZeros, IntoBytes};
 
 use crate::platform::{Fault, Machine, Registers, reg};
 use crate::slot::Slot;
@@ -14,80 +13,54 @@ use crate::user::UserRange;
 
 /// What ended a domain.
 pub(crate) enum Cause<'a> {
-    /// It asked for it, with a code and a message of at most [`MESSAGE_MAX`] bytes.
+    /// It asked for it, with a code and a message that fits the report.
     Exit(u64, &'a [u8]),
     /// An exception.
     Fault(Fault),
 }
 
-/// Name of an exception (Intel SDM vol. 3, table 6-1).
-const fn exception(vector: u64) -> &'static str {
-    match vector {
-        0 => "divide error",
-        1 => "debug exception",
-        3 => "breakpoint",
-        4 => "overflow",
-        5 => "bound range exceeded",
-        6 => "invalid opcode",
-        7 => "device not available",
-        11 => "segment not present",
-        12 => "stack fault",
-        13 => "general protection fault",
-        14 => "page fault",
-        16 => "x87 error",
-        17 => "alignment check",
-        18 => "machine check",
-        19 => "SIMD error",
-        _ => "exception",
-    }
-}
+/// Names of the exceptions by vector (Intel SDM vol. 3, table 6-1).
+const EXCEPTIONS: &str = "divide error|debug exception|NMI|breakpoint|overflow|bound range exceeded|invalid opcode|\
+    no FPU|double fault|reserved|invalid TSS|segment not present|stack fault|general protection fault|page fault|\
+    reserved|x87 error|alignment check|machine check|SIMD error";
 
 impl<M: Machine> Core<M> {
-    /// Ends the caller's domain; only it stops, and dom0 hears of it.
+    /// Ends the caller's domain: only it stops, and dom0 hears of it.
     pub(crate) fn die(&mut self, caller: Caller, reason: Reason, cause: Cause<'_>) {
         let slot = caller.slot;
         if self.domains[slot].state != Some(State::Running) {
             return;
         }
-        let mut registers = Registers::new_zeroed();
-        self.machine.read(caller.context.at(0), registers.as_mut_bytes());
+        let registers: Registers = self.machine.get(caller.context.at(0));
         let mut report = DeathReport {
             reason: reason as u32,
-            vcpu: caller.index as u32,
+            vcpu: caller.index.into(),
             rip: registers.rip,
             rflags: registers.rflags,
             registers: registers.general,
             backtrace: self.backtrace(slot, registers.general[reg::RBP]),
             ..DeathReport::default()
         };
-        let name = self.domains[slot].name;
-        let (id, name) = (slot.number(), name_text(&name));
+        let (id, name) = (slot.number(), self.domains[slot].info.name);
+        let name = name_text(&name);
         match cause {
             Cause::Exit(code, message) => {
                 report.code = code;
-                let room = &mut report.message[..message.len().min(MESSAGE_MAX)];
-                room.copy_from_slice(&message[..room.len()]);
-                report.message_length = room.len() as u64;
-                self.say(format_args!("domain {id} ({name}): ended: {}, code {code} {}", reason.text(), Text(message)));
+                report.message_length = message.len() as u64;
+                report.message.iter_mut().zip(message).for_each(|(to, from)| *to = *from);
+                self.say(format_args!("domain {id} ({name}) ended: {}, code {code} {}", reason.text(), Text(message)));
             }
             Cause::Fault(Fault { vector, error, address }) => {
                 (report.vector, report.error, report.address) = (vector, error, address);
+                let what = EXCEPTIONS.split('|').nth(vector as usize).unwrap_or("exception");
+                let (rip, vcpu) = (report.rip, report.vcpu);
                 self.say(format_args!(
-                    "domain {id} ({name}): killed: {} (vector {vector}, error {error:#x}) at rip {:#x}, address {address:#x}, vcpu {}",
-                    exception(vector),
-                    report.rip,
-                    report.vcpu,
+                    "domain {id} ({name}) killed: {what} (vector {vector}, error {error:#x}) at rip {rip:#x}, address {address:#x}, vcpu {vcpu}"
                 ));
             }
         }
-        self.machine.write(self.domains[slot].report(), report.as_bytes());
-        self.end(slot, reason);
-    }
-
-    /// Stops a running domain for good and tells dom0.
-    pub(crate) fn end(&mut self, slot: Slot, reason: Reason) {
-        self.domains[slot].state = Some(State::Dead);
-        self.domains[slot].reason = reason;
+        self.machine.put(self.domains[slot].report(), &report);
+        (self.domains[slot].state, self.domains[slot].reason) = (Some(State::Dead), reason);
         self.halt(slot);
         self.disarm(slot);
         if slot == Slot::DOM0 {
@@ -101,10 +74,11 @@ impl<M: Machine> Core<M> {
     fn backtrace(&self, slot: Slot, mut frame: u64) -> [u64; BACKTRACE_MAX] {
         let mut found = [0; BACKTRACE_MAX];
         for address in &mut found {
-            let checked =
-                UserRange::new(frame, 16).and_then(|range| range.check(&self.machine, self.domains[slot].space, false));
-            let Ok(checked) = checked else { break };
-            let [next, back]: [u64; 2] = checked.get(&self.machine, 0);
+            let range = UserRange::new(frame, 16);
+            let Ok(pair) = range.and_then(|range| range.check(&self.machine, self.domains[slot].space, false)) else {
+                break;
+            };
+            let [next, back]: [u64; 2] = pair.get(&self.machine, 0);
             *address = back;
             if next <= frame {
                 break;
@@ -120,8 +94,7 @@ pub(crate) struct Text<'a>(pub &'a [u8]);
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|&byte| {
-            fmt::Write::write_char(f, if matches!(byte, b' '..=b'~') { byte as char } else { '.' })
-        })
+        let printable = |byte: u8| if matches!(byte, b' '..=b'~') { byte as char } else { '.' };
+        self.0.iter().try_for_each(|&byte| f.write_char(printable(byte)))
     }
 }

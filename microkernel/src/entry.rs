@@ -23,7 +23,7 @@ impl<M: Machine> Core<M> {
             // Another CPU has ended it since this vCPU was let run.
             return Step::Done;
         }
-        domain.hypercalls += 1;
+        domain.info.hypercalls += 1;
         let result = self.dispatch(caller, number, arguments);
         self.machine.store(caller.context.at(reg::RAX * 8), encode(result));
         self.cpu(cpu).step
@@ -81,26 +81,22 @@ impl<M: Machine> Core<M> {
             self.machine.store(caller.context.at(reg::RAX * 8), told as u64);
         }
         let domain = &mut self.domains[caller.slot];
-        if domain.first_run_tsc == 0 {
-            domain.first_run_tsc = tsc;
+        if domain.info.first_run_tsc == 0 {
+            domain.info.first_run_tsc = tsc;
         }
         Next::Run { context: caller.context, root: domain.space.0, ports: domain.io_ports, deadline }
     }
 
     /// Notes who runs on a CPU, and which address space is loaded there.
     #[inline]
-    fn load(&mut self, cpu: usize, current: Option<Caller>) {
+    pub(crate) fn load(&mut self, cpu: usize, current: Option<Caller>) {
         let state = &mut self.cpus[cpu % MAX_CPUS];
         state.current = current;
         let slot = current.map(|caller| caller.slot);
-        if state.loaded != slot {
-            if let Some(old) = state.loaded {
-                self.domains[old].loaded &= !(1 << cpu);
-            }
-            if let Some(new) = slot {
-                self.domains[new].loaded |= 1 << cpu;
-            }
-            state.loaded = slot;
+        let old = core::mem::replace(&mut state.loaded, slot);
+        if old != slot {
+            old.into_iter().for_each(|old| self.domains[old].loaded &= !(1 << cpu));
+            slot.into_iter().for_each(|new| self.domains[new].loaded |= 1 << cpu);
         }
     }
 
@@ -108,11 +104,9 @@ impl<M: Machine> Core<M> {
     /// cached, else after the flush that this requests.
     pub(crate) fn after_flush(&mut self, caller: Caller) {
         self.machine.flush_local();
-        let others = self.domains[caller.slot].loaded & !(1 << self.here);
-        if others == 0 {
-            self.settle(caller.slot);
-        } else {
-            self.await_flush(others);
+        match self.domains[caller.slot].loaded & !(1 << self.here) {
+            0 => self.settle(caller.slot),
+            others => self.await_flush(others),
         }
     }
 

@@ -5,27 +5,35 @@
 //! reset or being built stays pending in its event page.
 
 use protocol::error::{Error, Result};
-use protocol::event::{MASK, PENDING, Port, SELECTOR, UPCALL_PENDING, VCPU_SIZE, VCPUS, WORDS, vcpu_record};
+use protocol::event::{CONTROL_PORT, DOMAIN_EVENT_PORT, MASK, PENDING, Port, SELECTOR, UPCALL_PENDING, WORDS};
+use protocol::event::{VCPUS, vcpu_record};
+use protocol::handle::{Handle, Rights};
+use protocol::layout::PAGE_SIZE;
 
 use crate::platform::{Machine, Phys};
-use crate::ports::{Binding, Entry};
+use crate::ports::{Entry, Use};
 use crate::slot::Slot;
-use crate::state::Core;
+use crate::state::{Caller, Core};
 
 /// ISA interrupt lines.
 pub const LINES: usize = 16;
 
-/// The word of a port in an array of words, and its bit there.
+/// Offset of the word of a port in an array of words, and its bit there.
 const fn word_of(port: Port) -> (usize, u64) {
-    (port.0 as usize / 64 % WORDS, 1 << (port.0 % 64))
+    (port.0 as usize / 64 % WORDS * 8, 1 << (port.0 % 64))
 }
 
 impl<M: Machine> Core<M> {
+    #[inline]
+    fn port(&self, slot: Slot, port: Port) -> Entry {
+        self.domains[slot].ports.get(&self.machine, port)
+    }
+
     /// Makes a port pending, and wakes its vCPU if it is not masked.
     #[inline]
     pub(crate) fn signal(&mut self, slot: Slot, port: Port) {
         let (word, bit) = word_of(port);
-        let at = self.domains[slot].events.at(PENDING + word * 8);
+        let at = self.domains[slot].events.at(PENDING + word);
         if self.machine.fetch_or(at, bit) & bit == 0 {
             self.notify(slot, port);
         }
@@ -36,52 +44,18 @@ impl<M: Machine> Core<M> {
     fn notify(&mut self, slot: Slot, port: Port) {
         let (word, bit) = word_of(port);
         let domain = &self.domains[slot];
-        if self.machine.load(domain.events.at(MASK + word * 8)) & bit != 0 {
+        if self.machine.load(domain.events.at(MASK + word)) & bit != 0 {
             return;
         }
-        let vcpu = domain.ports.get(&self.machine, port).vcpu;
+        let vcpu = domain.ports.get(&self.machine, port).vcpu();
         let record = vcpu_record(vcpu as u32);
-        self.machine.fetch_or(domain.events.at(record + SELECTOR), 1 << word);
+        self.machine.fetch_or(domain.events.at(record + SELECTOR), 1 << (word / 8));
         if self.machine.fetch_or(domain.events.at(record + UPCALL_PENDING), 1) == 0
-            && let Some(id) = domain.vcpu(vcpu as u64)
+            && let Some(id) = domain.vcpu(vcpu as u64).filter(|&id| self.vcpus[id].waiting)
         {
-            self.wake(id);
+            let cpu = self.sched.wake(id, self.now());
+            self.kick(cpu);
         }
-    }
-
-    /// Sends to the peer of a port.
-    #[inline]
-    pub(crate) fn send(&mut self, slot: Slot, port: Port) -> Result<()> {
-        match self.domains[slot].ports.get(&self.machine, port).binding {
-            Binding::Peer(peer, remote, incarnation) => {
-                if self.domains[peer].incarnation != incarnation {
-                    return Err(Error::NoPeer);
-                }
-                self.domains[slot].events_sent += 1;
-                self.signal(peer, remote);
-                Ok(())
-            }
-            Binding::Closed => Err(Error::BadPort),
-            _ => Err(Error::NoPeer),
-        }
-    }
-
-    /// Unmasks a port: what became pending meanwhile is told now.
-    pub(crate) fn unmask(&mut self, slot: Slot, port: Port) -> Result<()> {
-        let binding = self.domains[slot].ports.get(&self.machine, port).binding;
-        if binding == Binding::Closed {
-            return Err(Error::BadPort);
-        }
-        let (word, bit) = word_of(port);
-        let events = self.domains[slot].events;
-        self.machine.fetch_and(events.at(MASK + word * 8), !bit);
-        if self.machine.load(events.at(PENDING + word * 8)) & bit != 0 {
-            self.notify(slot, port);
-        }
-        if let Binding::Interrupt(line) = binding {
-            self.machine.mask_line(line, false);
-        }
-        Ok(())
     }
 
     /// Place of the word that says whether a vCPU has something to look at.
@@ -90,72 +64,140 @@ impl<M: Machine> Core<M> {
         self.domains[slot].events.at(vcpu_record(vcpu as u32) + UPCALL_PENDING)
     }
 
-    /// Opens the lowest closed port.
-    pub(crate) fn open_port(&mut self, slot: Slot, binding: Binding) -> Result<Port> {
-        let port = self.domains[slot].ports.find_closed(&self.machine)?;
-        self.open_fixed(slot, port, binding);
+    /// Opens this closed port, or the lowest one.
+    pub(crate) fn open_port(&mut self, slot: Slot, port: Option<Port>, entry: Entry) -> Result<Port> {
+        let port = port.map_or_else(|| self.domains[slot].ports.find_closed(&self.machine), Ok)?;
+        self.domains[slot].ports.set(&self.machine, port, entry);
+        self.domains[slot].info.ports += 1;
         Ok(port)
-    }
-
-    /// Opens this port, which is closed.
-    pub(crate) fn open_fixed(&mut self, slot: Slot, port: Port, binding: Binding) {
-        self.domains[slot].ports.set(&self.machine, port, Entry { binding, vcpu: 0 });
-        self.domains[slot].port_count += 1;
     }
 
     /// Makes a channel between two domains, at `fixed` or any port of the second. Gives both ports.
     pub(crate) fn connect(&mut self, first: Slot, second: Slot, fixed: Option<Port>) -> Result<(Port, Port)> {
-        let one = self.open_port(first, Binding::Unconnected)?;
-        let other = match fixed.map_or_else(|| self.domains[second].ports.find_closed(&self.machine), Ok) {
-            Ok(port) => port,
-            Err(error) => {
-                self.close_port(first, one);
-                return Err(error);
-            }
+        let to = |core: &Self, peer, port: Port| {
+            let incarnation = core.domains[peer].info.incarnation;
+            Entry { peer, incarnation, ..Entry::new(Use::PEER, port.0 as u16) }
         };
-        let (there, here) = (self.domains[second].incarnation, self.domains[first].incarnation);
-        self.open_fixed(second, other, Binding::Peer(first, one, here));
-        let entry = Entry { binding: Binding::Peer(second, other, there), vcpu: 0 };
-        self.domains[first].ports.set(&self.machine, one, entry);
+        let one = self.open_port(first, None, Entry::new(Use::UNCONNECTED, 0))?;
+        let opened = self.open_port(second, fixed, to(self, first, one));
+        let other = opened.inspect_err(|_| self.close_port(first, one))?;
+        self.domains[first].ports.set(&self.machine, one, to(self, second, other));
         Ok((one, other))
     }
 
     /// Closes a port, if it is open.
     pub(crate) fn close_port(&mut self, slot: Slot, port: Port) {
-        let ports = self.domains[slot].ports;
-        match ports.get(&self.machine, port).binding {
-            Binding::Closed => return,
-            Binding::Peer(peer, remote, incarnation) if self.domains[peer].incarnation == incarnation => {
-                let table = self.domains[peer].ports;
-                let entry = Entry { binding: Binding::Unconnected, ..table.get(&self.machine, remote) };
-                table.set(&self.machine, remote, entry);
+        let entry = self.port(slot, port);
+        match entry.purpose() {
+            Use::CLOSED => return,
+            Use::PEER if self.domains[entry.peer].info.incarnation == entry.incarnation => {
+                let (ports, remote) = (self.domains[entry.peer].ports, Port(entry.port.into()));
+                let vcpu = ports.get(&self.machine, remote).vcpu();
+                ports.set(&self.machine, remote, Entry::new(Use::UNCONNECTED, 0).notifying(vcpu));
             }
-            Binding::Interrupt(line) => {
-                self.machine.mask_line(line, true);
-                self.interrupts[line as usize % LINES] = None;
+            Use::INTERRUPT => {
+                self.machine.mask_line(entry.port as u8, true);
+                self.interrupts[entry.port as usize % LINES] = None;
             }
             _ => {}
         }
-        ports.set(&self.machine, port, Entry { binding: Binding::Closed, vcpu: 0 });
-        self.domains[slot].port_count -= 1;
+        let domain = &mut self.domains[slot];
+        domain.ports.set(&self.machine, port, Entry::new(Use::CLOSED, 0));
+        domain.info.ports -= 1;
         let (word, bit) = word_of(port);
         for array in [PENDING, MASK] {
-            self.machine.fetch_and(self.domains[slot].events.at(array + word * 8), !bit);
+            self.machine.fetch_and(domain.events.at(array + word), !bit);
+        }
+    }
+
+    /// What teardown does to a port. The end closes all. A reset closes interrupts, which the next image binds itself, and
+    /// keeps channels.
+    pub(crate) fn dismantle_port(&mut self, slot: Slot, port: Port, for_good: bool) {
+        let entry = self.port(slot, port);
+        if for_good || entry.purpose() == Use::INTERRUPT {
+            self.close_port(slot, port);
+        } else if entry.vcpu() != 0 {
+            self.domains[slot].ports.set(&self.machine, port, entry.notifying(0));
         }
     }
 
     /// Makes an event page fit for a fresh image: nothing masked, everything pending told to the first vCPU.
     pub(crate) fn renew_events(&mut self, slot: Slot) {
         let events = self.domains[slot].events;
-        let mut selector = 0;
-        for word in 0..WORDS {
-            self.machine.store(events.at(MASK + word * 8), 0);
-            selector |= ((self.machine.load(events.at(PENDING + word * 8)) != 0) as u64) << word;
-        }
-        for at in (VCPUS..VCPUS + VCPU_SIZE * protocol::event::MAX_VCPUS).step_by(8) {
-            self.machine.store(events.at(at), 0);
-        }
+        (MASK..PAGE_SIZE as usize).step_by(8).for_each(|at| self.machine.store(events.at(at), 0));
+        let pending = |word: &usize| self.machine.load(events.at(PENDING + word * 8)) != 0;
+        let selector = (0..WORDS).filter(pending).fold(0, |selector, word| selector | 1 << word);
         self.machine.store(events.at(VCPUS + SELECTOR), selector);
         self.machine.store(events.at(VCPUS + UPCALL_PENDING), (selector != 0) as u64);
+    }
+
+    #[inline]
+    pub(crate) fn event_send(&mut self, caller: Caller, port: Port) -> Result {
+        let entry = self.port(caller.slot, port);
+        if entry.purpose() == Use::CLOSED {
+            return Err(Error::BadPort);
+        }
+        if entry.purpose() != Use::PEER || self.domains[entry.peer].info.incarnation != entry.incarnation {
+            return Err(Error::NoPeer);
+        }
+        self.domains[caller.slot].info.events_sent += 1;
+        self.signal(entry.peer, Port(entry.port.into()));
+        Ok(0)
+    }
+
+    #[inline]
+    pub(crate) fn event_wait(&mut self, caller: Caller, deadline: u64) -> Result {
+        if self.machine.load(self.upcall_pending(caller.slot, caller.index)) != 0 {
+            return Ok(1);
+        }
+        if deadline > self.now() {
+            // The result is put into the context when the vCPU runs again.
+            self.vcpus[caller.vcpu].waiting = true;
+            self.sched.block(caller.vcpu, deadline);
+        }
+        Ok(0)
+    }
+
+    pub(crate) fn event_unmask(&mut self, caller: Caller, port: Port) -> Result {
+        let entry = self.open_entry(caller, port)?;
+        let (word, bit) = word_of(port);
+        let events = self.domains[caller.slot].events;
+        self.machine.fetch_and(events.at(MASK + word), !bit);
+        if self.machine.load(events.at(PENDING + word)) & bit != 0 {
+            self.notify(caller.slot, port);
+        }
+        if entry.purpose() == Use::INTERRUPT {
+            self.machine.mask_line(entry.port as u8, false);
+        }
+        Ok(0)
+    }
+
+    pub(crate) fn event_close(&mut self, caller: Caller, port: Port) -> Result {
+        if port == CONTROL_PORT || port == DOMAIN_EVENT_PORT {
+            return Err(Error::NotPermitted);
+        }
+        self.open_entry(caller, port)?;
+        self.close_port(caller.slot, port);
+        Ok(0)
+    }
+
+    pub(crate) fn event_bind_vcpu(&mut self, caller: Caller, port: Port, vcpu: u64) -> Result {
+        let entry = self.open_entry(caller, port)?;
+        self.domains[caller.slot].vcpu(vcpu).ok_or(Error::Invalid)?;
+        self.domains[caller.slot].ports.set(&self.machine, port, entry.notifying(vcpu as u8));
+        Ok(0)
+    }
+
+    pub(crate) fn event_connect(&mut self, caller: Caller, first: Handle, second: Handle) -> Result {
+        let first = self.live(caller, first, Rights::CONNECT)?;
+        let second = self.live(caller, second, Rights::CONNECT)?;
+        let (one, other) = self.connect(first, second, None)?;
+        Ok((one.0 as u64) << 32 | other.0 as u64)
+    }
+
+    /// The entry of a port of the caller that is open.
+    fn open_entry(&self, caller: Caller, port: Port) -> Result<Entry> {
+        let entry = self.port(caller.slot, port);
+        if entry.purpose() == Use::CLOSED { Err(Error::BadPort) } else { Ok(entry) }
     }
 }

@@ -6,41 +6,47 @@
 
 use core::ops::Range;
 
+use protocol::domain::MAX_DOMAINS;
 use protocol::error::{Error, Result};
 use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::platform::{Frame, Memory, Phys};
 use crate::slot::{PerSlot, Slot};
 
 /// What a frame is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(transparent)]
+pub struct Kind(u8);
+
+impl Kind {
     /// Not managed: the core's own, or no RAM.
-    Reserved = 0,
+    pub const RESERVED: Kind = Kind(0);
     /// Nobody's.
-    Free = 1,
+    pub const FREE: Kind = Kind(1);
     /// Mapped in its owner's address space; may be granted.
-    Memory = 2,
+    pub const MEMORY: Kind = Kind(2);
     /// Mapped in its owner's address space; may not be granted.
-    Private = 3,
+    pub const PRIVATE: Kind = Kind(3);
     /// Page table, context or table of its owner; mapped nowhere.
-    Object = 4,
+    pub const OBJECT: Kind = Kind(4);
     /// Taken from its owner's address space, which other CPUs may still have cached.
-    Parked = 5,
+    pub const PARKED: Kind = Kind(5);
     /// Taken from its owner's address space, still mapped by others.
-    Orphan = 6,
+    pub const ORPHAN: Kind = Kind(6);
 }
 
 /// What the table says about a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 pub struct Info {
-    /// What it is used for.
-    pub kind: Kind,
-    /// Its owner, unless it is reserved or free.
-    pub owner: Slot,
     /// How often others hold it mapped; in a list of free or parked frames, the next one.
     pub count: u32,
+    /// Its owner, unless it is reserved or free.
+    pub owner: Slot,
+    /// What it is used for.
+    pub kind: Kind,
+    spare: u16,
 }
 
 /// The account of a domain, in frames.
@@ -54,31 +60,29 @@ pub struct Account {
     pub mapped: u32,
 }
 
-/// A list of parked frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parked(u32);
-
-impl Parked {
-    /// No frames.
-    pub const NONE: Parked = Parked(END);
-}
-
 /// End of a list of frames; no frame has this number.
-const END: u32 = u32::MAX;
+pub const END: Frame = Frame(u32::MAX);
 /// RAM ranges that are kept apart; a machine that has more loses the rest.
 const RANGES: usize = 64;
 
 /// The frame table. Its entries, 8 bytes a frame, lie in RAM it was given.
 pub struct Frames {
     table: Phys,
-    head: u32,
-    untouched: [(u32, u32); RANGES],
+    /// Frames that were given back.
+    free: Frame,
+    /// Frames that nobody had yet: ranges of numbers, and the first of them that may hold some.
+    untouched: [Range<u32>; RANGES],
     range: usize,
-    managed: u32,
-    set_aside: u32,
-    used: u32,
-    parked: u32,
-    accounts: PerSlot<Account>,
+    /// Frames managed.
+    pub managed: u32,
+    /// Of those, how many are set aside for domains.
+    pub set_aside: u32,
+    /// How many are charged to domains.
+    pub used: u32,
+    /// How many wait for a flush.
+    pub parked: u32,
+    /// The accounts of the domains.
+    pub accounts: PerSlot<Account>,
 }
 
 impl Frames {
@@ -86,34 +90,30 @@ impl Frames {
     pub const fn new() -> Frames {
         Frames {
             table: Phys(0),
-            head: END,
-            untouched: [(0, 0); RANGES],
+            free: END,
+            untouched: [const { 0..0 }; RANGES],
             range: 0,
             managed: 0,
             set_aside: 0,
             used: 0,
             parked: 0,
-            accounts: PerSlot([Account { set_aside: 0, used: 0, mapped: 0 }; protocol::domain::MAX_DOMAINS]),
+            accounts: PerSlot([Account { set_aside: 0, used: 0, mapped: 0 }; MAX_DOMAINS]),
         }
     }
 
     /// Takes over the RAM in these byte ranges, except for frame 0, and makes the table: for all of it, and for everything
     /// below the address `reserved`. Gives false if there is no room for the table.
     pub fn manage(&mut self, m: &impl Memory, ram: &[Range<u64>], reserved: u64) -> bool {
-        let pages = |range: &Range<u64>| {
-            let end = (range.end >> PAGE_SHIFT).min(END as u64) as u32;
-            (range.start.div_ceil(PAGE_SIZE).clamp(1, end.max(1) as u64) as u32, end)
-        };
-        for (slot, range) in self.untouched.iter_mut().zip(ram) {
-            *slot = pages(range);
+        let number = |address: u64| (address >> PAGE_SHIFT).clamp(1, END.0 as u64) as u32;
+        for (range, bytes) in self.untouched.iter_mut().zip(ram) {
+            *range = number(bytes.start.saturating_add(PAGE_SIZE - 1))..number(bytes.end);
         }
-        let limit = self.untouched.iter().map(|range| range.1 as u64).max().unwrap_or(0);
-        let size = (limit.max(reserved >> PAGE_SHIFT) + 1).div_ceil(PAGE_SIZE / 8) as u32;
-        let Some(place) = self.untouched.iter_mut().find(|range| range.1 - range.0 > size) else { return false };
-        self.table = Frame(place.0).at(0);
-        (place.0..place.0 + size).for_each(|frame| m.zero(Frame(frame)));
-        place.0 += size;
-        self.managed = self.untouched.iter().map(|range| range.1 - range.0).sum();
+        let last = self.untouched.iter().fold(number(reserved), |last, range| last.max(range.end));
+        let size = (last as u64 + 1).div_ceil(PAGE_SIZE / 8) as usize;
+        let Some(place) = self.untouched.iter_mut().find(|range| range.len() > size) else { return false };
+        self.table = Frame(place.start).at(0);
+        place.by_ref().take(size).for_each(|frame| m.zero(Frame(frame)));
+        self.managed = self.untouched.iter().map(|range| range.len() as u32).sum();
         true
     }
 
@@ -122,63 +122,27 @@ impl Frames {
     }
 
     /// What the table says about `frame`.
+    #[inline]
     pub fn info(&self, m: &impl Memory, frame: Frame) -> Info {
-        let raw = m.load(self.entry(frame));
-        let kind = match (raw >> 40) as u8 {
-            1 => Kind::Free,
-            2 => Kind::Memory,
-            3 => Kind::Private,
-            4 => Kind::Object,
-            5 => Kind::Parked,
-            6 => Kind::Orphan,
-            _ => Kind::Reserved,
-        };
-        Info { kind, owner: Slot::new((raw >> 32) as usize & 0xff), count: raw as u32 }
+        zerocopy::transmute!(m.load(self.entry(frame)))
     }
 
     fn set(&self, m: &impl Memory, frame: Frame, info: Info) {
-        let raw = (info.kind as u64) << 40 | (info.owner.number() as u64) << 32 | info.count as u64;
-        m.store(self.entry(frame), raw);
-    }
-
-    /// The account of a domain.
-    pub fn account(&self, owner: Slot) -> Account {
-        self.accounts[owner]
+        m.store(self.entry(frame), zerocopy::transmute!(info));
     }
 
     /// Frames that a domain can still take.
-    pub fn available(&self, owner: Slot) -> u32 {
-        let account = self.accounts[owner];
-        account.set_aside - account.used
-    }
-
-    /// Frames managed.
-    pub fn managed(&self) -> u32 {
-        self.managed
-    }
-
-    /// Frames that nobody has set aside.
-    pub fn pool(&self) -> u32 {
-        self.managed - self.set_aside
-    }
-
-    /// Frames that are nobody's.
-    pub fn free_frames(&self) -> u32 {
-        self.managed - self.used
-    }
-
-    /// Frames that wait for a flush.
-    pub fn parked(&self) -> u32 {
-        self.parked
+    pub fn available(&self, owner: Slot) -> u64 {
+        (self.accounts[owner].set_aside - self.accounts[owner].used) as u64
     }
 
     /// Sets `pages` frames aside for a domain, instead of what was set aside before.
     pub fn set_aside(&mut self, owner: Slot, pages: u64) -> Result<()> {
         let account = &mut self.accounts[owner];
+        let others = self.set_aside - account.set_aside;
         if pages < account.used as u64 {
             return Err(Error::Busy);
         }
-        let others = self.set_aside - account.set_aside;
         if pages > (self.managed - others) as u64 {
             return Err(Error::NoMemory);
         }
@@ -192,89 +156,79 @@ impl Frames {
         if self.available(owner) == 0 {
             return Err(Error::NoMemory);
         }
-        let frame = Frame(self.head);
-        let frame = if frame.0 != END {
-            self.head = self.info(m, frame).count;
-            frame
+        let mut frame = self.free;
+        if frame != END {
+            self.free = Frame(self.info(m, frame).count);
         } else {
-            let (range, place) = self
-                .untouched
-                .iter_mut()
-                .enumerate()
-                .skip(self.range)
-                .find(|(_, r)| r.0 < r.1)
-                .ok_or(Error::NoMemory)?;
-            self.range = range;
-            place.0 += 1;
-            m.zero(Frame(place.0 - 1));
-            Frame(place.0 - 1)
-        };
+            while self.range < RANGES - 1 && self.untouched[self.range].is_empty() {
+                self.range += 1;
+            }
+            frame = Frame(self.untouched[self.range].next().ok_or(Error::NoMemory)?);
+            m.zero(frame);
+        }
         self.accounts[owner].used += 1;
         self.used += 1;
-        self.set(m, frame, Info { kind, owner, count: 0 });
+        self.set(m, frame, Info { count: 0, owner, kind, spare: 0 });
         Ok(frame)
     }
 
     /// Gives a frame back, scrubbed. Nobody may have it mapped.
     pub fn give_back(&mut self, m: &impl Memory, frame: Frame) {
         let info = self.info(m, frame);
-        if info.kind == Kind::Parked {
-            self.parked -= 1;
-        }
         m.zero(frame);
-        self.set(m, frame, Info { kind: Kind::Free, owner: Slot::DOM0, count: self.head });
-        self.head = frame.0;
+        self.set(m, frame, Info { count: self.free.0, kind: Kind::FREE, ..info });
+        self.free = frame;
         self.accounts[info.owner].used -= 1;
         self.used -= 1;
     }
 
-    /// A frame left its owner's address space for good, and no CPU has it cached there: gives it back, or leaves it to those
-    /// who still hold it mapped. Frames that were not the owner's to give are left alone.
+    /// A frame left an address space of `owner` for good, and no CPU has it cached there: gives it back, or leaves it to
+    /// those who still hold it mapped. A frame that was not the owner's is left alone.
     pub fn unmapped(&mut self, m: &impl Memory, frame: Frame, owner: Slot) {
         let info = self.info(m, frame);
-        match info.kind {
-            Kind::Memory | Kind::Private if info.owner != owner => {}
-            Kind::Memory if info.count > 0 => self.set(m, frame, Info { kind: Kind::Orphan, ..info }),
-            Kind::Memory | Kind::Private => self.give_back(m, frame),
-            _ => {}
+        if info.kind == Kind::RESERVED || info.owner != owner {
+            return;
+        }
+        match info.count {
+            0 => self.give_back(m, frame),
+            _ => self.set(m, frame, Info { kind: Kind::ORPHAN, ..info }),
         }
     }
 
     /// Puts a frame that nobody else holds mapped into a list, to be given back after a flush.
-    pub fn park(&mut self, m: &impl Memory, list: &mut Parked, frame: Frame) {
+    pub fn park(&mut self, m: &impl Memory, list: &mut Frame, frame: Frame) {
         let info = self.info(m, frame);
-        self.set(m, frame, Info { kind: Kind::Parked, count: list.0, ..info });
-        list.0 = frame.0;
+        self.set(m, frame, Info { kind: Kind::PARKED, count: list.0, ..info });
+        *list = frame;
         self.parked += 1;
     }
 
     /// Gives the frames of a list back.
-    pub fn unpark(&mut self, m: &impl Memory, list: &mut Parked) {
-        while list.0 != END {
-            let frame = Frame(list.0);
-            list.0 = self.info(m, frame).count;
+    pub fn unpark(&mut self, m: &impl Memory, list: &mut Frame) {
+        while *list != END {
+            let frame = *list;
+            *list = Frame(self.info(m, frame).count);
+            self.parked -= 1;
             self.give_back(m, frame);
         }
     }
 
-    /// Another domain maps the frame. Gives false if it cannot be counted any more.
-    pub fn pin(&mut self, m: &impl Memory, frame: Frame) -> bool {
-        let info = self.info(m, frame);
-        let Some(count) = info.count.checked_add(1) else { return false };
-        self.accounts[info.owner].mapped += (count == 1) as u32;
-        self.set(m, frame, Info { count, ..info });
-        true
-    }
-
-    /// Another domain has unmapped the frame; the last one gives it back if its owner left it.
-    pub fn unpin(&mut self, m: &impl Memory, frame: Frame) {
-        let info = self.info(m, frame);
-        self.set(m, frame, Info { count: info.count - 1, ..info });
-        if info.count == 1 {
-            self.accounts[info.owner].mapped -= 1;
-            if info.kind == Kind::Orphan {
-                self.give_back(m, frame);
+    /// Another domain maps the frame; or, with `unmaps`, has unmapped it, and the last one gives it back if its owner left.
+    pub fn pin(&mut self, m: &impl Memory, frame: Frame, unmaps: bool) {
+        let mut info = self.info(m, frame);
+        // There are fewer mappings than frames times domains, far below 2^32.
+        info.count = if unmaps { info.count.saturating_sub(1) } else { info.count + 1 };
+        self.set(m, frame, info);
+        let mapped = &mut self.accounts[info.owner].mapped;
+        match (info.count, unmaps) {
+            (1, false) => *mapped += 1,
+            (0, _) => {
+                *mapped -= 1;
+                if info.kind == Kind::ORPHAN {
+                    self.give_back(m, frame);
+                }
             }
+            _ => {}
         }
     }
 }

@@ -2,81 +2,74 @@
 
 use protocol::error::{Error, Result};
 use protocol::handle::{HANDLES, Handle, ObjectKind, Rights};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use crate::platform::{Frame, Memory};
-use crate::slot::Slot;
-
-/// What a handle names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Object {
-    /// The machine.
-    System,
-    /// A domain, in one incarnation.
-    Domain(Slot, u32),
-    /// I/O ports: first and count.
-    IoPorts(u16, u16),
-    /// An ISA interrupt line.
-    Interrupt(u8),
-}
-
-/// An entry in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What it names.
-    pub object: Object,
-    /// What may be done with it.
-    pub rights: Rights,
-}
+use crate::platform::{Frame, Memory, Phys};
 
 /// Bits of a generation.
-const GENERATION: u64 = 0xf_ffff;
+const GENERATION: u32 = 0xf_ffff;
 
-fn encode(entry: Entry, generation: u64) -> (u64, u64) {
-    let (kind, value) = match entry.object {
-        Object::System => (ObjectKind::System, 0),
-        Object::Domain(slot, incarnation) => (ObjectKind::Domain, slot.number() as u64 | (incarnation as u64) << 32),
-        Object::IoPorts(first, count) => (ObjectKind::IoPorts, first as u64 | (count as u64) << 16),
-        Object::Interrupt(line) => (ObjectKind::Interrupt, line as u64),
-    };
-    (generation << 32 | (entry.rights.bits() as u64) << 8 | kind as u64, value)
+/// An entry. The kind is 0 in one that is not in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Entry {
+    /// Which object, as its kind says: a domain's reference, the first I/O port and (bits 16..) their count, an interrupt
+    /// line.
+    pub value: u64,
+    generation: u32,
+    kind: u8,
+    rights: u8,
+    spare: u16,
 }
 
-fn decode(head: u64, value: u64) -> Option<Entry> {
-    let object = match ObjectKind::from_number(head as u8)? {
-        ObjectKind::System => Object::System,
-        ObjectKind::Domain => Object::Domain(Slot::new(value as usize), (value >> 32) as u32),
-        ObjectKind::IoPorts => Object::IoPorts(value as u16, (value >> 16) as u16),
-        ObjectKind::Interrupt => Object::Interrupt(value as u8),
-    };
-    Some(Entry { object, rights: Rights::from_bits_truncate((head >> 8) as u8) })
+impl Entry {
+    /// An entry for an object.
+    pub fn new(kind: ObjectKind, rights: Rights, value: u64) -> Entry {
+        Entry { value, generation: 0, kind: kind as u8, rights: rights.bits(), spare: 0 }
+    }
+
+    /// Checks that it names an object of this kind and carries these rights; gives which object.
+    pub fn object(self, kind: ObjectKind, rights: Rights) -> Result<u64> {
+        if self.kind != kind as u8 {
+            return Err(Error::WrongKind);
+        }
+        self.require(rights).map(|entry| entry.value)
+    }
+
+    /// Checks that it carries these rights.
+    pub fn require(self, rights: Rights) -> Result<Entry> {
+        if self.rights & rights.bits() == rights.bits() { Ok(self) } else { Err(Error::NotPermitted) }
+    }
+
+    /// The same with no more than these rights.
+    pub fn with_at_most(self, rights: Rights) -> Entry {
+        Entry { rights: self.rights & rights.bits(), ..self }
+    }
+}
+
+fn at(table: Frame, index: usize) -> Phys {
+    table.at(index % HANDLES * size_of::<Entry>())
 }
 
 /// What `handle` names in `table`.
 #[inline]
 pub fn lookup(m: &impl Memory, table: Frame, handle: Handle) -> Result<Entry> {
-    let at = handle.index() as usize;
-    if at >= HANDLES {
-        return Err(Error::BadHandle);
-    }
-    let head = m.load(table.at(at * 16));
-    if head >> 32 != handle.generation() as u64 {
-        return Err(Error::BadHandle);
-    }
-    decode(head, m.load(table.at(at * 16 + 8))).ok_or(Error::BadHandle)
+    let index = handle.index() as usize;
+    let entry: Entry = m.get(at(table, index));
+    let valid = index < HANDLES && entry.kind != 0 && entry.generation == handle.generation();
+    if valid { Ok(entry) } else { Err(Error::BadHandle) }
 }
 
 /// Puts `entry` at the first free place of `table`.
 pub fn insert(m: &impl Memory, table: Frame, entry: Entry) -> Result<Handle> {
-    let free = (0..HANDLES).find(|&at| m.load(table.at(at * 16)) as u8 == 0).ok_or(Error::TableFull)?;
-    let generation = m.load(table.at(free * 16)) >> 32;
-    let (head, value) = encode(entry, generation);
-    m.store(table.at(free * 16 + 8), value);
-    m.store(table.at(free * 16), head);
-    Ok(Handle::new(free as u16, generation as u32))
+    let mut places = (0..HANDLES).map(|index| (index, m.get::<Entry>(at(table, index))));
+    let (index, Entry { generation, .. }) = places.find(|(_, old)| old.kind == 0).ok_or(Error::TableFull)?;
+    m.put(at(table, index), &Entry { generation, ..entry });
+    Ok(Handle::new(index as u16, generation))
 }
 
 /// Frees the entry of a handle that was looked up.
 pub fn remove(m: &impl Memory, table: Frame, handle: Handle) {
-    let next = (handle.generation() as u64 + 1) & GENERATION;
-    m.store(table.at(handle.index() as usize % HANDLES * 16), next << 32);
+    let generation = (handle.generation() + 1) & GENERATION;
+    m.put(at(table, handle.index() as usize), &Entry { generation, ..Entry::new_zeroed() });
 }

@@ -9,8 +9,7 @@
 extern crate std;
 
 pub mod boot;
-mod bundle;
-pub mod calls;
+mod calls;
 pub mod clock;
 mod create;
 mod death;
@@ -30,5 +29,7 @@ mod slot;
 mod space;
 pub mod state;
 mod teardown;
+#[cfg(test)]
+mod testing;
 mod user;
 mod vcpu;

@@ -1,78 +1,30 @@
 //! Mappings: which grants of others a domain holds mapped, and where.
 //!
-//! A record is 16 bytes in frames of the mapper. Unmapping has two halves: first the page leaves the address space, then,
-//! when no CPU can have it cached any more, the grant is released; records between the two are chained.
+//! Their records lie in frames of the mapper. Unmapping has two halves: first the page leaves the address space, then, when
+//! no CPU can have it cached any more, the grant is released; records between the two are chained.
 
 use protocol::error::{Error, Result};
 use protocol::grant::{MapElement, READONLY};
-use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, PAGE_SHIFT, PAGE_SIZE};
+use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, PAGE_SIZE};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::grants::Grant;
-use crate::platform::{Frame, Machine, Memory, Phys};
+use crate::platform::Machine;
 use crate::slot::Slot;
-use crate::space::Access;
+use crate::space::{Access, leaf};
 use crate::state::Core;
 
 /// A record of a mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mapping {
-    /// The grant; the page is mapped at `page` of the grant window.
-    grant: Grant,
-    page: u32,
-    state: State,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Mapping {
+    /// What is mapped.
+    pub grant: Grant,
+    /// Where; 0 once it is not any more.
+    pub address: u64,
     /// In a list, the next record plus one; 0 ends it.
     next: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Free = 0,
-    Held = 1,
-    Leaving = 2,
-}
-
-// Bits of the first word: state 0..2, write 2, granter 3..11, reference 11..24, next 24..40, page 40..64. The second word:
-// frame 0..32, epoch 32..64.
-const _: () = assert!((GRANT_WINDOW_END - GRANT_WINDOW) >> PAGE_SHIFT <= 1 << 24);
-const _: () = assert!(protocol::grant::MAX_GRANT_FRAMES * protocol::grant::ENTRIES_PER_PAGE <= 1 << 13);
-const _: () = assert!(crate::domain::MAX_MAPPINGS < 1 << 16);
-
-impl Mapping {
-    fn load(m: &impl Memory, at: Phys) -> Mapping {
-        let (low, high) = (m.load(at), m.load(Phys(at.0 + 8)));
-        Mapping {
-            grant: Grant {
-                granter: Slot::new((low >> 3) as usize & 0xff),
-                epoch: (high >> 32) as u32,
-                reference: (low >> 11) as u32 & 0x1fff,
-                write: low & 4 != 0,
-                frame: Frame(high as u32),
-            },
-            page: (low >> 40) as u32,
-            state: match low & 3 {
-                1 => State::Held,
-                2 => State::Leaving,
-                _ => State::Free,
-            },
-            next: (low >> 24) as u32 & 0xffff,
-        }
-    }
-
-    fn store(self, m: &impl Memory, at: Phys) {
-        let grant = self.grant;
-        let low = self.state as u64
-            | (grant.write as u64) << 2
-            | (grant.granter.number() as u64) << 3
-            | (grant.reference as u64) << 11
-            | (self.next as u64) << 24
-            | (self.page as u64) << 40;
-        m.store(at, low);
-        m.store(Phys(at.0 + 8), grant.frame.0 as u64 | (grant.epoch as u64) << 32);
-    }
-
-    fn address(self) -> u64 {
-        GRANT_WINDOW + ((self.page as u64) << PAGE_SHIFT)
-    }
+    spare: u32,
 }
 
 impl<M: Machine> Core<M> {
@@ -90,33 +42,28 @@ impl<M: Machine> Core<M> {
         if space.lookup(&self.machine, address) != 0 {
             return Err(Error::Exists);
         }
-        let index = match domain.mapping_free.checked_sub(1) {
-            Some(index) => index,
-            None if domain.mappings_used < domain.max_mappings => domain.mappings_used,
-            None => return Err(Error::TableFull),
-        };
-        if (self.frames.available(slot) as u64) < space.missing_tables(&self.machine, address, 1) {
-            return Err(Error::NoMemory);
-        }
-        let grant = self.acquire(slot, element.peer as u64, element.reference as u64, write)?;
-        if !self.frames.pin(&self.machine, grant.frame) {
-            self.release(grant);
+        let fresh = domain.mapping_free == 0;
+        if fresh && domain.mappings_used >= domain.max_mappings {
             return Err(Error::TableFull);
         }
-        let access = if write { Access::Write } else { Access::Read };
-        space.map(&self.machine, &mut self.frames, slot, address, grant.frame, access)?;
-        let domain = &mut self.domains[slot];
-        let at = domain.mapping(index);
-        if domain.mapping_free != 0 {
-            domain.mapping_free = Mapping::load(&self.machine, at).next;
-        } else {
-            domain.mappings_used += 1;
+        if self.frames.available(slot) < space.missing_tables(&self.machine, address, 1) {
+            return Err(Error::NoMemory);
         }
-        domain.mapping_count += 1;
-        let page = ((address - GRANT_WINDOW) >> PAGE_SHIFT) as u32;
-        Mapping { grant, page, state: State::Held, next: 0 }.store(&self.machine, at);
-        element.mapping = index;
-        element.device_address = grant.frame.at(0).0;
+        let grant = self.acquire(slot, element.peer.into(), element.reference.into(), write)?;
+        let access = if write { Access::Write } else { Access::Read };
+        space.map(&self.machine, &mut self.frames, slot, address, leaf(grant.frame, access))?;
+        self.frames.pin(&self.machine, grant.frame, false);
+        let domain = &mut self.domains[slot];
+        let index = if fresh { domain.mappings_used } else { domain.mapping_free - 1 };
+        let at = domain.mapping(index);
+        if fresh {
+            domain.mappings_used += 1;
+        } else {
+            domain.mapping_free = self.machine.get::<Mapping>(at).next;
+        }
+        domain.info.mappings += 1;
+        self.machine.put(at, &Mapping { grant, address, next: 0, spare: 0 });
+        (element.mapping, element.device_address) = (index, grant.frame.at(0).0);
         Ok(())
     }
 
@@ -127,12 +74,12 @@ impl<M: Machine> Core<M> {
             return Err(Error::NotFound);
         }
         let at = domain.mapping(index);
-        let mapping = Mapping::load(&self.machine, at);
-        if mapping.state != State::Held {
+        let mapping: Mapping = self.machine.get(at);
+        if mapping.address == 0 {
             return Err(Error::NotFound);
         }
-        domain.space.unmap(&self.machine, mapping.address());
-        Mapping { state: State::Leaving, next: *chain, ..mapping }.store(&self.machine, at);
+        domain.space.unmap(&self.machine, mapping.address);
+        self.machine.put(at, &Mapping { address: 0, next: *chain, ..mapping });
         *chain = index + 1;
         Ok(())
     }
@@ -142,14 +89,14 @@ impl<M: Machine> Core<M> {
         while let Some(index) = chain.checked_sub(1) {
             let domain = &mut self.domains[slot];
             let at = domain.mapping(index);
-            let mapping = Mapping::load(&self.machine, at);
-            *chain = mapping.next;
-            domain.mapping_count -= 1;
-            Mapping { state: State::Free, next: domain.mapping_free, ..mapping }.store(&self.machine, at);
+            let Mapping { grant, next, .. } = self.machine.get(at);
+            self.machine.put(at, &Mapping { grant, address: 0, next: domain.mapping_free, spare: 0 });
             domain.mapping_free = index + 1;
-            self.release(mapping.grant);
-            self.frames.unpin(&self.machine, mapping.grant.frame);
-            self.reap(mapping.grant.granter);
+            domain.info.mappings -= 1;
+            *chain = next;
+            self.release(grant);
+            self.frames.pin(&self.machine, grant.frame, true);
+            self.reap(grant.granter);
         }
     }
 }

@@ -5,13 +5,15 @@
 
 use core::fmt;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// A physical address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct Phys(pub u64);
 
 /// A frame of physical memory, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable)]
 #[repr(transparent)]
 pub struct Frame(pub u32);
 
@@ -52,6 +54,24 @@ pub trait Memory {
     fn copy(&self, from: Phys, to: Phys, length: usize);
     /// Fills a frame with zeros.
     fn zero(&self, frame: Frame);
+
+    /// Reads a record whose size is a multiple of 8.
+    #[inline]
+    fn get<T: FromBytes + IntoBytes>(&self, at: Phys) -> T {
+        let mut value = T::new_zeroed();
+        for (index, word) in value.as_mut_bytes().as_chunks_mut().0.iter_mut().enumerate() {
+            *word = self.load(Phys(at.0 + 8 * index as u64)).to_ne_bytes();
+        }
+        value
+    }
+
+    /// Writes a record whose size is a multiple of 8.
+    #[inline]
+    fn put<T: IntoBytes + Immutable>(&self, at: Phys, value: &T) {
+        for (index, word) in value.as_bytes().as_chunks().0.iter().enumerate() {
+            self.store(Phys(at.0 + 8 * index as u64), u64::from_ne_bytes(*word));
+        }
+    }
 }
 
 /// The rest of the machine.
@@ -77,18 +97,7 @@ pub trait Machine: Memory {
 }
 
 /// Registers of a vCPU, at the start of its context frame. The shell's assembly knows the offsets.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    zerocopy::FromBytes,
-    zerocopy::IntoBytes,
-    zerocopy::Immutable,
-    zerocopy::KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Registers {
     /// rax rbx rcx rdx rsi rdi rbp rsp r8..r15.

@@ -3,8 +3,9 @@
 //! It is whole from the start, so opening a port can only fail because all are open, and sending never allocates.
 
 use protocol::error::{Error, Result};
-use protocol::event::{DOMAIN_EVENT_PORT, PORTS, Port};
+use protocol::event::{DOMAIN_EVENT_PORT, MAX_VCPUS, PORTS, Port};
 use protocol::layout::PAGE_SIZE;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::platform::{Frame, Memory, Phys};
 use crate::slot::Slot;
@@ -16,27 +17,59 @@ pub const TABLE_FRAMES: usize = PORTS * 8 / PAGE_SIZE as usize;
 const FIRST_FREE: u32 = DOMAIN_EVENT_PORT.0 + 1;
 
 /// What a port is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Binding {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(transparent)]
+pub struct Use(u8);
+
+impl Use {
     /// Nothing.
-    Closed,
+    pub const CLOSED: Use = Use(0);
     /// Open; its peer is gone.
-    Unconnected,
+    pub const UNCONNECTED: Use = Use(1);
     /// A channel to a port of another domain, in one incarnation.
-    Peer(Slot, Port, u32),
-    /// An interrupt line.
-    Interrupt(u8),
+    pub const PEER: Use = Use(2);
+    /// An interrupt line, whose number is in `port`.
+    pub const INTERRUPT: Use = Use(3);
     /// The core sends here.
-    Core,
+    pub const CORE: Use = Use(4);
 }
 
-/// A port: what it is for, and the vCPU it notifies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A port, as the table holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 pub struct Entry {
+    /// The port at the other end.
+    pub port: u16,
+    /// The domain there.
+    pub peer: Slot,
+    /// What it is for, and (bits 3..) the vCPU it notifies.
+    pub head: u8,
+    /// The incarnation of the domain there.
+    pub incarnation: u32,
+}
+
+const _: () = assert!(MAX_VCPUS <= 32 && size_of::<Entry>() == 8);
+
+impl Entry {
+    /// A port for `purpose` that notifies vCPU 0.
+    pub const fn new(purpose: Use, port: u16) -> Entry {
+        Entry { port, peer: Slot::DOM0, head: purpose.0, incarnation: 0 }
+    }
+
     /// What it is for.
-    pub binding: Binding,
+    pub const fn purpose(self) -> Use {
+        Use(self.head & 7)
+    }
+
     /// The vCPU it notifies.
-    pub vcpu: u8,
+    pub const fn vcpu(self) -> u8 {
+        self.head >> 3
+    }
+
+    /// The same, with another vCPU to notify.
+    pub const fn notifying(self, vcpu: u8) -> Entry {
+        Entry { head: self.head & 7 | vcpu << 3, ..self }
+    }
 }
 
 /// A port table.
@@ -44,53 +77,26 @@ pub struct Entry {
 pub struct Ports(pub [Frame; TABLE_FRAMES]);
 
 impl Ports {
-    /// A port that is in range; the rest of this module takes no others.
-    #[inline]
-    pub const fn in_range(port: Port) -> bool {
-        (port.0 as usize) < PORTS
-    }
-
     #[inline]
     fn at(&self, port: Port) -> Phys {
         let byte = port.0 as usize * 8;
         self.0[byte / PAGE_SIZE as usize % TABLE_FRAMES].at(byte % PAGE_SIZE as usize)
     }
 
-    /// The entry of a port; one out of range is closed.
+    /// The entry of a port in range.
     #[inline]
     pub fn get(&self, m: &impl Memory, port: Port) -> Entry {
-        let raw = if Self::in_range(port) { m.load(self.at(port)) } else { 0 };
-        let binding = match raw & 7 {
-            1 => Binding::Unconnected,
-            2 => Binding::Peer(
-                Slot::new((raw >> 8) as usize & 0xff),
-                Port((raw >> 16) as u32 & 0xffff),
-                (raw >> 32) as u32,
-            ),
-            3 => Binding::Interrupt((raw >> 8) as u8),
-            4 => Binding::Core,
-            _ => Binding::Closed,
-        };
-        Entry { binding, vcpu: (raw >> 3) as u8 & 31 }
+        zerocopy::transmute!(m.load(self.at(port)))
     }
 
     /// Replaces the entry of a port in range.
     pub fn set(&self, m: &impl Memory, port: Port, entry: Entry) {
-        let raw = match entry.binding {
-            Binding::Closed => 0,
-            Binding::Unconnected => 1,
-            Binding::Peer(slot, port, incarnation) => {
-                2 | (slot.number() as u64) << 8 | (port.0 as u64) << 16 | (incarnation as u64) << 32
-            }
-            Binding::Interrupt(line) => 3 | (line as u64) << 8,
-            Binding::Core => 4,
-        };
-        m.store(self.at(port), raw | (entry.vcpu as u64) << 3);
+        m.store(self.at(port), zerocopy::transmute!(entry));
     }
 
     /// The lowest closed port without a fixed purpose.
     pub fn find_closed(&self, m: &impl Memory) -> Result<Port> {
         let mut ports = (FIRST_FREE..PORTS as u32).map(Port);
-        ports.find(|&port| self.get(m, port).binding == Binding::Closed).ok_or(Error::TableFull)
+        ports.find(|&port| self.get(m, port).purpose() == Use::CLOSED).ok_or(Error::TableFull)
     }
 }

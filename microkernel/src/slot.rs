@@ -5,11 +5,13 @@
 use core::ops::{Index, IndexMut};
 
 use protocol::domain::MAX_DOMAINS;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const _: () = assert!(MAX_DOMAINS.is_power_of_two() && MAX_DOMAINS <= 256);
 
 /// The place of a domain in the core's tables: its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(transparent)]
 pub struct Slot(u8);
 
 impl Slot {

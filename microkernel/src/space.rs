@@ -3,6 +3,8 @@
 //! A domain's own addresses lie below 2^39, so it uses one entry of its root; the upper half of every root is the core's.
 //! Pages are never writable and executable at once. Only leaves at the lowest level are used.
 
+use core::ops::Range;
+
 use protocol::error::Result;
 use protocol::layout::{PAGE_SIZE, USER_END};
 
@@ -20,6 +22,8 @@ const USER: u64 = 1 << 2;
 const NO_EXECUTE: u64 = 1 << 63;
 /// Bits of an entry that hold the address.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// log2 of what an entry spans, in the tables above the lowest.
+const LEVELS: [u32; 3] = [39, 30, 21];
 
 /// What a domain may do with a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,24 +46,22 @@ pub const fn frame_of(entry: u64) -> Frame {
     Phys(entry & ADDRESS).frame()
 }
 
+/// The entry for a page.
+pub const fn leaf(frame: Frame, access: Access) -> u64 {
+    frame.at(0).0 | access as u64
+}
+
 /// Place in `table` of the entry for `address`, whose entries span `1 << shift` bytes each.
 const fn slot(table: Frame, address: u64, shift: u32) -> Phys {
     table.at(((address >> shift) & 511) as usize * 8)
 }
 
 impl Space {
-    /// A new address space, empty but for the core's half, which it shares with `template`.
-    pub fn create(m: &impl Memory, frames: &mut Frames, owner: Slot, template: Frame) -> Result<Space> {
-        let root = frames.take(m, owner, Kind::Object)?;
-        m.copy(template.at(2048), root.at(2048), 2048);
-        Ok(Space(root))
-    }
-
     /// Place of the lowest-level entry for `address`, if the tables above it exist. The address is below [`USER_END`].
     #[inline]
     fn entry(self, m: &impl Memory, address: u64) -> Option<Phys> {
         let mut table = self.0;
-        for shift in [39, 30, 21] {
+        for shift in LEVELS {
             let entry = m.load(slot(table, address, shift));
             if entry & PRESENT == 0 {
                 return None;
@@ -72,11 +74,7 @@ impl Space {
     /// What the domain reaches at `address`: the entry, 0 if there is nothing.
     #[inline]
     pub fn lookup(self, m: &impl Memory, address: u64) -> u64 {
-        if address >= USER_END {
-            return 0;
-        }
-        let entry = self.entry(m, address).map_or(0, |at| m.load(at));
-        if entry & PRESENT == 0 { 0 } else { entry }
+        if address < USER_END { self.entry(m, address).map_or(0, |at| m.load(at)) } else { 0 }
     }
 
     /// The frame the domain reaches at `address`, with write access if asked for.
@@ -89,46 +87,34 @@ impl Space {
 
     /// Tables that are missing for mapping `pages` pages from `address`.
     pub fn missing_tables(self, m: &impl Memory, address: u64, pages: u64) -> u64 {
-        let end = address + pages * PAGE_SIZE;
-        let mut missing = 0;
-        let mut at = address;
-        while at < end {
+        let (mut at, mut missing) = (address, 0);
+        while at < address + pages * PAGE_SIZE {
             let mut table = Some(self.0);
-            for shift in [39, 30, 21] {
-                let entry = table.map_or(0, |table| m.load(slot(table, at, shift)));
+            for shift in LEVELS {
+                let next = table.map(|table| m.load(slot(table, at, shift))).filter(|entry| entry & PRESENT != 0);
                 // A missing table is counted where it, or the range, begins.
                 let first = at == address || at & ((1 << shift) - 1) == 0;
-                missing += (entry & PRESENT == 0 && first) as u64;
-                table = (entry & PRESENT != 0).then(|| frame_of(entry));
+                missing += (next.is_none() && first) as u64;
+                table = next.map(frame_of);
             }
             at = (at | ((1 << 21) - 1)) + 1;
         }
         missing
     }
 
-    /// Maps `frame` at `address`, where nothing is mapped, making tables as needed.
-    pub fn map(
-        self,
-        m: &impl Memory,
-        frames: &mut Frames,
-        owner: Slot,
-        address: u64,
-        frame: Frame,
-        access: Access,
-    ) -> Result<()> {
+    /// Makes [`leaf`] `entry` at `address`, where nothing is mapped, and tables as needed.
+    pub fn map(self, m: &impl Memory, frames: &mut Frames, owner: Slot, address: u64, entry: u64) -> Result<()> {
         let mut table = self.0;
-        for shift in [39, 30, 21] {
+        for shift in LEVELS {
             let at = slot(table, address, shift);
-            let entry = m.load(at);
-            table = if entry & PRESENT != 0 {
-                frame_of(entry)
-            } else {
-                let new = frames.take(m, owner, Kind::Object)?;
-                m.store(at, new.at(0).0 | PRESENT | WRITE | USER);
-                new
-            };
+            let above = m.load(at);
+            table = frame_of(above);
+            if above & PRESENT == 0 {
+                table = frames.take(m, owner, Kind::OBJECT)?;
+                m.store(at, table.at(0).0 | PRESENT | WRITE | USER);
+            }
         }
-        m.store(slot(table, address, 12), frame.at(0).0 | access as u64);
+        m.store(slot(table, address, 12), entry);
         Ok(())
     }
 
@@ -140,48 +126,37 @@ impl Space {
         (entry & PRESENT != 0).then(|| frame_of(entry))
     }
 
-    /// Takes apart what lies between `from` and `end`, tables included where their whole range is covered, until about
-    /// `budget` steps are done; gives the address to go on from. No CPU may have the address space loaded.
-    pub fn clear(
-        self,
-        m: &impl Memory,
-        frames: &mut Frames,
-        owner: Slot,
-        mut from: u64,
-        end: u64,
-        budget: &mut u64,
-    ) -> u64 {
+    /// Takes apart what lies in `range`, tables included where the end of what they span is passed, until about `budget` steps
+    /// are done; gives the address to go on from. No CPU may have the address space loaded.
+    pub fn clear(self, m: &impl Memory, frames: &mut Frames, owner: Slot, range: Range<u64>, budget: &mut u64) -> u64 {
         /// Steps that scrubbing a frame is worth, in units of looking at an entry.
         const SCRUB: u64 = 64;
-        while from < end && *budget > 0 {
-            let mut tables = [(Phys(0), self.0); 4];
-            let mut level = 0;
-            let mut shift = 39;
-            while level < 3 {
-                let at = slot(tables[level].1, from, shift);
-                let entry = m.load(at);
-                if entry & PRESENT == 0 {
+        let mut from = range.start;
+        while from < range.end && *budget > 0 {
+            // The tables on the way to the address, each with the place of the entry that names it.
+            let mut path = heapless::Vec::<(Phys, Frame), 3>::new();
+            let (mut table, mut shift) = (self.0, 39);
+            while shift > 12 {
+                let at = slot(table, from, shift);
+                table = frame_of(m.load(at));
+                if m.load(at) & PRESENT == 0 || path.push((at, table)).is_err() {
                     break;
                 }
-                level += 1;
                 shift -= 9;
-                tables[level] = (at, frame_of(entry));
             }
             let mut steps = 1;
-            if level == 3 {
-                let at = slot(tables[3].1, from, 12);
-                let entry = m.load(at);
-                if entry & PRESENT != 0 {
-                    m.store(at, 0);
-                    frames.unmapped(m, frame_of(entry), owner);
-                    steps += SCRUB;
-                }
+            let at = slot(table, from, 12);
+            if shift == 12 && m.load(at) & PRESENT != 0 {
+                let frame = frame_of(m.load(at));
+                m.store(at, 0);
+                frames.unmapped(m, frame, owner);
+                steps += SCRUB;
             }
             from = ((from >> shift) + 1) << shift;
-            for (level, span) in [(3, 21), (2, 30), (1, 39)] {
-                if tables[level].0 != Phys(0) && from & ((1 << span) - 1) == 0 {
-                    m.store(tables[level].0, 0);
-                    frames.give_back(m, tables[level].1);
+            for (&(at, table), shift) in path.iter().zip(LEVELS).rev() {
+                if from & ((1 << shift) - 1) == 0 {
+                    m.store(at, 0);
+                    frames.give_back(m, table);
                     steps += SCRUB;
                 }
             }

@@ -4,12 +4,12 @@ use core::fmt;
 
 use protocol::domain::MAX_DOMAINS;
 use protocol::event::Port;
-use protocol::system::{Features, MAX_CPUS};
+use protocol::system::{MAX_CPUS, SystemInfo};
 
 use crate::clock::Clock;
 use crate::domain::Domain;
 use crate::events::LINES;
-use crate::frames::{Frames, Parked};
+use crate::frames::{END, Frames};
 use crate::log::Log;
 use crate::platform::{Frame, Machine, Step};
 use crate::sched::{MAX_VCPUS, Scheduler, VcpuId};
@@ -26,11 +26,11 @@ pub(crate) struct Cpu {
     pub step: Step,
     /// Records of mappings to finish after the flush: the first plus one, 0 for none.
     pub unmapped: u32,
-    /// Frames to give back after the flush.
-    pub parked: Parked,
+    /// List of frames to give back after the flush.
+    pub parked: Frame,
 }
 
-/// Who makes a call, and from where.
+/// Who makes a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     pub vcpu: VcpuId,
@@ -44,13 +44,13 @@ pub(crate) struct Caller {
 pub struct Core<M: Machine> {
     /// The machine below.
     pub machine: M,
+    /// The clock, running since the boot.
+    pub clock: Clock,
     pub(crate) frames: Frames,
     pub(crate) domains: PerSlot<Domain>,
     pub(crate) vcpus: Vcpus,
     pub(crate) sched: Scheduler,
     pub(crate) cpus: [Cpu; MAX_CPUS],
-    /// Time since the core started; the shell answers from a copy of it.
-    pub clock: Clock,
     pub(crate) log: Log,
     /// Who is told of an interrupt line.
     pub(crate) interrupts: [Option<(Slot, Port)>; LINES],
@@ -58,40 +58,36 @@ pub struct Core<M: Machine> {
     pub(crate) serial: Option<Slot>,
     /// The CPU that is in the core.
     pub(crate) here: usize,
+    /// The last incarnation number given.
     pub(crate) incarnations: u32,
-    pub(crate) template: Frame,
-    pub(crate) total_frames: u64,
+    /// Bytes of the boot bundle.
     pub(crate) bundle_bytes: u64,
-    pub(crate) tsc_hz: u64,
-    pub(crate) cpu_count: usize,
-    pub(crate) features: Features,
-    pub(crate) brand: [u8; 48],
+    /// Root of the core's own address space.
+    pub(crate) template: Frame,
+    /// What is told about the machine; what changes is filled in when asked.
+    pub(crate) info: SystemInfo,
 }
 
 impl<M: Machine> Core<M> {
     /// A core that knows nothing yet.
     pub const fn new(machine: M) -> Core<M> {
-        const CPU: Cpu = Cpu { current: None, loaded: None, step: Step::Done, unmapped: 0, parked: Parked::NONE };
+        const CPU: Cpu = Cpu { current: None, loaded: None, step: Step::Done, unmapped: 0, parked: END };
         Core {
             machine,
+            clock: Clock::new(),
             frames: Frames::new(),
             domains: PerSlot([const { Domain::NONE }; MAX_DOMAINS]),
             vcpus: Vcpus([const { Vcpu::NONE }; MAX_VCPUS]),
             sched: Scheduler::new(),
             cpus: [CPU; MAX_CPUS],
-            clock: Clock::new(),
             log: Log::new(),
             interrupts: [None; LINES],
             serial: None,
             here: 0,
             incarnations: 0,
-            template: Frame(0),
-            total_frames: 0,
             bundle_bytes: 0,
-            tsc_hz: 0,
-            cpu_count: 0,
-            features: Features::empty(),
-            brand: [0; 48],
+            template: Frame(0),
+            info: zerocopy::transmute!([0_u8; size_of::<SystemInfo>()]),
         }
     }
 
@@ -112,20 +108,23 @@ impl<M: Machine> Core<M> {
         &mut self.cpus[cpu % MAX_CPUS]
     }
 
-    /// Wakes a vCPU if it waits for an event.
-    #[inline]
-    pub(crate) fn wake(&mut self, id: VcpuId) {
-        if self.vcpus[id].waiting {
-            let cpu = self.sched.wake(id, self.now());
-            self.kick(cpu);
-        }
-    }
-
     /// Makes another CPU choose anew; this one does in any case.
     #[inline]
     pub(crate) fn kick(&self, cpu: Option<usize>) {
         if let Some(cpu) = cpu.filter(|&cpu| cpu != self.here) {
             self.machine.kick(cpu);
         }
+    }
+
+    /// A domain in its present incarnation, as handles and peer tables hold it. Never 0.
+    pub(crate) fn reference(&self, slot: Slot) -> u64 {
+        slot.number() as u64 | (self.domains[slot].info.incarnation as u64) << 32
+    }
+
+    /// The domain that a reference names, if that incarnation is still there.
+    #[inline]
+    pub(crate) fn resolve(&self, reference: u64) -> Option<Slot> {
+        let slot = Slot::new(reference as usize);
+        (reference != 0 && self.domains[slot].info.incarnation == (reference >> 32) as u32).then_some(slot)
     }
 }

@@ -3,13 +3,14 @@
 use core::ops::{Index, IndexMut};
 
 use protocol::error::{Error, Result};
-use protocol::layout::vcpu_stack_top;
-use zerocopy::IntoBytes;
+use protocol::handle::{Handle, Rights};
+use protocol::layout::{USER_END, vcpu_stack_top};
 
 use crate::domain::NO_FRAME;
-use crate::platform::{ENTERED_BY_TRAP, Frame, Memory, Registers, reg};
+use crate::platform::{ENTERED_BY_TRAP, Frame, Machine, Registers, reg};
 use crate::sched::{MAX_VCPUS, VcpuId};
 use crate::slot::Slot;
+use crate::state::{Caller, Core};
 
 /// RFLAGS of a fresh vCPU: interrupts on, and the bit that is always set.
 const FRESH_FLAGS: u64 = 0x202;
@@ -31,18 +32,6 @@ pub struct Vcpu {
 impl Vcpu {
     /// A free place.
     pub const NONE: Vcpu = Vcpu { domain: None, index: 0, started: false, waiting: false, context: NO_FRAME };
-
-    /// Sets the registers for a start at `entry` with stack pointer `stack` (0: the layout's), all else zero.
-    pub fn prepare(&self, m: &impl Memory, entry: u64, stack: u64) {
-        let stack = if stack == 0 { vcpu_stack_top(self.index as u32) } else { stack };
-        let mut registers = Registers { rip: entry, rflags: FRESH_FLAGS, ..Registers::default() };
-        registers.general[reg::RDI] = self.index as u64;
-        registers.general[reg::RSP] = stack;
-        registers.fs_base = stack;
-        registers.entered = ENTERED_BY_TRAP;
-        m.zero(self.context);
-        m.write(self.context.at(0), registers.as_bytes());
-    }
 }
 
 /// All vCPUs, by id. The index is masked rather than checked: ids come from the core's own tables.
@@ -66,5 +55,49 @@ impl Index<VcpuId> for Vcpus {
 impl IndexMut<VcpuId> for Vcpus {
     fn index_mut(&mut self, id: VcpuId) -> &mut Vcpu {
         &mut self.0[id.0 as usize % MAX_VCPUS]
+    }
+}
+
+/// Checks where a vCPU is to start. A stack pointer may equal the end of the domain's half.
+pub fn check_start(entry: u64, stack: u64) -> Result<()> {
+    if entry < USER_END && stack <= USER_END { Ok(()) } else { Err(Error::BadAddress) }
+}
+
+impl<M: Machine> Core<M> {
+    /// Starts a vCPU at `entry` with stack pointer `stack` (0: the layout's), all other registers zero.
+    pub(crate) fn start_vcpu(&mut self, id: VcpuId, entry: u64, stack: u64) {
+        let vcpu = &mut self.vcpus[id];
+        vcpu.started = true;
+        let stack = if stack == 0 { vcpu_stack_top(vcpu.index.into()) } else { stack };
+        let mut registers = Registers { rip: entry, rflags: FRESH_FLAGS, fs_base: stack, ..Registers::default() };
+        registers.general[reg::RDI] = vcpu.index.into();
+        registers.general[reg::RSP] = stack;
+        registers.entered = ENTERED_BY_TRAP;
+        self.machine.zero(vcpu.context);
+        self.machine.put(vcpu.context.at(0), &registers);
+        let cpu = self.sched.start(id, self.clock.ns(self.machine.tsc()));
+        self.kick(cpu);
+    }
+
+    pub(crate) fn vcpu_start(&mut self, caller: Caller, vcpu: u64, entry: u64, stack: u64) -> Result {
+        let id = self.domains[caller.slot].vcpu(vcpu).ok_or(Error::Invalid)?;
+        check_start(entry, stack)?;
+        if self.vcpus[id].started {
+            return Err(Error::WrongState);
+        }
+        self.start_vcpu(id, entry, stack);
+        Ok(0)
+    }
+
+    pub(crate) fn vcpu_info(&mut self, caller: Caller, domain: Handle, vcpu: u64, out: u64) -> Result {
+        let slot = self.domain(caller, domain, Rights::INSPECT)?;
+        let id = self.domains[slot].vcpu(vcpu).ok_or(Error::Invalid)?;
+        let info = self.sched.info(id, self.now());
+        self.deliver(caller, out, &info)
+    }
+
+    pub(crate) fn vcpu_yield(&mut self, _: Caller) -> Result {
+        self.sched.yield_now(self.here, self.clock.ns(self.machine.tsc()));
+        Ok(0)
     }
 }

@@ -1,13 +1,13 @@
 //! Hypercalls on I/O ports, interrupt lines and handles.
 
 use protocol::error::{Error, Result};
-use protocol::handle::{Handle, Rights};
+use protocol::handle::{Handle, ObjectKind, Rights};
 
-use super::narrow;
 use crate::events::LINES;
-use crate::handles::{self, Entry, Object};
+use crate::handles::{self, Entry};
 use crate::platform::Machine;
-use crate::ports::Binding;
+use crate::ports::{self, Use};
+use crate::slot::Slot;
 use crate::state::{Caller, Core};
 
 /// What a fresh handle of a device carries.
@@ -16,13 +16,14 @@ const DEVICE: Rights = Rights::USE.union(Rights::COPY);
 impl<M: Machine> Core<M> {
     pub(super) fn ioports_create(&mut self, caller: Caller, system: Handle, first: u64, count: u64) -> Result {
         self.system(caller, system, Rights::CONTROL)?;
-        if first > 0xffff || count == 0 || count > 0x1_0000 - first || count > 0xffff {
+        let (Ok(start), Ok(length)) = (u16::try_from(first), u16::try_from(count)) else { return Err(Error::Invalid) };
+        if count == 0 || first + count > 1 << 16 {
             return Err(Error::Invalid);
         }
-        if self.machine.port_reserved(first as u16, count as u16) {
+        if self.machine.port_reserved(start, length) {
             return Err(Error::Busy);
         }
-        self.add_handle(caller.slot, Entry { object: Object::IoPorts(first as u16, count as u16), rights: DEVICE })
+        self.add_handle(caller.slot, Entry::new(ObjectKind::IoPorts, DEVICE, first | count << 16))
     }
 
     pub(super) fn interrupt_create(&mut self, caller: Caller, system: Handle, line: u64) -> Result {
@@ -30,63 +31,63 @@ impl<M: Machine> Core<M> {
         if line >= LINES as u64 {
             return Err(Error::Invalid);
         }
-        self.add_handle(caller.slot, Entry { object: Object::Interrupt(line as u8), rights: DEVICE })
+        self.add_handle(caller.slot, Entry::new(ObjectKind::Interrupt, DEVICE, line))
     }
 
     pub(super) fn ioports_enable(&mut self, caller: Caller, range: Handle) -> Result {
-        let entry = self.entry(caller, range, Rights::empty())?;
-        let Object::IoPorts(first, count) = entry.object else { return Err(Error::WrongKind) };
-        self.entry(caller, range, Rights::USE)?;
+        let value = self.entry(caller, range)?.object(ObjectKind::IoPorts, Rights::USE)?;
+        let range = (value as u16, (value >> 16) as u16);
         let enabled = &mut self.domains[caller.slot].io_ports;
-        if !enabled.contains(&(first, count)) {
-            let free = enabled.iter_mut().find(|slot| slot.1 == 0).ok_or(Error::TableFull)?;
-            *free = (first, count);
+        if !enabled.contains(&range) {
+            *enabled.iter_mut().find(|place| place.1 == 0).ok_or(Error::TableFull)? = range;
         }
-        if self.machine.is_serial(first, count) {
+        if self.machine.is_serial(range.0, range.1) {
             self.serial = Some(caller.slot);
             self.machine.release_serial(true);
         }
-        Ok(first as u64 | (count as u64) << 16)
+        Ok(value)
     }
 
     pub(super) fn interrupt_bind(&mut self, caller: Caller, interrupt: Handle) -> Result {
-        let entry = self.entry(caller, interrupt, Rights::empty())?;
-        let Object::Interrupt(line) = entry.object else { return Err(Error::WrongKind) };
-        self.entry(caller, interrupt, Rights::USE)?;
+        let line = self.entry(caller, interrupt)?.object(ObjectKind::Interrupt, Rights::USE)?;
         if self.interrupts[line as usize % LINES].is_some() {
             return Err(Error::Busy);
         }
-        let port = self.open_port(caller.slot, Binding::Interrupt(line))?;
+        let port = self.open_port(caller.slot, None, ports::Entry::new(Use::INTERRUPT, line as u16))?;
         self.interrupts[line as usize % LINES] = Some((caller.slot, port));
-        self.machine.mask_line(line, false);
+        self.machine.mask_line(line as u8, false);
         Ok(port.0 as u64)
     }
 
     pub(super) fn handle_copy(&mut self, caller: Caller, domain: Handle, handle: Handle, rights: u64) -> Result {
-        let slot = self.domain(caller, domain, Rights::empty())?;
+        let mut slot = self.domain(caller, domain, Rights::empty())?;
         if slot != caller.slot {
-            self.domain(caller, domain, Rights::CONTROL)?;
+            slot = self.live(caller, domain, Rights::CONTROL)?;
         }
-        let entry = self.entry(caller, handle, Rights::COPY)?;
-        let wanted = u8::try_from(narrow(rights)?).ok().and_then(Rights::from_bits).ok_or(Error::Invalid)?;
-        if self.domains[slot].is_gone() {
-            return Err(Error::WrongState);
-        }
-        self.add_handle(slot, Entry { rights: entry.rights & wanted, ..entry })
+        let entry = self.entry(caller, handle)?.require(Rights::COPY)?;
+        let rights = u8::try_from(rights).ok().and_then(Rights::from_bits).ok_or(Error::Invalid)?;
+        self.add_handle(slot, entry.with_at_most(rights))
     }
 
     pub(super) fn handle_close(&mut self, caller: Caller, handle: Handle) -> Result {
-        self.entry(caller, handle, Rights::empty())?;
+        self.entry(caller, handle)?;
         if handle == Handle::SELF || handle == Handle::SYSTEM {
             return Err(Error::NotPermitted);
         }
-        self.remove_handle(caller, handle);
+        self.remove_handle(caller.slot, handle);
         Ok(0)
     }
 
+    /// Puts a handle into a domain's table.
+    pub(crate) fn add_handle(&mut self, slot: Slot, entry: Entry) -> Result {
+        let handle = handles::insert(&self.machine, self.domains[slot].handles, entry)?;
+        self.domains[slot].info.handles += 1;
+        Ok(handle.0.into())
+    }
+
     /// Closes a handle that was looked up.
-    pub(super) fn remove_handle(&mut self, caller: Caller, handle: Handle) {
-        handles::remove(&self.machine, self.domains[caller.slot].handles, handle);
-        self.domains[caller.slot].handle_count -= 1;
+    pub(super) fn remove_handle(&mut self, slot: Slot, handle: Handle) {
+        handles::remove(&self.machine, self.domains[slot].handles, handle);
+        self.domains[slot].info.handles -= 1;
     }
 }

@@ -1,20 +1,20 @@
 //! Hypercalls that build, run and end domains.
 
-use protocol::domain::{
-    ALL_VCPUS, CLASS_DRIVER, DeathReport, DomainCreated, DomainInfo, DomainSpec, SchedParams, State, WEIGHTS,
-};
+use protocol::domain::{ALL_VCPUS, CLASS_DRIVER, DomainCreated, DomainSpec, MESSAGE_MAX, Reason};
+use protocol::domain::{DeathReport, SchedParams, State, WEIGHTS};
 use protocol::error::{Error, Result};
 use protocol::event::MAX_VCPUS;
 use protocol::grant::{MAX_GRANT_FRAMES, PEER_FIRST_FREE, PEERS};
 use protocol::handle::{Handle, Rights};
 use protocol::system::MAX_CPUS;
-use zerocopy::{FromZeros, IntoBytes};
 
-use super::vcpus::check_start;
-use crate::domain::{MAX_MAPPINGS, decode_peer};
+use super::at_most;
+use crate::death::Cause;
+use crate::domain::MAX_MAPPINGS;
 use crate::platform::Machine;
 use crate::slot::Slot;
 use crate::state::{Caller, Core};
+use crate::vcpu::check_start;
 
 /// Most pages of retained memory: they are all made by the one call that makes the domain.
 const MAX_RETAINED: u32 = 1024;
@@ -25,27 +25,24 @@ impl<M: Machine> Core<M> {
     pub(super) fn domain_create(&mut self, caller: Caller, system: Handle, spec: u64, out: u64) -> Result {
         self.system(caller, system, Rights::CONTROL)?;
         let spec: DomainSpec = self.fetch(caller, spec)?;
-        let out = self.room::<DomainCreated>(caller, out)?;
+        let out = self.memory(caller, out, size_of::<DomainCreated>(), true)?;
         let valid = spec.memory_pages <= spec.max_pages
             && (1..=MAX_VCPUS as u32).contains(&spec.vcpus)
             && (1..=MAX_GRANT_FRAMES as u32).contains(&spec.grant_frames)
             && spec.max_mappings <= MAX_MAPPINGS
             && spec.retained_pages <= MAX_RETAINED
-            && spec.schedule.vcpu == ALL_VCPUS;
+            && spec.schedule.vcpu == ALL_VCPUS
+            && self.is_valid(&spec.schedule);
         if !valid {
             return Err(Error::Invalid);
         }
-        self.check_schedule(&spec.schedule)?;
-        let free = |slot: &Slot| {
-            let known = self.peer(caller.slot, slot.number() as u64).is_ok();
-            self.domains[*slot].state.is_none() && !known
-        };
+        // The id is the index in the caller's peer table too.
+        let free =
+            |slot: &Slot| self.domains[*slot].state.is_none() && self.peer(caller.slot, slot.number() as u64).is_err();
         let slot = (FIRST_ID..self.domains.0.len()).map(Slot::new).find(free).ok_or(Error::TableFull)?;
         self.create(slot, &spec)?;
-        let (handle, control_port) = self.introduce(caller.slot, slot).inspect_err(|_| self.demolish(slot))?;
-        let incarnation = self.domains[slot].incarnation;
-        let created =
-            DomainCreated { handle: handle as u32, id: slot.number() as u16, reserved: 0, incarnation, control_port };
+        let introduced = self.introduce(caller.slot, slot);
+        let created = introduced.inspect_err(|_| self.demolish(slot))?;
         out.put(&self.machine, 0, &created);
         Ok(0)
     }
@@ -60,17 +57,15 @@ impl<M: Machine> Core<M> {
     pub(super) fn domain_pause(&mut self, caller: Caller, domain: Handle) -> Result {
         let slot = self.other(caller, domain)?;
         let domain = &mut self.domains[slot];
-        if domain.is_gone() {
+        if domain.is_gone() || domain.info.pauses == u32::MAX {
             return Err(Error::WrongState);
         }
-        domain.pauses = domain.pauses.checked_add(1).ok_or(Error::WrongState)?;
-        let loaded = domain.loaded;
-        for id in domain.vcpus() {
-            self.sched.pause(id);
-        }
+        domain.info.pauses += 1;
+        domain.vcpus().for_each(|id| _ = self.sched.pause(id));
         // A CPU that runs one of them leaves it for the core, and cannot go back to it.
-        if loaded != 0 {
-            self.await_flush(loaded);
+        if domain.loaded != 0 {
+            let cpus = domain.loaded;
+            self.await_flush(cpus);
         }
         Ok(0)
     }
@@ -78,11 +73,11 @@ impl<M: Machine> Core<M> {
     pub(super) fn domain_unpause(&mut self, caller: Caller, domain: Handle) -> Result {
         let slot = self.other(caller, domain)?;
         let domain = &mut self.domains[slot];
-        if domain.is_gone() || domain.pauses == 0 {
+        if domain.is_gone() || domain.info.pauses == 0 {
             return Err(Error::WrongState);
         }
-        domain.pauses -= 1;
-        if domain.pauses == 0 {
+        domain.info.pauses -= 1;
+        if domain.info.pauses == 0 {
             let now = self.now();
             for id in self.domains[slot].vcpus() {
                 let cpu = self.sched.unpause(id, now);
@@ -94,7 +89,7 @@ impl<M: Machine> Core<M> {
 
     pub(super) fn domain_reset(&mut self, caller: Caller, domain: Handle) -> Result {
         let slot = self.other(caller, domain)?;
-        if self.domains[slot].is_gone() || slot == Slot::DOM0 {
+        if self.domains[slot].is_gone() {
             return Err(Error::WrongState);
         }
         if self.reset(slot) { Ok(0) } else { Err(Error::Again) }
@@ -102,85 +97,98 @@ impl<M: Machine> Core<M> {
 
     pub(super) fn domain_destroy(&mut self, caller: Caller, domain: Handle) -> Result {
         let slot = self.other(caller, domain)?;
-        if slot == Slot::DOM0 {
-            return Err(Error::NotPermitted);
-        }
         if !self.destroy(slot) {
             return Err(Error::Again);
         }
-        self.remove_handle(caller, domain);
+        self.remove_handle(caller.slot, domain);
+        Ok(0)
+    }
+
+    pub(super) fn domain_exit(&mut self, caller: Caller, reason: u64, code: u64, message: u64, length: u64) -> Result {
+        let reason = match u32::try_from(reason).ok().and_then(Reason::from_number) {
+            Some(reason @ (Reason::Shutdown | Reason::Reboot | Reason::Panic)) => reason,
+            _ => return Err(Error::Invalid),
+        };
+        let mut text = [0; MESSAGE_MAX];
+        let text = &mut text[..at_most(length, MESSAGE_MAX)?];
+        self.memory(caller, message, text.len(), false)?.read(&self.machine, 0, text);
+        self.die(caller, reason, Cause::Exit(code, text));
         Ok(0)
     }
 
     pub(super) fn domain_info(&mut self, caller: Caller, domain: Handle, out: u64) -> Result {
         let slot = self.domain(caller, domain, Rights::INSPECT)?;
-        let (account, now) = (self.frames.account(slot), self.now());
-        let domain = &self.domains[slot];
-        let info = DomainInfo {
-            name: domain.name,
-            id: slot.number() as u32,
-            incarnation: domain.incarnation,
-            state: domain.state.unwrap_or(State::Dying) as u32,
-            reason: domain.reason as u32,
-            pauses: domain.pauses,
-            vcpus: domain.vcpu_count,
-            vcpus_started: domain.vcpus().filter(|&id| self.vcpus[id].started).count() as u32,
-            handles: domain.handle_count,
-            ports: domain.port_count,
-            mappings: domain.mapping_count,
-            mapped_by_others: account.mapped,
-            resets: domain.epoch,
-            used_pages: account.used as u64,
-            memory_pages: account.set_aside as u64,
-            max_pages: domain.max_pages,
-            cpu_ns: domain.vcpus().map(|id| self.sched.info(id, now).cpu_ns).sum(),
-            hypercalls: domain.hypercalls,
-            events_sent: domain.events_sent,
-            created_tsc: domain.created_tsc,
-            first_run_tsc: domain.first_run_tsc,
-            schedule: domain.schedule,
-        };
+        let (account, domain, now) = (self.frames.accounts[slot], &self.domains[slot], self.now());
+        let mut info = domain.info;
+        info.state = domain.state.unwrap_or(State::Dying) as u32;
+        info.reason = domain.reason as u32;
+        info.vcpus_started = domain.vcpus().filter(|&id| self.vcpus[id].started).count() as u32;
+        info.cpu_ns = domain.vcpus().map(|id| self.sched.info(id, now).cpu_ns).sum();
+        info.mapped_by_others = account.mapped;
+        info.used_pages = account.used.into();
+        info.memory_pages = account.set_aside.into();
         self.deliver(caller, out, &info)
     }
 
     pub(super) fn domain_death(&mut self, caller: Caller, domain: Handle, out: u64) -> Result {
         let slot = self.domain(caller, domain, Rights::INSPECT)?;
-        let mut report = DeathReport::new_zeroed();
-        self.machine.read(self.domains[slot].report(), report.as_mut_bytes());
+        let report: DeathReport = self.machine.get(self.domains[slot].report());
         self.deliver(caller, out, &report)
+    }
+
+    pub(super) fn domain_set_memory(&mut self, caller: Caller, domain: Handle, pages: u64, max: u64) -> Result {
+        let slot = self.domain(caller, domain, Rights::CONTROL)?;
+        if pages > max || self.domains[slot].is_gone() {
+            return Err(Error::Invalid);
+        }
+        self.frames.set_aside(slot, pages)?;
+        self.domains[slot].info.max_pages = max;
+        Ok(0)
     }
 
     pub(super) fn domain_schedule(&mut self, caller: Caller, domain: Handle, params: u64) -> Result {
         let slot = self.domain(caller, domain, Rights::CONTROL)?;
-        let params: SchedParams = self.fetch(caller, params)?;
-        self.check_schedule(&params)?;
-        self.schedule_domain(slot, &params).map(|()| 0)
+        let mut params: SchedParams = self.fetch(caller, params)?;
+        let (domain, now) = (&self.domains[slot], self.now());
+        let only = domain.vcpu(params.vcpu.into());
+        if !self.is_valid(&params) || params.vcpu != ALL_VCPUS && only.is_none() {
+            return Err(Error::Invalid);
+        }
+        for id in domain.vcpus() {
+            let cpu = self.sched.set_params(id, &params, now);
+            self.kick(cpu);
+            if only.is_none() || only == Some(id) {
+                let cpu = self.sched.set_affinity(id, params.affinity, now);
+                self.kick(cpu);
+            }
+        }
+        if only.is_some() {
+            (params.vcpu, params.affinity) = (ALL_VCPUS, domain.info.schedule.affinity);
+        }
+        self.domains[slot].info.schedule = params;
+        Ok(0)
     }
 
     /// Checks everything but which vCPU is meant.
-    fn check_schedule(&self, params: &SchedParams) -> Result<()> {
-        let cpus = u64::MAX >> (MAX_CPUS - self.cpu_count.clamp(1, MAX_CPUS));
-        let valid = WEIGHTS.contains(&params.weight)
+    fn is_valid(&self, params: &SchedParams) -> bool {
+        let cpus = u64::MAX >> (MAX_CPUS - (self.info.cpus as usize).clamp(1, MAX_CPUS));
+        WEIGHTS.contains(&params.weight)
             && params.class <= CLASS_DRIVER
             && params.cap <= 100 * MAX_CPUS as u32
-            && (params.affinity == 0 || params.affinity & cpus != 0);
-        if valid { Ok(()) } else { Err(Error::Invalid) }
+            && (params.affinity == 0 || params.affinity & cpus != 0)
     }
 
     pub(super) fn domain_peer(&mut self, caller: Caller, domain: Handle, index: u64, peer: Handle) -> Result {
-        let slot = self.domain(caller, domain, Rights::CONNECT)?;
-        let peer = self.domain(caller, peer, Rights::CONNECT)?;
+        let slot = self.live(caller, domain, Rights::CONNECT)?;
+        let peer = self.live(caller, peer, Rights::CONNECT)?;
         if index >= PEERS as u64 || peer == slot {
             return Err(Error::Invalid);
         }
-        if self.domains[slot].is_gone() || self.domains[peer].is_gone() {
-            return Err(Error::WrongState);
-        }
-        let raw = self.machine.load(self.domains[slot].peer(index as u16));
-        if decode_peer(raw).is_some_and(|(old, incarnation)| self.domains[old].incarnation == incarnation) {
+        let at = self.domains[slot].peer(index);
+        if self.resolve(self.machine.load(at)).is_some() {
             return Err(Error::Exists);
         }
-        self.set_peer(slot, index as u16, peer);
+        self.machine.store(at, self.reference(peer));
         Ok(0)
     }
 }

@@ -10,11 +10,6 @@ use crate::grants::Grant;
 use crate::platform::{Frame, Machine};
 use crate::state::{Caller, Core};
 
-/// What an element reports.
-fn status(result: Result<()>) -> i32 {
-    result.map_or_else(|error| -(error as i32), |()| 0)
-}
-
 impl<M: Machine> Core<M> {
     pub(super) fn grant_map(&mut self, caller: Caller, elements: u64, count: u64) -> Result {
         self.batch(caller, elements, count, |core, element: &mut MapElement| {
@@ -28,12 +23,12 @@ impl<M: Machine> Core<M> {
         let done = self.batch(caller, elements, count, |core, element: &mut UnmapElement| {
             element.status = status(core.unmap_grant(caller.slot, element.mapping, &mut chain));
             element.status
-        });
+        })?;
         if chain != 0 {
             self.cpu(self.here).unmapped = chain;
             self.after_flush(caller);
         }
-        done
+        Ok(done)
     }
 
     pub(super) fn grant_copy(&mut self, caller: Caller, elements: u64, count: u64) -> Result {
@@ -52,13 +47,13 @@ impl<M: Machine> Core<M> {
         count: u64,
         mut each: impl FnMut(&mut Self, &mut T) -> i32,
     ) -> Result {
+        let count = at_most(count, MAX_BATCH)?;
         if count == 0 {
             return Err(Error::Invalid);
         }
-        let count = at_most(count, MAX_BATCH as u64)?;
-        let memory = self.memory(caller, elements, count * size_of::<T>() as u64, true)?;
+        let memory = self.memory(caller, elements, count * size_of::<T>(), true)?;
         let mut done = 0;
-        for index in 0..count as usize {
+        for index in 0..count {
             let mut element: T = memory.get(&self.machine, index);
             done += (each(self, &mut element) == 0) as u64;
             // An element may have unmapped the memory it lies in: then its status goes nowhere.
@@ -73,28 +68,34 @@ impl<M: Machine> Core<M> {
         if length == 0 || !inside(from) || !inside(to) || from.peer == OWN_MEMORY && to.peer == OWN_MEMORY {
             return Err(Error::Invalid);
         }
-        let (source, read) = self.side(caller, from, false)?;
-        let result = self.side(caller, to, true).and_then(|(target, written)| {
-            let apart = source != target || (from.offset as u64).abs_diff(to.offset as u64) >= length;
-            if apart {
-                self.machine.copy(source.at(from.offset as usize), target.at(to.offset as usize), length as usize);
+        let (source, reading) = self.side(caller, from, false)?;
+        let target = self.side(caller, to, true);
+        let mut result = target.map(|_| ());
+        if let Ok((target, writing)) = target {
+            if source == target && (from.offset.abs_diff(to.offset) as u64) < length {
+                result = Err(Error::Invalid);
+            } else {
+                self.machine.copy(source.at(from.offset.into()), target.at(to.offset.into()), length as usize);
             }
-            written.into_iter().for_each(|grant| self.release(grant));
-            if apart { Ok(()) } else { Err(Error::Invalid) }
-        });
-        read.into_iter().for_each(|grant| self.release(grant));
+            writing.into_iter().for_each(|grant| self.release(grant));
+        }
+        reading.into_iter().for_each(|grant| self.release(grant));
         result
     }
 
     /// The frame of one side of a copy, and the grant that must be released for it.
     fn side(&mut self, caller: Caller, side: CopySide, write: bool) -> Result<(Frame, Option<Grant>)> {
+        let address = side.reference_or_address;
         if side.peer != OWN_MEMORY {
-            let grant = self.acquire(caller.slot, side.peer as u64, side.reference_or_address, write)?;
+            let grant = self.acquire(caller.slot, side.peer.into(), address, write)?;
             return Ok((grant.frame, Some(grant)));
         }
-        let address = side.reference_or_address;
-        let space = self.domains[caller.slot].space;
-        let frame = space.translate(&self.machine, address, write).filter(|_| address % PAGE_SIZE == 0);
-        Ok((frame.ok_or(Error::BadAddress)?, None))
+        let frame = self.domains[caller.slot].space.translate(&self.machine, address, write);
+        Ok((frame.filter(|_| address % PAGE_SIZE == 0).ok_or(Error::BadAddress)?, None))
     }
+}
+
+/// What an element reports.
+fn status(result: Result<()>) -> i32 {
+    result.map_or_else(|error| -(error as i32), |()| 0)
 }

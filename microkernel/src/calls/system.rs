@@ -3,7 +3,7 @@
 use protocol::error::{Error, Result};
 use protocol::handle::{Handle, Rights};
 use protocol::name_text;
-use protocol::system::{AcpiRead, LogRead, SystemInfo};
+use protocol::system::{AcpiRead, LogRead};
 
 use super::at_most;
 use crate::death::Text;
@@ -13,42 +13,44 @@ use crate::state::{Caller, Core};
 /// Longest line of a domain.
 const LINE_MAX: usize = 256;
 /// Most bytes that one read gives.
-const READ_MAX: u64 = 4096;
+const READ_MAX: usize = 4096;
 /// Bytes that go through the stack at a time.
 const CHUNK: usize = 256;
 
 impl<M: Machine> Core<M> {
-    pub(super) fn version(&mut self, _caller: Caller) -> Result {
-        Ok(protocol::ABI_VERSION as u64)
+    pub(super) fn version(&mut self, _: Caller) -> Result {
+        Ok(protocol::ABI_VERSION.into())
+    }
+
+    pub(super) fn clock(&mut self, _: Caller) -> Result {
+        Ok(self.now())
     }
 
     pub(super) fn log_write(&mut self, caller: Caller, text: u64, length: u64) -> Result {
-        let length = at_most(length, LINE_MAX as u64)?;
         let mut line = [0; LINE_MAX];
-        let line = &mut line[..length as usize];
-        self.memory(caller, text, length, false)?.read(&self.machine, 0, line);
-        let name = self.domains[caller.slot].name;
+        let line = &mut line[..at_most(length, LINE_MAX)?];
+        self.memory(caller, text, line.len(), false)?.read(&self.machine, 0, line);
+        let name = self.domains[caller.slot].info.name;
         self.say(format_args!("[{}] {}", name_text(&name), Text(line)));
         Ok(0)
     }
 
     pub(super) fn log_read(&mut self, caller: Caller, system: Handle, request: u64) -> Result {
         self.system(caller, system, Rights::INSPECT)?;
-        let own = self.room::<LogRead>(caller, request)?;
+        let own = self.memory(caller, request, size_of::<LogRead>(), true)?;
         let mut read: LogRead = own.get(&self.machine, 0);
-        let length = at_most(read.length, READ_MAX)? as usize;
-        let target = self.memory(caller, read.address, read.length, true)?;
+        let length = at_most(read.length, READ_MAX)?;
+        let target = self.memory(caller, read.address, length, true)?;
         let mut done = 0;
         while done < length {
             let mut chunk = [0; CHUNK];
-            let part = CHUNK.min(length - done);
-            let (got, next) = self.log.read(read.position, &mut chunk[..part]);
-            read.position = next;
-            target.write(&self.machine, done, &chunk[..got]);
-            done += got;
+            let (got, next) = self.log.read(read.position, &mut chunk[..CHUNK.min(length - done)]);
             if got == 0 {
                 break;
             }
+            target.write(&self.machine, done, &chunk[..got]);
+            done += got;
+            read.position = next;
         }
         own.put(&self.machine, 0, &read);
         Ok(done as u64)
@@ -60,43 +62,31 @@ impl<M: Machine> Core<M> {
         let target = self.memory(caller, read.address, at_most(read.length, READ_MAX)?, true)?;
         let (table, size) = self.machine.acpi_table(read.signature, read.instance).ok_or(Error::NotFound)?;
         let length = (size as u64).saturating_sub(read.offset).min(read.length) as usize;
-        let mut done = 0;
-        while done < length {
+        for done in (0..length).step_by(CHUNK) {
             let mut chunk = [0; CHUNK];
             let part = &mut chunk[..CHUNK.min(length - done)];
             self.machine.read(Phys(table.0 + read.offset + done as u64), part);
             target.write(&self.machine, done, part);
-            done += part.len();
         }
         Ok(size as u64)
     }
 
     pub(super) fn system_info(&mut self, caller: Caller, system: Handle, out: u64) -> Result {
         self.system(caller, system, Rights::INSPECT)?;
-        let now = self.now();
-        let managed = self.frames.managed() as u64;
-        let mut info = SystemInfo {
-            abi_version: protocol::ABI_VERSION,
-            cpus: self.cpu_count as u32,
-            tsc_hz: self.tsc_hz,
-            uptime_ns: now,
-            total_frames: self.total_frames,
-            pool_frames: self.frames.pool() as u64,
-            free_frames: self.frames.free_frames() as u64,
-            parked_frames: self.frames.parked() as u64,
-            reserved_frames: self.total_frames.saturating_sub(managed),
-            features: self.features.bits(),
-            cpu_brand: self.brand,
-            ..SystemInfo::default()
-        };
+        let (mut info, frames) = (self.info, &self.frames);
+        info.uptime_ns = self.now();
+        info.pool_frames = (frames.managed - frames.set_aside).into();
+        info.free_frames = (frames.managed - frames.used).into();
+        info.parked_frames = frames.parked.into();
+        info.reserved_frames = info.total_frames.saturating_sub(frames.managed.into());
         for domain in self.domains.0.iter().filter(|domain| domain.state.is_some()) {
             info.domains += 1;
-            info.handles += domain.handle_count;
-            info.ports += domain.port_count;
-            info.mappings += domain.mapping_count;
+            info.handles += domain.info.handles;
+            info.ports += domain.info.ports;
+            info.mappings += domain.info.mappings;
         }
-        for (cpu, idle) in info.idle_ns.iter_mut().enumerate().take(self.cpu_count) {
-            *idle = self.sched.idle_ns(cpu, now);
+        for (cpu, idle) in info.idle_ns.iter_mut().enumerate().take(info.cpus as usize) {
+            *idle = self.sched.idle_ns(cpu, info.uptime_ns);
         }
         self.deliver(caller, out, &info)
     }

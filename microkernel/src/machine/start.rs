@@ -122,10 +122,14 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
         smp::cpus(),
         timer::tsc_hz() / 1_000_000
     ));
+    let length = (info.bundle.end - info.bundle.start) as usize;
+    // SAFETY: RAM of the bundle, which is mapped; nobody writes to it any more, and domains see it read-only.
+    let bundle_bytes = unsafe { core::slice::from_raw_parts(window::pointer(Phys(info.bundle.start)), length) };
     let config = BootConfig {
         ram: tables.free.as_slice(),
         total_frames,
-        bundle: Phys(info.bundle.start)..Phys(info.bundle.end),
+        bundle: bundle_bytes,
+        bundle_start: Phys(info.bundle.start),
         boot_line: &info.line,
         cpus: smp::cpus(),
         tsc_hz: timer::tsc_hz(),

@@ -1,0 +1,189 @@
+//! Checks everything that must always hold between the core's tables.
+
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use protocol::domain::State;
+use protocol::event::{PORTS, Port};
+use protocol::grant::{ENTRIES_PER_PAGE, READING, WRITING};
+use protocol::handle::HANDLES;
+use protocol::layout::{BUNDLE, GRANT_WINDOW, GRANT_WINDOW_END, HEAP};
+
+use super::world::World;
+use crate::domain::NO_FRAME;
+use crate::frames::Kind;
+use crate::grants::Active;
+use crate::mappings::Mapping;
+use crate::platform::{Frame, Memory};
+use crate::ports::{Entry, Use};
+use crate::slot::Slot;
+use crate::space::{PRESENT, WRITE, frame_of};
+use crate::teardown::GONE;
+
+/// What the page tables of a domain hold: leaves as (address, entry), and the tables themselves.
+fn walk(world: &World, root: Frame) -> (Vec<(u64, u64)>, Vec<Frame>) {
+    let m = &world.core.machine;
+    let (mut leaves, mut tables) = (Vec::new(), std::vec![root]);
+    let mut todo = std::vec![(root, 39, 0_u64)];
+    while let Some((table, shift, base)) = todo.pop() {
+        for index in 0..if shift == 39 { 256 } else { 512 } {
+            let entry = m.load(table.at(index * 8));
+            if entry & PRESENT == 0 {
+                assert_eq!(entry, 0);
+                continue;
+            }
+            assert_eq!(entry & 4, 4, "an entry that ring 3 cannot use");
+            let address = base | (index as u64) << shift;
+            if shift == 12 {
+                assert!(entry & WRITE == 0 || entry >> 63 == 1, "{address:#x} is writable and executable");
+                leaves.push((address, entry));
+            } else {
+                tables.push(frame_of(entry));
+                todo.push((frame_of(entry), shift - 9, address));
+            }
+        }
+    }
+    (leaves, tables)
+}
+
+impl World {
+    /// Panics if anything is wrong with the core's tables.
+    pub fn check(&self) {
+        let core = &*self.core;
+        let m = &core.machine;
+        let mut seen = BTreeMap::<u32, (Slot, Kind)>::new();
+        let mut pins = BTreeMap::<u32, u32>::new();
+        let mut uses = BTreeMap::<(usize, u32), (u16, u16)>::new();
+        let mut used = std::vec![0; core.domains.0.len()];
+        let mut note = |frame: Frame, slot: Slot, kinds: &[Kind]| {
+            let info = core.frames.info(m, frame);
+            assert!(info.owner == slot && kinds.contains(&info.kind), "{frame:?} of {slot:?}: {info:?}, not {kinds:?}");
+            assert_eq!(seen.insert(frame.0, (slot, info.kind)), None, "{frame:?} is used twice");
+            used[slot.number()] += 1;
+        };
+        for slot in (0..core.domains.0.len()).map(Slot::new) {
+            let domain = &core.domains[slot];
+            if domain.state.is_none() || domain.space.0 == NO_FRAME {
+                continue;
+            }
+            let (leaves, tables) = walk(self, domain.space.0);
+            tables.into_iter().for_each(|table| note(table, slot, &[Kind::OBJECT]));
+            let mut window = BTreeMap::new();
+            for (address, entry) in leaves {
+                if (GRANT_WINDOW..GRANT_WINDOW_END).contains(&address) {
+                    window.insert(address, entry);
+                } else if slot == Slot::DOM0 && (BUNDLE..BUNDLE + (1 << 20)).contains(&address) {
+                    assert_eq!(core.frames.info(m, frame_of(entry)).kind, Kind::RESERVED);
+                } else {
+                    let kinds: &[Kind] = if address >= HEAP { &[Kind::MEMORY] } else { &[Kind::MEMORY, Kind::PRIVATE] };
+                    note(frame_of(entry), slot, kinds);
+                }
+            }
+            let objects = [domain.handles, domain.records].into_iter().chain(domain.ports.0).chain(domain.active);
+            let contexts = domain.vcpus().map(|id| core.vcpus[id].context);
+            for frame in objects.chain(domain.mappings).chain(contexts).filter(|&frame| frame != NO_FRAME) {
+                note(frame, slot, &[Kind::OBJECT]);
+            }
+            let mut held = 0;
+            for index in 0..domain.mappings_used {
+                let Mapping { grant, address, .. } = m.get(domain.mapping(index));
+                if address == 0 {
+                    continue;
+                }
+                held += 1;
+                let entry = window.remove(&address).unwrap_or_else(|| panic!("{address:#x} is not mapped"));
+                assert_eq!((frame_of(entry), entry & WRITE != 0), (grant.frame, grant.write == 1));
+                *pins.entry(grant.frame.0).or_default() += 1;
+                let info = core.frames.info(m, grant.frame);
+                assert!(info.owner == grant.granter && matches!(info.kind, Kind::MEMORY | Kind::ORPHAN), "{info:?}");
+                if core.domains[grant.granter].info.resets == grant.epoch {
+                    let uses = uses.entry((grant.granter.number(), grant.reference)).or_default();
+                    *uses = (uses.0 + 1, uses.1 + grant.write as u16);
+                }
+            }
+            assert!(window.is_empty(), "mapped without a record: {window:x?}");
+            assert_eq!(held, domain.info.mappings);
+            let open = (0..HANDLES).filter(|at| (m.load(domain.handles.at(at * 16 + 8)) >> 32) as u8 != 0).count();
+            assert_eq!(open as u32, domain.info.handles);
+            self.check_ports(slot);
+        }
+        for slot in (0..core.domains.0.len()).map(Slot::new) {
+            let domain = &core.domains[slot];
+            for reference in 0..domain.grant_frames * ENTRIES_PER_PAGE as u32 {
+                let (entry, active) = domain.grant(reference).unwrap();
+                let active: Active = m.get(active);
+                let expected = uses.remove(&(slot.number(), reference)).unwrap_or_default();
+                assert_eq!((active.uses, active.writes), expected, "{slot:?} reference {reference}");
+                let flags = m.load_u32(entry) as u16;
+                assert!(flags & READING == 0 || expected.0 > 0, "{slot:?} reference {reference}: {flags:#x}");
+                assert!(flags & WRITING == 0 || expected.1 > 0, "{slot:?} reference {reference}: {flags:#x}");
+            }
+        }
+        assert!(uses.is_empty());
+        self.check_frames(&seen, &pins, &mut used);
+    }
+
+    fn check_frames(&self, seen: &BTreeMap<u32, (Slot, Kind)>, pins: &BTreeMap<u32, u32>, used: &mut [u32]) {
+        let core = &*self.core;
+        let m = &core.machine;
+        let mut mapped = std::vec![0; used.len()];
+        let mut free = 0;
+        for frame in (super::world::FIRST..super::world::FIRST + core.frames.managed).map(Frame) {
+            let info = core.frames.info(m, frame);
+            match info.kind {
+                Kind::RESERVED => continue,
+                Kind::FREE => {
+                    free += 1;
+                    assert!((0..512).all(|word| m.load(frame.at(word * 8)) == 0), "{frame:?} is free and not clean");
+                    continue;
+                }
+                Kind::ORPHAN => {
+                    assert!(info.count > 0 && !seen.contains_key(&frame.0));
+                    used[info.owner.number()] += 1;
+                }
+                Kind::PARKED => panic!("{frame:?} is parked between calls"),
+                _ => assert!(seen.contains_key(&frame.0), "{frame:?} is lost: {info:?}"),
+            }
+            assert_eq!(info.count, pins.get(&frame.0).copied().unwrap_or(0), "{frame:?}: {info:?}");
+            mapped[info.owner.number()] += (info.count > 0) as u32;
+        }
+        let mut set_aside = 0;
+        for slot in (0..used.len()).map(Slot::new) {
+            let (account, domain) = (core.frames.accounts[slot], &core.domains[slot]);
+            assert_eq!((account.used, account.mapped), (used[slot.number()], mapped[slot.number()]), "{slot:?}");
+            assert!(account.used <= account.set_aside);
+            set_aside += account.set_aside;
+            assert!(domain.state.is_some() || account == Default::default());
+            if domain.state == Some(State::Dying) && domain.progress == GONE {
+                assert!(account.used > 0 && account.used == account.set_aside && account.mapped == account.used);
+            }
+        }
+        assert_eq!(set_aside, core.frames.set_aside);
+        assert_eq!(core.frames.parked, 0);
+        assert_eq!(core.frames.used, used.iter().sum::<u32>());
+        assert!(free <= core.frames.managed - core.frames.used);
+    }
+
+    fn check_ports(&self, slot: Slot) {
+        let core = &*self.core;
+        let domain = &core.domains[slot];
+        let mut open = 0;
+        for port in (0..PORTS as u32).map(Port) {
+            let entry = domain.ports.get(&core.machine, port);
+            open += (entry.purpose() != Use::CLOSED) as u32;
+            if entry.purpose() == Use::PEER {
+                assert_eq!(core.domains[entry.peer].info.incarnation, entry.incarnation);
+                let back = core.domains[entry.peer].ports.get(&core.machine, Port(entry.port.into()));
+                assert_eq!(
+                    (back.purpose(), back.peer, back.port, back.incarnation),
+                    (Use::PEER, slot, port.0 as u16, domain.info.incarnation)
+                );
+            } else if entry.purpose() == Use::INTERRUPT {
+                assert_eq!(core.interrupts[entry.port as usize], Some((slot, port)));
+            } else if entry.purpose() == Use::CLOSED {
+                assert_eq!(entry, Entry::new(Use::CLOSED, 0));
+            }
+        }
+        assert_eq!(open, domain.info.ports);
+    }
+}
