@@ -52,7 +52,11 @@ pub fn summary(death: &DeathReport) -> String {
         Reason::Reboot => "asks to be rebooted".to_string(),
         Reason::Panic => format!("panicked on vCPU {}: {}", death.vcpu, message(death)),
         Reason::Killed => "was killed".to_string(),
-        Reason::Fault => format!("died on vCPU {} of a {}", death.vcpu, fault(death)),
+        Reason::Fault => {
+            let fault = fault(death);
+            let article = if fault.starts_with(['a', 'i', 'o']) { "an" } else { "a" };
+            format!("died on vCPU {} of {article} {fault}", death.vcpu)
+        }
     }
 }
 
@@ -141,6 +145,8 @@ mod tests {
         assert_eq!(summary(&death), "is not dead");
         death.reason = Reason::Fault as u32;
         assert!(summary(&death).contains("unknown exception"));
+        death.vector = 6;
+        assert!(summary(&death).contains("of an illegal instruction"));
     }
 
     #[test]

@@ -55,10 +55,16 @@ pub fn list<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Out
     Ok(Flow::Done)
 }
 
+/// Fields that stand before all others in a long list.
+const FIRST: [&str; 4] = ["name", "id", "state", "status"];
+
 /// Prints every field of a record in a line of its own, as `xl info` does.
 fn fields<H: Hypervisor>(context: &mut Context<'_, '_, H>, record: &impl Serialize) -> Outcome {
     let value = serde_json::to_value(record).map_err(|error| Fault::from(format!("cannot print this: {error}")))?;
-    for (name, value) in value.as_object().into_iter().flatten() {
+    // What identifies the record comes first, the rest by name.
+    let mut fields: Vec<_> = value.as_object().into_iter().flatten().collect();
+    fields.sort_by_key(|(name, _)| FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len()));
+    for (name, value) in fields {
         let text = match value {
             serde_json::Value::String(text) => text.clone(),
             serde_json::Value::Null => "-".to_owned(),
