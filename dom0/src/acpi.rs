@@ -130,15 +130,20 @@ fn enable<H: Hypervisor>(hypervisor: &mut H, fadt: &Fadt) {
     }
 }
 
+/// Registers that reset a PC without the firmware's help: the chipset's (hard reset), and the keyboard controller's line to
+/// the CPU.
+const RESET_FALLBACKS: [(u16, u8); 2] = [(0xcf9, 6), (0x64, 0xfe)];
+
 /// Starts the machine again. Returns only if that did not work, with the reason.
 pub fn reset<H: Hypervisor>(hypervisor: &mut H) -> &'static str {
     let register = table(hypervisor, *b"FACP").and_then(|fadt| Fadt::parse(&fadt).reset);
-    // Without a reset register, the one that chipsets have at 0xcf9: hard reset.
-    let (port, value) = register.unwrap_or((0xcf9, 6));
-    match hypervisor.port_write(port, Width::Byte, value.into()) {
-        Ok(()) => "the machine does not obey",
-        Err(_) => "the reset register is not to be had",
+    let mut reason = "no reset register is to be had";
+    for (port, value) in register.into_iter().chain(RESET_FALLBACKS) {
+        if hypervisor.port_write(port, Width::Byte, value.into()).is_ok() {
+            reason = "the machine does not obey";
+        }
     }
+    reason
 }
 
 fn table<H: Hypervisor>(hypervisor: &mut H, signature: [u8; 4]) -> Option<Vec<u8>> {

@@ -7,6 +7,7 @@ extern crate alloc;
 mod machine;
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use dom0::acpi;
 use dom0::bundle::Bundle;
@@ -23,6 +24,9 @@ unikernel::main!(run);
 
 /// Bytes typed that are dealt with before everything else gets its turn again.
 const INPUT_PART: usize = 256;
+
+/// Time in which the machine has to end after it was told to.
+const OBEY: Duration = Duration::from_secs(2);
 
 async fn run(domain: Domain) {
     let bundle = match Bundle::new(start::bundle()) {
@@ -49,7 +53,9 @@ async fn run(domain: Domain) {
         show(&mut shell);
         if let Some(power) = shell.power(console::unread() == 0, time::now()) {
             let reason = end(&mut plane.hypervisor, power, exit_port);
+            time::sleep(OBEY).await;
             shell.power_failed(&mut plane, alloc::format!("poweroff: {reason}: use the switch"));
+            show(&mut shell);
         }
         if !console::connected()
             && let Some(port) = plane.take_console_restarted()

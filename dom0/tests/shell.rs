@@ -60,7 +60,7 @@ impl<'b> Desk<'b> {
 
     fn json(&mut self, line: &str) -> Value {
         let text = self.command(&format!("{line} --json"), 0);
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).last().unwrap()
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).next_back().unwrap()
     }
 
     fn advance(&mut self, ns: u64) -> String {

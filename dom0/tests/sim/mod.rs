@@ -365,7 +365,7 @@ impl Hypervisor for Sim {
 
     fn memory_populate(&mut self, domain: Handle, address: u64, pages: u64, _protection: u64) -> Result<()> {
         self.call()?;
-        assert!(pages <= 512 && address % PAGE_SIZE == 0);
+        assert!(pages <= 512 && address.is_multiple_of(PAGE_SIZE));
         self.with(domain, |guest| {
             if guest.info.used_pages + pages > guest.info.memory_pages {
                 return Err(Error::NoMemory);
