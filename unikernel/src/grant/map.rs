@@ -75,36 +75,47 @@ impl Drop for Mapped {
 
 /// Maps one page.
 pub fn map(source: Source, access: Access) -> Result<Mapped> {
-    map_batch(&[source], access)?.pop().unwrap_or(Err(Error::Invalid))
+    let mut elements = [request(source, access)?];
+    let called = call(&mut elements);
+    called.and(finish(&elements[0]))
 }
 
 /// Maps up to [`MAX_BATCH`] pages by one hypercall; each has its own result.
-pub fn map_batch(sources: &[Source], access: Access) -> Result<Vec<Result<Mapped>, MAX_BATCH>> {
+pub fn map_batch(sources: &[Source], access: Access) -> Result<alloc::vec::Vec<Result<Mapped>>> {
     let mut elements = Vec::<MapElement, MAX_BATCH>::new();
     if sources.len() > MAX_BATCH {
         return Err(Error::TooBig);
     }
-    for source in sources {
-        let Some(place) = PLACES.lock().take() else { break };
-        let element = MapElement {
-            peer: source.peer,
-            flags: access.flags(),
-            reference: source.reference,
-            address: address(place),
-            device_address: 0,
-            mapping: 0,
-            // Stays if the core does not come to this element.
-            status: -(Error::Invalid as i32),
-        };
+    for &source in sources {
+        let Ok(element) = request(source, access) else { break };
         // It fits: there are no more than MAX_BATCH.
         let _ = elements.push(element);
     }
-    // SAFETY: the elements live until the call returns; the places are used by nobody.
-    let called = to_the_end(|| unsafe { raw::grant_map(elements.as_mut_ptr() as u64, elements.len() as u64) });
-    let mut results: Vec<Result<Mapped>, MAX_BATCH> =
-        elements.iter().map(|element| called.and(finish(element))).collect();
-    while results.len() < sources.len() && results.push(Err(Error::TableFull)).is_ok() {}
+    let called = call(&mut elements);
+    let mut results = alloc::vec::Vec::with_capacity(sources.len());
+    results.extend(elements.iter().map(|element| called.and(finish(element))));
+    results.resize_with(sources.len(), || Err(Error::TableFull));
     Ok(results)
+}
+
+/// The element for a page, with a place for it.
+fn request(source: Source, access: Access) -> Result<MapElement> {
+    let place = PLACES.lock().take().ok_or(Error::TableFull)?;
+    Ok(MapElement {
+        peer: source.peer,
+        flags: access.flags(),
+        reference: source.reference,
+        address: address(place),
+        device_address: 0,
+        mapping: 0,
+        // Stays if the core does not come to this element.
+        status: -(Error::Invalid as i32),
+    })
+}
+
+fn call(elements: &mut [MapElement]) -> Result {
+    // SAFETY: the elements live until the call returns; the places are used by nobody.
+    to_the_end(|| unsafe { raw::grant_map(elements.as_mut_ptr() as u64, elements.len() as u64) })
 }
 
 /// The outcome of one element.
