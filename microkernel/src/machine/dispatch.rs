@@ -6,7 +6,7 @@ use protocol::hypercall::Hypercall;
 
 use crate::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
 use crate::hardware::Hardware;
-use crate::lock::{await_flush, lock, serve_flushes};
+use crate::lock::{Guard, await_flush, lock, serve_flushes};
 use crate::percpu::Cpu;
 use crate::timer::time;
 use crate::{apic, cpu, ioapic, paging, panic, timer, window};
@@ -72,13 +72,25 @@ fn enter(this: &Cpu, work: impl FnOnce(&mut Core<Hardware>) -> Step) -> Leave {
     let mut core = lock();
     let mut step = work(&mut core);
     while let Step::AfterFlush { epoch, cpus } = step {
-        drop(core);
+        unlock(this, core);
         await_flush(epoch, cpus);
         core = lock();
         step = core.resume(this.index);
     }
     let next = core.schedule(this.index);
-    carry_out(this, next)
+    let leave = carry_out(this, next);
+    unlock(this, core);
+    leave
+}
+
+/// Releases the lock, then sends the kicks that were asked for under it.
+fn unlock(this: &Cpu, core: Guard) {
+    drop(core);
+    let mut kicks = this.kicks.replace(0);
+    while kicks != 0 {
+        apic::kick(kicks.trailing_zeros() as usize);
+        kicks &= kicks - 1;
+    }
 }
 
 /// Does what must be done before the lock is released: from there on another CPU may take the old context, or free its memory.

@@ -5,7 +5,7 @@ use core::fmt;
 use microkernel::platform::{Machine, Phys};
 
 use crate::percpu::Cpu;
-use crate::{acpi, apic, cpu, ioapic, serial};
+use crate::{acpi, cpu, ioapic, serial};
 
 /// The machine; its state is in the modules it hands the calls to.
 pub struct Hardware;
@@ -24,7 +24,9 @@ impl Machine for Hardware {
     }
 
     fn kick(&self, cpu: usize) {
-        apic::kick(cpu);
+        // Sent when the lock is released: before that the other CPU could only wait for it.
+        let this = Cpu::current();
+        this.kicks.set(this.kicks.get() | 1 << cpu);
     }
 
     fn flush_local(&self) {

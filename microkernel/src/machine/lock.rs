@@ -1,13 +1,14 @@
 //! The one lock around the safe core, and the flush mailboxes beside it.
 //!
-//! The lock is fair, and whoever waits for it serves its own mailbox meanwhile: a CPU that holds the lock may need the waiting
-//! one to have flushed, so nobody may wait deaf.
+//! Whoever waits for the lock serves its own mailbox meanwhile: a CPU that holds the lock may need the waiting one to have
+//! flushed, so nobody may wait deaf. It is not a ticket lock: where the CPUs are threads of an emulator on a host with
+//! fewer, handing the lock to one that does not run right now costs five times the time of an event between CPUs.
 
 use microkernel::flush::MAILBOXES;
 use microkernel::platform::Machine;
 use microkernel::state::Core;
 use spin::RelaxStrategy;
-use spin::mutex::{TicketMutex, TicketMutexGuard};
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::hardware::Hardware;
 use crate::percpu::Cpu;
@@ -23,9 +24,9 @@ impl RelaxStrategy for ServeFlushes {
 }
 
 /// The safe core with the lock held.
-pub type Guard = TicketMutexGuard<'static, Core<Hardware>, ServeFlushes>;
+pub type Guard = SpinMutexGuard<'static, Core<Hardware>, ServeFlushes>;
 
-static CORE: TicketMutex<Core<Hardware>, ServeFlushes> = TicketMutex::new(Core::new(Hardware));
+static CORE: SpinMutex<Core<Hardware>, ServeFlushes> = SpinMutex::new(Core::new(Hardware));
 
 /// Takes the lock.
 pub fn lock() -> Guard {
