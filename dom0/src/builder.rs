@@ -55,18 +55,29 @@ pub fn spec(config: &Config) -> DomainSpec {
 pub fn create<H: Hypervisor>(hypervisor: &mut H, spec: &DomainSpec) -> Result<DomainCreated, BuildError> {
     let created = retry(|| hypervisor.domain_create(spec));
     created.map_err(|error| {
-        let free = hypervisor.system_info().map_or(0, |info| info.pool_frames);
+        let (free, cpus) = hypervisor.system_info().map_or((0, 0), |info| (info.pool_frames, info.cpus));
         let text = match error {
-            Error::NoMemory => format!(
+            Error::NoMemory if spec.memory_pages > free => format!(
                 "needs {}, {} free: lower `memory` or destroy a domain",
                 size::mib(spec.memory_pages),
                 size::mib(free)
             ),
+            Error::NoMemory => {
+                format!("`memory`, {}, does not hold the tables of a domain: raise it", size::mib(spec.memory_pages))
+            }
             Error::TableFull => "no room for another domain: destroy one".to_string(),
+            Error::Invalid if no_such_cpu(spec.schedule.affinity, cpus) => {
+                format!("{cpus} CPUs run here, from 0: change `cpus` or `cpu`")
+            }
             error => format!("the core refuses to make it: {error}"),
         };
         BuildError { error, text }
     })
+}
+
+/// Whether an affinity names only CPUs that do not run.
+fn no_such_cpu(affinity: u64, cpus: u32) -> bool {
+    affinity != 0 && 1_u64.checked_shl(cpus).is_some_and(|end| affinity & (end - 1) == 0)
 }
 
 /// Sets the affinity of each vCPU, where the configuration gives them separately.
@@ -90,8 +101,9 @@ pub fn load<H: Hypervisor>(
     image: &Image<'_>,
     arguments: &BootArguments,
 ) -> Result<(), BuildError> {
-    let filled = fill(hypervisor, domain, image);
-    filled.map_err(|error| out_of_memory(hypervisor, domain, image, error))?;
+    let mut placed = 0;
+    let filled = fill(hypervisor, domain, image, &mut placed);
+    filled.map_err(|error| out_of_memory(hypervisor, domain, image, placed, error))?;
     let mut page = Box::new([0; ARGUMENTS_MAX]);
     let Some(used) = encode_arguments(arguments, &mut page) else {
         let text = "the arguments do not fit into their page: shorten `cmdline`".to_string();
@@ -103,9 +115,11 @@ pub fn load<H: Hypervisor>(
     })
 }
 
-fn fill<H: Hypervisor>(hypervisor: &mut H, domain: Handle, image: &Image<'_>) -> Result<(), Error> {
+/// Puts image and stack in place; `placed` counts the pages that are.
+fn fill<H: Hypervisor>(hypervisor: &mut H, domain: Handle, image: &Image<'_>, placed: &mut u64) -> Result<(), Error> {
     for segment in &image.segments {
         populate(hypervisor, domain, segment.address, segment.pages, segment.protection)?;
+        *placed += segment.pages;
         for (index, part) in segment.bytes.chunks(WRITE_MAX).enumerate() {
             let address = segment.address + (index * WRITE_MAX) as u64;
             retry(|| hypervisor.domain_write(domain, address, part))?;
@@ -135,15 +149,22 @@ pub fn populate<H: Hypervisor>(
 /// Starts a domain that was loaded.
 pub fn start<H: Hypervisor>(hypervisor: &mut H, domain: Handle, image: &Image<'_>) -> Result<(), BuildError> {
     let started = retry(|| hypervisor.domain_start(domain, image.entry, 0));
-    started.map_err(|error| out_of_memory(hypervisor, domain, image, error))
+    started.map_err(|error| out_of_memory(hypervisor, domain, image, image.pages() + STACK_PAGES, error))
 }
 
-fn out_of_memory<H: Hypervisor>(hypervisor: &mut H, domain: Handle, image: &Image<'_>, error: Error) -> BuildError {
-    let pages = hypervisor.domain_info(domain).map_or(0, |info| info.memory_pages);
+fn out_of_memory<H: Hypervisor>(
+    hypervisor: &mut H,
+    domain: Handle,
+    image: &Image<'_>,
+    placed: u64,
+    error: Error,
+) -> BuildError {
+    let (pages, used) = hypervisor.domain_info(domain).map_or((0, 0), |info| (info.memory_pages, info.used_pages));
+    let needed = used.saturating_sub(placed) + image.pages() + STACK_PAGES;
     let text = match error {
         Error::NoMemory => format!(
-            "image and stack of {} do not fit into `memory`, {}: raise it",
-            size::mib(image.pages() + STACK_PAGES),
+            "its image, stack and tables need {} or a little more, and `memory` is {}: raise it",
+            size::mib(needed),
             size::mib(pages)
         ),
         error => format!("the core refuses its memory: {error}"),

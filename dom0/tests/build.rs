@@ -73,7 +73,12 @@ fn every_failure_says_what_to_do() {
     for (words, message) in [
         (&[][..], "hello: there is a domain of this name: destroy it, or pass name=OTHER"),
         (&["name=h2", "memory=100"], "h2: needs 100.0 MiB, 63.0 MiB free: lower `memory` or destroy a domain"),
-        (&["name=h2", "image=big"], "h2: image and stack of 1.3 MiB do not fit into `memory`, 1.0 MiB: raise it"),
+        (
+            &["name=h2", "image=big"],
+            "h2: its image, stack and tables need 1.4 MiB or a little more, and `memory` is 1.0 MiB: raise it",
+        ),
+        (&["name=h2", "memory=64K"], "h2: `memory`, 64 KiB, does not hold the tables of a domain: raise it"),
+        (&["name=h2", "cpu=5"], "h2: 2 CPUs run here, from 0: change `cpus` or `cpu`"),
         (&["name=h2", "image=none"], "h2: there is no image none in the bundle: choose among bad big hello"),
         (&["name=h2", "image=bad"], "h2: image bad is no ELF file: "),
         (&["name=h2", "connect=echo"], "h2: connect: there is no domain echo: create it first"),

@@ -48,8 +48,11 @@ pub fn pages(text: &str) -> Result<u64, SizeError> {
     }
 }
 
-/// Frames as MiB with one decimal, for a person; never shown smaller than it is.
+/// Frames as MiB with one decimal, or as KiB if they are few, for a person; never shown smaller than it is.
 pub fn mib(pages: u64) -> alloc::string::String {
+    if pages < (1 << 20) / PAGE_SIZE {
+        return alloc::format!("{} KiB", pages * (PAGE_SIZE >> 10));
+    }
     let tenths = (u128::from(pages) * u128::from(PAGE_SIZE) * 10).div_ceil(1 << 20);
     alloc::format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
@@ -82,6 +85,8 @@ mod tests {
             assert_eq!(pages(text), Err(SizeError::Range), "{text}");
         }
         assert_eq!(mib(1331), "5.2 MiB");
+        assert_eq!(mib(255), "1020 KiB");
+        assert_eq!(mib(256), "1.0 MiB");
     }
 
     proptest! {

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use protocol::domain::DomainCreated;
 use protocol::event::Port;
 use protocol::handle::Handle;
 use protocol::start::BootArguments;
@@ -64,7 +65,9 @@ pub struct Domain<P> {
     pub restarts: u32,
     /// How it ended last.
     pub last_end: Option<String>,
-    /// When it was started last, in ns since the core started.
+    /// When it was created, in ns since the core started.
+    pub created_ns: u64,
+    /// When it was started last.
     pub started_ns: u64,
     /// Its recent deaths.
     pub backoff: Backoff,
@@ -76,12 +79,12 @@ pub struct Domain<P> {
 
 impl<P> Domain<P> {
     /// A domain that was just made.
-    pub fn new(config: Config, id: u16, handle: Handle, control_port: Port) -> Domain<P> {
+    pub fn new(config: Config, created: &DomainCreated, created_ns: u64) -> Domain<P> {
         Domain {
             config,
-            id,
-            handle,
-            control_port,
+            id: created.id,
+            handle: Handle(created.handle),
+            control_port: Port(created.control_port),
             channel: None,
             console: None,
             wires: Vec::new(),
@@ -89,7 +92,8 @@ impl<P> Domain<P> {
             phase: Phase::Running,
             restarts: 0,
             last_end: None,
-            started_ns: 0,
+            created_ns,
+            started_ns: created_ns,
             backoff: Backoff::default(),
             ready: false,
             answers: VecDeque::new(),

@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 
 use protocol::error::Error;
-use protocol::event::Port;
 use protocol::grant::{REF_CONTROL_IN, REF_CONTROL_OUT};
 use protocol::handle::Handle;
 
@@ -79,7 +78,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         }
         let named = |error: builder::BuildError| format!("{}: {}", config.name, error.text);
         let created = builder::create(&mut self.hypervisor, &builder::spec(&config)).map_err(named)?;
-        let mut domain = Domain::new(config, created.id, Handle(created.handle), Port(created.control_port));
+        let mut domain = Domain::new(config, &created, self.hypervisor.clock());
         match self.assemble(&mut domain, &image, paused) {
             Ok(()) => {
                 let id = domain.id;

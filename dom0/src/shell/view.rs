@@ -113,19 +113,18 @@ struct Sample {
 pub struct Samples(Vec<Sample>);
 
 impl Samples {
-    /// Percent of one CPU that a domain used since it was looked at last, or since it was started.
-    fn percent(&mut self, id: u16, info: &DomainInfo, now: u64, started: u64) -> f64 {
+    /// Percent of one CPU that a domain used since it was looked at last, or since it was created.
+    fn percent(&mut self, id: u16, info: &DomainInfo, now: u64, created: u64) -> f64 {
         let known = self.0.iter().position(|sample| (sample.id, sample.incarnation) == (id, info.incarnation));
         let (at, before, last) = match known.and_then(|index| self.0.get(index)) {
             Some(sample) => (sample.at, sample.cpu_ns, Some(sample.percent)),
-            None => (started, 0, None),
+            None => (created, 0, None),
         };
         let elapsed = now.saturating_sub(at);
         if let Some(percent) = last.filter(|_| elapsed < SAMPLE_MIN_NS) {
             return percent;
         }
-        // A restarted domain counts from zero again.
-        let used = info.cpu_ns.checked_sub(before).unwrap_or(info.cpu_ns);
+        let used = info.cpu_ns.saturating_sub(before);
         let percent = if elapsed == 0 { 0.0 } else { (used as f64 / elapsed as f64 * 1000.0) as u64 as f64 / 10.0 };
         let sample = Sample { id, incarnation: info.incarnation, at: now, cpu_ns: info.cpu_ns, percent };
         match known.and_then(|index| self.0.get_mut(index)) {
@@ -180,7 +179,7 @@ fn domain<H: Hypervisor>(plane: &mut Plane<'_, H>, samples: &mut Samples, id: u1
         vcpus: info.vcpus,
         vcpus_started: info.vcpus_started,
         cpu_ns: info.cpu_ns,
-        cpu_percent: samples.percent(id, &info, now, started),
+        cpu_percent: samples.percent(id, &info, now, record.map_or(0, |record| record.created_ns)),
         weight: info.schedule.weight,
         cap: info.schedule.cap,
         class: class(info.schedule.class).to_owned(),

@@ -344,8 +344,11 @@ impl Hypervisor for Sim {
 
     fn domain_create(&mut self, spec: &DomainSpec) -> Result<DomainCreated> {
         self.call()?;
-        if spec.memory_pages > self.state.borrow().pool {
+        if spec.memory_pages > self.state.borrow().pool || spec.memory_pages < OVERHEAD {
             return Err(Error::NoMemory);
+        }
+        if spec.schedule.affinity != 0 && spec.schedule.affinity & 0b11 == 0 {
+            return Err(Error::Invalid);
         }
         let handle = self.new_handle("domain");
         let mut guest = self.guest(handle, spec);

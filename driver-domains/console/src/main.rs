@@ -63,7 +63,10 @@ fn obey(shared: &Shared, message: ToDomain) -> FromDomain {
             }
         }
         ToDomain::ConsoleDisconnect { peer } => {
-            multiplexer.disconnect(peer);
+            if let Some(port) = multiplexer.disconnect(peer) {
+                // Nobody is at its other end any more, and nobody else can close it.
+                let _ = event::close(port);
+            }
             FromDomain::Done
         }
         ToDomain::ConsoleFocus { peer } => match multiplexer.set_focus(peer) {

@@ -92,13 +92,16 @@ impl<P: Shared> Multiplexer<P> {
         Ok(())
     }
 
-    /// Stops serving a peer. If it is on the screen, what it printed is shown first.
-    pub fn disconnect(&mut self, peer: u16) {
-        match self.position(peer) {
-            Some(at) if self.focus == Some(peer) => self.connections[at].closing = true,
-            Some(at) => drop(self.connections.remove(at)),
-            None => {}
+    /// Stops serving a peer, and gives the port that led to it. If it is on the screen, what it printed is shown first.
+    pub fn disconnect(&mut self, peer: u16) -> Option<Port> {
+        let at = self.position(peer)?;
+        let port = self.connections[at].identity.port;
+        if self.focus == Some(peer) {
+            self.connections[at].closing = true;
+        } else {
+            self.connections.remove(at);
         }
+        Some(port)
     }
 
     /// Gives the terminal to a peer.

@@ -226,7 +226,7 @@ impl Top {
         for domain in &mut view.domains {
             let key = (domain.id, domain.incarnation);
             let before = self.before.cpu_ns.iter().find(|(id, incarnation, _)| (*id, *incarnation) == key);
-            let used = domain.cpu_ns.checked_sub(before.map_or(0, |(.., ns)| *ns)).unwrap_or(domain.cpu_ns);
+            let used = domain.cpu_ns.saturating_sub(before.map_or(0, |(.., ns)| *ns));
             domain.cpu_percent = percent(used);
         }
         let idle = percent(now.idle_ns.saturating_sub(self.before.idle_ns));

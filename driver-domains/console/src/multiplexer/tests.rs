@@ -163,7 +163,7 @@ fn last_words_are_shown_before_a_domain_is_forgotten() {
     let (mut console, _shell, mut guest) = pair();
     console.set_focus(9).unwrap();
     guest.print(&[b'x'; 2000]);
-    console.disconnect(9);
+    assert_eq!(console.disconnect(9), Some(identity(9, false).port));
     let (shown, returned) = settle(&mut console);
     assert!(shown.starts_with(&[b'x'; 2000]) && returned);
     assert!(console.set_focus(9).is_err());
@@ -195,7 +195,7 @@ fn connections_are_bounded() {
         console.connect(identity(peer, peer == 0), Guest::new().page).unwrap();
     }
     assert!(console.connect(identity(500, false), Guest::new().page).is_err());
-    console.disconnect(77);
+    assert!(console.disconnect(77).is_some() && console.disconnect(77).is_none());
     assert!(console.connect(identity(500, false), Guest::new().page).is_ok());
 }
 
