@@ -111,14 +111,15 @@ impl<M: Machine> Core<M> {
     }
 
     /// What teardown does to a port. The end closes all. A reset closes interrupts, which the next image binds itself, and
-    /// keeps channels.
-    pub(crate) fn dismantle_port(&mut self, slot: Slot, port: Port, for_good: bool) {
+    /// keeps channels. Gives whether it was open.
+    pub(crate) fn dismantle_port(&mut self, slot: Slot, port: Port, for_good: bool) -> bool {
         let entry = self.port(slot, port);
         if for_good || entry.purpose() == Use::INTERRUPT {
             self.close_port(slot, port);
         } else if entry.vcpu() != 0 {
             self.domains[slot].ports.set(&self.machine, port, entry.notifying(0));
         }
+        entry.purpose() != Use::CLOSED
     }
 
     /// Makes an event page fit for a fresh image: nothing masked, everything pending told to the first vCPU.

@@ -115,8 +115,10 @@ impl<M: Machine> Core<M> {
         let mut progress = self.domains[slot].progress;
         while progress < SPACE && budget > 0 {
             let mapping = progress as u32 - (PORTS as u32).min(progress as u32);
+            let mut steps = OBJECT;
             if progress < PORTS as u64 {
-                self.dismantle_port(slot, Port(progress as u32), for_good);
+                let open = self.dismantle_port(slot, Port(progress as u32), for_good);
+                steps = if open { OBJECT } else { 1 };
             } else if mapping < self.domains[slot].mappings_used {
                 let mut chain = 0;
                 _ = self.unmap_grant(slot, mapping, &mut chain);
@@ -125,7 +127,7 @@ impl<M: Machine> Core<M> {
                 progress = SPACE - 1;
             }
             progress += 1;
-            budget = budget.saturating_sub(OBJECT);
+            budget = budget.saturating_sub(steps);
         }
         let space = self.domains[slot].space;
         for &(start, end) in areas {

@@ -103,18 +103,24 @@ impl World {
 
     /// As [`World::new`], with memory that holds `fill`.
     pub fn with_fill(frames: u32, cpus: usize, fill: u8) -> World {
+        let image = elf(&[(IMAGE_BASE, 5, b"text", 4), (IMAGE_BASE + 2 * PAGE_SIZE, 6, b"data", 3 * PAGE_SIZE)]);
+        let mut world = World::boot(frames, cpus, fill, &tar("dom0", &image)).unwrap();
+        world.ok(Slot::DOM0, Hypercall::MemoryPopulate, &[Handle::SELF.0 as u64, HEAP, SCRATCH_PAGES, 1]);
+        world
+    }
+
+    /// Boots with this bundle.
+    pub fn boot(frames: u32, cpus: usize, fill: u8, bundle: &[u8]) -> core::result::Result<World, &'static str> {
         let end = FIRST + frames;
         let mut core = Box::new(Core::new(Sim::new(end as usize, fill)));
-        let image = elf(&[(IMAGE_BASE, 5, b"text", 4), (IMAGE_BASE + 2 * PAGE_SIZE, 6, b"data", 3 * PAGE_SIZE)]);
-        let bundle = tar("dom0", &image);
-        core.machine.write(Phys(BUNDLE), &bundle);
+        core.machine.write(Phys(BUNDLE), bundle);
         core.machine.zero(TEMPLATE);
         core.machine.store(TEMPLATE.at(511 * 8), 0xabc_d003);
         let ram = FIRST as u64 * PAGE_SIZE..end as u64 * PAGE_SIZE;
         let config = BootConfig {
             ram: &[ram],
             total_frames: end as u64,
-            bundle: &bundle,
+            bundle,
             bundle_start: Phys(BUNDLE),
             boot_line: "dom0_mem=1 console=x",
             cpus,
@@ -123,10 +129,8 @@ impl World {
             brand: [b'x'; 48],
             template: TEMPLATE,
         };
-        core.boot(&config).unwrap();
-        let mut world = World { core };
-        world.ok(Slot::DOM0, Hypercall::MemoryPopulate, &[Handle::SELF.0 as u64, HEAP, SCRATCH_PAGES, 1]);
-        world
+        core.boot(&config)?;
+        Ok(World { core })
     }
 
     /// Lets vCPU `index` of a domain be the one that runs on `cpu`.
