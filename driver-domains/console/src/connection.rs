@@ -39,6 +39,9 @@ pub struct Connection<P> {
     input: Producer,
     typed: Deque<u8, TYPED_MAX>,
     backlog: Backlog,
+    /// Bytes of output that are on the screen and not yet taken out of the ring: the domain may rely on it that what was taken
+    /// has been shown, and power the machine off.
+    on_screen: usize,
     /// The peer has to be told that something was taken or given.
     owes_event: bool,
     /// The domain is gone; what it printed last is still to be shown.
@@ -49,7 +52,17 @@ impl<P: Shared> Connection<P> {
     /// Serves the ring in `page`. `backlog` is that of a former incarnation, or a fresh one.
     pub fn new(identity: Identity, page: P, backlog: Backlog) -> Connection<P> {
         let (output, input) = (Consumer::attach(OUTPUT, &page), Producer::attach(INPUT, &page));
-        Connection { identity, page, output, input, typed: Deque::new(), backlog, owes_event: false, closing: false }
+        Connection {
+            identity,
+            page,
+            output,
+            input,
+            typed: Deque::new(),
+            backlog,
+            on_screen: 0,
+            owes_event: false,
+            closing: false,
+        }
     }
 
     /// Ends it, but for the output nobody has seen.
@@ -62,32 +75,67 @@ impl<P: Shared> Connection<P> {
         core::mem::take(&mut self.owes_event)
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Violation> {
-        let count = self.output.read(&self.page, buffer)?;
-        self.owes_event |= count > 0;
-        Ok(count)
+    /// Takes what was on the screen out of the ring.
+    fn settle(&mut self) {
+        if self.on_screen > 0 {
+            self.output.consume(&self.page, self.on_screen);
+            self.on_screen = 0;
+            self.owes_event = true;
+        }
     }
 
-    /// Moves output to the screen, as far as it has room, the backlog first; gives the bytes moved.
+    /// Moves output to the screen, the backlog first; gives the bytes moved. The next part of the ring follows when the
+    /// terminal has got the one before.
     pub fn show(&mut self, screen: &mut Screen) -> Result<usize, Violation> {
+        if !self.backlog.is_empty() {
+            return Ok(self.show_backlog(screen));
+        }
+        if self.on_screen > 0 && !screen.is_empty() {
+            return Ok(0);
+        }
+        self.settle();
         let mut buffer = [0; CHUNK];
+        let room = screen.room().min(CHUNK);
+        self.on_screen = self.output.peek(&self.page, &mut buffer[..room])?;
+        screen.show(&buffer[..self.on_screen]);
+        Ok(self.on_screen)
+    }
+
+    fn show_backlog(&mut self, screen: &mut Screen) -> usize {
         if self.backlog.dropped() > 0 && screen.room() >= NOTE_ROOM {
             screen.note(format_args!("[{} bytes of older output lost]", self.backlog.take_dropped()));
         }
+        let mut buffer = [0; CHUNK];
         let room = screen.room().min(CHUNK);
-        let moved = match self.backlog.is_empty() {
-            false => self.backlog.pop(&mut buffer[..room]),
-            true => self.read(&mut buffer[..room])?,
-        };
+        let moved = self.backlog.pop(&mut buffer[..room]);
         screen.show(&buffer[..moved]);
-        Ok(moved)
+        moved
+    }
+
+    /// Moves all output to the screen that it has room for, before another domain gets it.
+    pub fn leave(&mut self, screen: &mut Screen) -> Result<(), Violation> {
+        while screen.room() > 0 && !self.backlog.is_empty() {
+            self.show_backlog(screen);
+        }
+        loop {
+            self.settle();
+            let mut buffer = [0; CHUNK];
+            let room = screen.room().min(CHUNK);
+            self.on_screen = self.output.peek(&self.page, &mut buffer[..room])?;
+            screen.show(&buffer[..self.on_screen]);
+            if self.on_screen == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// Moves output to the backlog; gives the bytes moved.
     pub fn keep(&mut self) -> Result<usize, Violation> {
+        self.settle();
         let mut buffer = [0; CHUNK];
-        let moved = self.read(&mut buffer)?;
+        let moved = self.output.read(&self.page, &mut buffer)?;
         self.backlog.push(&buffer[..moved]);
+        self.owes_event |= moved > 0;
         Ok(moved)
     }
 

@@ -53,14 +53,20 @@ fn obey(shared: &Shared, message: ToDomain) -> FromDomain {
     shared.changed.raise();
     match message {
         ToDomain::ConsoleConnect { peer, port, name, shell } => {
-            let page = match map(Source { peer, reference: REF_CONSOLE }, Access::Write) {
-                Ok(page) => page,
-                Err(error) => return control::failed(format_args!("the console ring cannot be mapped: {error}")),
+            let page = map(Source { peer, reference: REF_CONSOLE }, Access::Write);
+            let connected = match page {
+                Ok(page) => multiplexer.connect(Identity { peer, port, name, shell }, page).map_err(control::failed),
+                Err(error) => Err(control::failed(format_args!("the console ring cannot be mapped: {error}"))),
             };
-            match multiplexer.connect(Identity { peer, port, name, shell }, page) {
-                Ok(()) => FromDomain::Done,
-                Err(reason) => control::failed(reason),
-            }
+            connected.map_or_else(
+                |refusal| {
+                    // The domain may be gone already; nobody else can close the port that led to it.
+                    multiplexer.disconnect(peer);
+                    let _ = event::close(port);
+                    refusal
+                },
+                |()| FromDomain::Done,
+            )
         }
         ToDomain::ConsoleDisconnect { peer } => {
             if let Some(port) = multiplexer.disconnect(peer) {

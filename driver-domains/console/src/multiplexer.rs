@@ -113,7 +113,7 @@ impl<P: Shared> Multiplexer<P> {
             // What the former one printed before belongs before; a violation is found again, and handled, by the next turn.
             let mut screen = core::mem::take(&mut self.screen);
             if let Some(former) = self.focused() {
-                while former.show(&mut screen).is_ok_and(|moved| moved > 0) {}
+                let _ = former.leave(&mut screen);
             }
             self.screen = screen;
             self.focus = Some(peer);

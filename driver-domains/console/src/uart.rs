@@ -42,8 +42,8 @@ const RECEIVED: u8 = 0x01;
 const SENT: u8 = 0x20;
 /// Bytes the send FIFO takes when it is empty.
 const FIFO_SIZE: usize = 16;
-/// FIFOs sent in one go.
-const SEND_ROUNDS: usize = 16;
+/// FIFOs sent in one go, where the chip is as fast as an emulated one: as much as a ring brings in one go.
+const SEND_ROUNDS: usize = 64;
 /// What is written to the scratch register to see whether there is a chip at all.
 const SCRATCH_PATTERN: u8 = 0x5a;
 

@@ -105,6 +105,17 @@ fn the_shell_is_on_the_screen_and_the_guest_in_its_backlog() {
 }
 
 #[test]
+fn output_is_taken_from_the_shell_once_the_terminal_has_it() {
+    let (mut console, mut shell, _guest) = pair();
+    shell.print(b"goodbye\n");
+    assert!(console.turn().notify.is_empty());
+    assert_eq!(shell.output.room(&shell.page), Ok(2040));
+    assert_eq!(screen(&mut console), b"goodbye\r\n");
+    assert_eq!(console.turn().notify, [Port(100)]);
+    assert_eq!(shell.output.room(&shell.page), Ok(2048));
+}
+
+#[test]
 fn what_is_typed_reaches_the_focused_domain_alone() {
     let (mut console, mut shell, mut guest) = pair();
     b"list\r".iter().for_each(|&byte| console.type_byte(byte));
