@@ -1,6 +1,6 @@
 //! From the assembly into the safe core and back: what each entry does with the lock, and how a decision is carried out.
 
-use microkernel::platform::{ENTERED_BY_CALL, Fault, Next, Phys, Registers, Step, reg};
+use microkernel::platform::{ENTERED_BY_CALL, Fault, Next, PORT_RANGES, Phys, Registers, Step, reg};
 use microkernel::state::Core;
 use protocol::hypercall::Hypercall;
 
@@ -13,6 +13,8 @@ use crate::{apic, cpu, ioapic, paging, panic, timer, window};
 
 /// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
 const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
+
+type Ports = [(u16, u16); PORT_RANGES];
 
 const VERSION: u64 = Hypercall::Version as u64;
 const CLOCK: u64 = Hypercall::Clock as u64;
@@ -93,13 +95,18 @@ fn unlock(this: &Cpu, core: Guard) {
     }
 }
 
+/// Whether two sets of ranges differ; without a branch for each, for this is asked at every switch.
+fn differ(one: &Ports, other: &Ports) -> bool {
+    one.iter().zip(other).fold(0, |bits, (a, b)| bits | (a.0 ^ b.0) | (a.1 ^ b.1)) != 0
+}
+
 /// Does what must be done before the lock is released: from there on another CPU may take the old context, or free its memory.
 fn carry_out(this: &Cpu, next: Next) -> Leave {
     let old = this.context.get();
     let (context, root, deadline) = match &next {
         Next::Run { context, root, deadline, ports } => {
             let loaded = this.ports.get();
-            if loaded != *ports {
+            if differ(&loaded, ports) {
                 this.segments.change_ports(&loaded, ports);
                 this.ports.set(*ports);
             }

@@ -2,7 +2,7 @@
 //!
 //! Whoever waits for the lock serves its own mailbox meanwhile: a CPU that holds the lock may need the waiting one to have
 //! flushed, so nobody may wait deaf. It is not a ticket lock: where the CPUs are threads of an emulator on a host with
-//! fewer, handing the lock to one that does not run right now costs five times the time of an event between CPUs.
+//! fewer, handing the lock to one that does not run right now makes events between CPUs five times as slow.
 
 use microkernel::flush::MAILBOXES;
 use microkernel::platform::Machine;
