@@ -39,9 +39,9 @@ pub struct Connection<P> {
     input: Producer,
     typed: Deque<u8, TYPED_MAX>,
     backlog: Backlog,
-    /// Bytes of output that are on the screen and not yet taken out of the ring: the domain may rely on it that what was taken
-    /// has been shown, and power the machine off.
-    on_screen: usize,
+    /// Bytes of output that are on the screen and still in the ring. They are taken out of it just before they go to the
+    /// terminal: a console domain that dies shows nothing twice, and a shell whose ring is empty may switch the machine off.
+    lent: usize,
     /// The peer has to be told that something was taken or given.
     owes_event: bool,
     /// The domain is gone; what it printed last is still to be shown.
@@ -59,7 +59,7 @@ impl<P: Shared> Connection<P> {
             input,
             typed: Deque::new(),
             backlog,
-            on_screen: 0,
+            lent: 0,
             owes_event: false,
             closing: false,
         }
@@ -75,11 +75,12 @@ impl<P: Shared> Connection<P> {
         core::mem::take(&mut self.owes_event)
     }
 
-    /// Takes what was on the screen out of the ring.
-    fn settle(&mut self) {
-        if self.on_screen > 0 {
-            self.output.consume(&self.page, self.on_screen);
-            self.on_screen = 0;
+    /// Takes bytes that go to the terminal out of the ring.
+    pub fn sent(&mut self, count: usize) {
+        let count = count.min(self.lent);
+        if count > 0 {
+            self.output.consume(&self.page, count);
+            self.lent -= count;
             self.owes_event = true;
         }
     }
@@ -90,15 +91,14 @@ impl<P: Shared> Connection<P> {
         if !self.backlog.is_empty() {
             return Ok(self.show_backlog(screen));
         }
-        if self.on_screen > 0 && !screen.is_empty() {
+        if self.lent > 0 {
             return Ok(0);
         }
-        self.settle();
         let mut buffer = [0; CHUNK];
         let room = screen.room().min(CHUNK);
-        self.on_screen = self.output.peek(&self.page, &mut buffer[..room])?;
-        screen.show(&buffer[..self.on_screen]);
-        Ok(self.on_screen)
+        self.lent = self.output.peek(&self.page, &mut buffer[..room])?;
+        screen.lend(&buffer[..self.lent]);
+        Ok(self.lent)
     }
 
     fn show_backlog(&mut self, screen: &mut Screen) -> usize {
@@ -114,24 +114,19 @@ impl<P: Shared> Connection<P> {
 
     /// Moves all output to the screen that it has room for, before another domain gets it.
     pub fn leave(&mut self, screen: &mut Screen) -> Result<(), Violation> {
-        while screen.room() > 0 && !self.backlog.is_empty() {
-            self.show_backlog(screen);
-        }
-        loop {
-            self.settle();
-            let mut buffer = [0; CHUNK];
-            let room = screen.room().min(CHUNK);
-            self.on_screen = self.output.peek(&self.page, &mut buffer[..room])?;
-            screen.show(&buffer[..self.on_screen]);
-            if self.on_screen == 0 {
-                return Ok(());
-            }
-        }
+        self.sent(self.lent);
+        screen.keep_lent();
+        while self.show_backlog(screen) > 0 {}
+        let mut buffer = [0; OUTPUT.size as usize];
+        let room = if self.backlog.is_empty() { screen.room().min(buffer.len()) } else { 0 };
+        let count = self.output.read(&self.page, &mut buffer[..room])?;
+        self.owes_event |= count > 0;
+        screen.show(&buffer[..count]);
+        Ok(())
     }
 
     /// Moves output to the backlog; gives the bytes moved.
     pub fn keep(&mut self) -> Result<usize, Violation> {
-        self.settle();
         let mut buffer = [0; CHUNK];
         let moved = self.output.read(&self.page, &mut buffer)?;
         self.backlog.push(&buffer[..moved]);

@@ -123,7 +123,7 @@ fn exchange(multiplexer: &mut Multiplexer<Mapped>, uart: &Uart<IoPorts>) -> bool
     let turn = multiplexer.turn();
     tell(&turn);
     let waiting = multiplexer.has_output();
-    let sent = uart.send(|| multiplexer.next_output());
+    let sent = uart.send(|bytes| multiplexer.take_output(bytes));
     // Room on the screen lets a ring in the foreground move on.
     keys == KEYS_MAX || turn.more || (sent && waiting)
 }

@@ -85,6 +85,10 @@ impl<P: Shared> Multiplexer<P> {
             _ => Backlog::new().ok_or("the console has no memory for another backlog")?,
         };
         self.connections.try_reserve(1).map_err(|_| "the console has no memory for another connection")?;
+        if self.focus == Some(peer) {
+            // What is on the screen is of a ring that is gone.
+            self.screen.keep_lent();
+        }
         self.connections.push(Connection::new(identity, page, backlog));
         if shell && self.focus.is_none() {
             self.focus = Some(peer);
@@ -110,19 +114,25 @@ impl<P: Shared> Multiplexer<P> {
             return Err("that domain has no connection to the console");
         }
         if self.focus != Some(peer) {
-            // What the former one printed before belongs before; a violation is found again, and handled, by the next turn.
-            let mut screen = core::mem::take(&mut self.screen);
-            if let Some(former) = self.focused() {
-                let _ = former.leave(&mut screen);
-            }
-            self.screen = screen;
+            self.leave();
             self.focus = Some(peer);
         }
         Ok(())
     }
 
+    /// Shows what the focused domain printed so far, which belongs before what another one prints.
+    fn leave(&mut self) {
+        let mut screen = core::mem::take(&mut self.screen);
+        if let Some(former) = self.focused() {
+            // A violation is found again, and handled, by the next turn.
+            let _ = former.leave(&mut screen);
+        }
+        self.screen = screen;
+    }
+
     /// Gives the terminal back to the shell, which has to be told.
     fn return_to_shell(&mut self) {
+        self.leave();
         self.focus = self.shell();
         self.returned = true;
     }
@@ -145,9 +155,15 @@ impl<P: Shared> Multiplexer<P> {
         }
     }
 
-    /// Takes the next byte for the terminal.
-    pub fn next_output(&mut self) -> Option<u8> {
-        self.screen.take()
+    /// Takes the next bytes for the terminal, which has to get them now; gives their number.
+    pub fn take_output(&mut self, out: &mut [u8]) -> usize {
+        let (count, lent) = self.screen.take(out);
+        if lent > 0
+            && let Some(connection) = self.focused()
+        {
+            connection.sent(lent);
+        }
+        count
     }
 
     /// Whether the terminal has something to print.

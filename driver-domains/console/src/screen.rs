@@ -9,7 +9,8 @@ const QUEUE_SIZE: usize = 4096;
 /// The queue in front of the terminal. Line feeds become carriage return and line feed on the way in.
 #[derive(Debug, Default)]
 pub struct Screen {
-    queue: Deque<u8, QUEUE_SIZE>,
+    /// Bytes, and whether each is still in a ring too.
+    queue: Deque<(u8, bool), QUEUE_SIZE>,
     /// The last byte was a carriage return.
     returned: bool,
     /// The cursor is not at the start of a line.
@@ -29,14 +30,28 @@ impl Screen {
 
     /// Shows bytes, as many as there was [`Screen::room`] for; the rest is dropped.
     pub fn show(&mut self, bytes: &[u8]) {
+        self.push(bytes, false);
+    }
+
+    /// The same for bytes that stay in their ring until they go to the terminal.
+    pub fn lend(&mut self, bytes: &[u8]) {
+        self.push(bytes, true);
+    }
+
+    fn push(&mut self, bytes: &[u8], lent: bool) {
         for &byte in bytes {
             if byte == b'\n' && !self.returned {
-                let _ = self.queue.push_back(b'\r');
+                let _ = self.queue.push_back((b'\r', false));
             }
             self.returned = byte == b'\r';
             self.inside_line = byte != b'\n' && byte != b'\r';
-            let _ = self.queue.push_back(byte);
+            let _ = self.queue.push_back((byte, lent));
         }
+    }
+
+    /// Lent bytes have been taken out of their ring.
+    pub fn keep_lent(&mut self) {
+        self.queue.iter_mut().for_each(|(_, lent)| *lent = false);
     }
 
     /// Shows a line of the console's own, on a line of its own.
@@ -56,9 +71,16 @@ impl Screen {
         self.show(b"\n");
     }
 
-    /// Takes the next byte for the terminal.
-    pub fn take(&mut self) -> Option<u8> {
-        self.queue.pop_front()
+    /// Takes the next bytes for the terminal; gives their number, and how many of them were lent.
+    pub fn take(&mut self, out: &mut [u8]) -> (usize, usize) {
+        let (mut count, mut lent) = (0, 0);
+        for slot in out {
+            let Some((byte, was_lent)) = self.queue.pop_front() else { break };
+            *slot = byte;
+            count += 1;
+            lent += usize::from(was_lent);
+        }
+        (count, lent)
     }
 }
 
@@ -68,7 +90,22 @@ mod tests {
     use std::vec::Vec;
 
     fn shown(screen: &mut Screen) -> Vec<u8> {
-        core::iter::from_fn(|| screen.take()).collect()
+        let mut out = std::vec![0; QUEUE_SIZE];
+        let (count, _) = screen.take(&mut out);
+        out.truncate(count);
+        out
+    }
+
+    #[test]
+    fn lent_bytes_are_counted_as_they_go() {
+        let mut screen = Screen::default();
+        screen.show(b"a");
+        screen.lend(b"b\nc");
+        screen.show(b"d");
+        let mut out = [0; 4];
+        assert_eq!((screen.take(&mut out), &out), ((4, 2), b"ab\r\n"));
+        screen.keep_lent();
+        assert_eq!(screen.take(&mut out), (2, 0));
     }
 
     #[test]

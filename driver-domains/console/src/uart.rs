@@ -41,7 +41,7 @@ const RECEIVED: u8 = 0x01;
 /// In line status: the send FIFO is empty.
 const SENT: u8 = 0x20;
 /// Bytes the send FIFO takes when it is empty.
-const FIFO_SIZE: usize = 16;
+pub const FIFO_SIZE: usize = 16;
 /// FIFOs sent in one go, where the chip is as fast as an emulated one: as much as a ring brings in one go.
 const SEND_ROUNDS: usize = 64;
 /// What is written to the scratch register to see whether there is a chip at all.
@@ -102,15 +102,18 @@ impl<R: Registers> Uart<R> {
         received.then(|| self.registers.read(register::DATA))
     }
 
-    /// Sends bytes as far as the chip takes them; gives whether it could take more.
-    pub fn send(&self, mut next: impl FnMut() -> Option<u8>) -> bool {
+    /// Sends bytes as far as the chip takes them; gives whether it could take more. `next` fills its buffer and gives the
+    /// number of bytes.
+    pub fn send(&self, mut next: impl FnMut(&mut [u8; FIFO_SIZE]) -> usize) -> bool {
+        let mut bytes = [0; FIFO_SIZE];
         for _ in 0..SEND_ROUNDS {
             if self.registers.read(register::LINE_STATUS) & SENT == 0 {
                 return false;
             }
-            for _ in 0..FIFO_SIZE {
-                let Some(byte) = next() else { return true };
-                self.registers.write(register::DATA, byte);
+            let count = next(&mut bytes);
+            bytes.iter().take(count).for_each(|&byte| self.registers.write(register::DATA, byte));
+            if count == 0 {
+                break;
             }
         }
         true
@@ -172,9 +175,14 @@ mod tests {
         let chip = Rc::new(RefCell::new(Chip::default()));
         let uart = Uart::new(chip.clone()).unwrap();
         let bytes: Vec<u8> = (0..100).collect();
-        let mut left = bytes.iter().copied().peekable();
-        while left.peek().is_some() {
-            assert!(!uart.send(|| left.next()) || left.peek().is_none());
+        let mut left = bytes.as_slice();
+        while !left.is_empty() {
+            uart.send(|out| {
+                let (now, later) = left.split_at(left.len().min(FIFO_SIZE));
+                out[..now.len()].copy_from_slice(now);
+                left = later;
+                now.len()
+            });
             let mut chip = chip.borrow_mut();
             let fifo = core::mem::take(&mut chip.fifo);
             chip.sent.extend(fifo);

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use protocol::hypercall::Hypercall;
-use unikernel::{Domain, exit, println, provoke, time};
+use unikernel::{Domain, control, exit, println, provoke, time};
 
 unikernel::main!(run);
 
@@ -51,6 +51,7 @@ async fn run(domain: Domain) {
     for (name, _) in ACTS {
         println!("  {name}");
     }
+    control::serve(control::refuse).await;
 }
 
 /// Makes calls with numbers and arguments out of a hat: small numbers, large ones, addresses, handles.
