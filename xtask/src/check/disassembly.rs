@@ -18,7 +18,8 @@ use crate::{build, process, workspace};
 const BOOT_SECTION: &str = ".boot";
 
 /// Instructions that a function may use all the same: the function, the mnemonic, and why.
-const ALLOWED: [(&str, Mnemonic, &str); 0] = [];
+const ALLOWED: [(&str, Mnemonic, &str); 1] =
+    [("leave_by_call", Mnemonic::Vzeroall, "a hypercall leaves nothing of the core in the vector registers")];
 
 /// Builds the core and gives every instruction that breaks a rule.
 pub fn problems() -> Result<Vec<String>> {
