@@ -6,7 +6,6 @@ extern crate alloc;
 
 mod machine;
 
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use dom0::acpi;
@@ -72,13 +71,17 @@ async fn run(domain: Domain) {
     }
 }
 
-/// Passes output on, as much as there is room for.
+/// Passes output on, as much as there is room for. Without a console there is nobody to read it; it is bounded, and kept for
+/// when there is one.
 fn show(shell: &mut Shell) {
     let output = shell.output();
-    let waiting: Vec<u8> = output.iter().copied().collect();
-    // Without a console there is nobody to read it; it is bounded, and kept for when there is one.
-    let written = console::write_some(&waiting).unwrap_or(0);
-    output.drain(..written);
+    while !output.is_empty() {
+        let written = console::write_some(output.as_slices().0).unwrap_or(0);
+        if written == 0 {
+            return;
+        }
+        output.drain(..written);
+    }
 }
 
 /// Ends the machine. Returns only if that did not work, with the reason.

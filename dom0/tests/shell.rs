@@ -147,6 +147,8 @@ fn wrong_usage_is_told_apart_from_failure() {
     let image = image();
     let mut desk = Desk::new(&image);
     assert_eq!(desk.command("lsit", 2), "lsit: unknown command; did you mean `list`?\n");
+    assert_eq!(desk.command("xl uptime hello", 0).lines().count(), 2);
+    assert!(desk.command("xl", 2).contains("did you mean `help`?"));
     assert!(desk.command("frobnicate", 2).contains("`help` lists"));
     assert!(desk.command("list --jsno", 2).contains("did you mean --json?"));
     assert!(desk.command("create", 2).contains("usage: create"));

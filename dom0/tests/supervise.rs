@@ -5,6 +5,7 @@ mod sim;
 
 use dom0::bundle::Bundle;
 use dom0::plane::{Phase, Plane};
+use proptest::prelude::*;
 use protocol::control::{FromDomain, ToDomain};
 use protocol::domain::Reason;
 use protocol::event::{DOMAIN_EVENT_PORT, Port};
@@ -262,4 +263,82 @@ fn auto_starts_in_an_order_that_connects_and_reports_what_is_bad() {
     let lines = notices(&mut plane);
     assert!(lines.contains(&"auto/c.toml:1: memroy: unknown key; did you mean `memory`?".into()), "{lines:?}");
     assert!(lines.iter().any(|line| line.starts_with("warning: auto/b.toml:1: nics")), "{lines:?}");
+}
+
+/// What can happen, in any order.
+#[derive(Clone, Debug)]
+enum Step {
+    Create(u8, bool),
+    Destroy(u8),
+    Restart(u8),
+    End(u8, Reason),
+    Ask(u8),
+    Say(u8),
+    Garbage(u8, u32),
+    Wait(u64),
+    FailNext(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let reasons = vec![Reason::Shutdown, Reason::Reboot, Reason::Panic, Reason::Fault, Reason::Killed];
+    prop_oneof![
+        3 => (0_u8..4, any::<bool>()).prop_map(|(name, connect)| Step::Create(name, connect)),
+        1 => (0_u8..5).prop_map(Step::Destroy),
+        1 => (0_u8..5).prop_map(Step::Restart),
+        3 => (0_u8..5, prop::sample::select(reasons)).prop_map(|(name, reason)| Step::End(name, reason)),
+        1 => (0_u8..5).prop_map(Step::Ask),
+        1 => (0_u8..5).prop_map(Step::Say),
+        1 => (0_u8..4, any::<u32>()).prop_map(|(name, word)| Step::Garbage(name, word)),
+        1 => (0_u64..20_000_000_000).prop_map(Step::Wait),
+        1 => (0_usize..30).prop_map(Step::FailNext),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn whatever_happens_the_books_are_straight_in_the_end(steps in prop::collection::vec(step(), 0..60)) {
+        const NAMES: [&str; 5] = ["a", "b", "c", "d", "console"];
+        const ENDS: [&str; 4] = ["destroy", "restart", "preserve", "restart"];
+        let image = image();
+        let (sim, mut plane) = booted(&image, &[]);
+        let before = sim.books();
+        for step in steps {
+            let there = |plane: &Plane<'_, Sim>, name: u8| plane.find(NAMES[name as usize]);
+            match step {
+                Step::Create(name, connect) => {
+                    let other = NAMES[(name as usize + 1) % 4];
+                    let connect = if connect { format!("connect = ['{other}']") } else { String::new() };
+                    let end = ENDS[name as usize];
+                    let text = format!("name = '{}'\nimage = 'hello'\nmemory = 1\non_crash = '{end}'\non_reboot = '{end}'\n{connect}", NAMES[name as usize]);
+                    let _ = plane.create("test.toml", &text, &[], name == 0);
+                }
+                Step::Destroy(name) => drop(there(&plane, name).map(|id| plane.destroy(id))),
+                Step::Restart(name) => drop(there(&plane, name).map(|id| plane.restart(id))),
+                Step::End(name, reason) if there(&plane, name).is_some() => end(&sim, &mut plane, NAMES[name as usize], reason),
+                Step::Ask(name) => drop(there(&plane, name).map(|id| plane.request(id, ToDomain::Ping))),
+                Step::Say(name) if there(&plane, name).is_some() => {
+                    sim.say(NAMES[name as usize], 1, FromDomain::Done);
+                }
+                Step::Garbage(name, word) if there(&plane, name).is_some() => {
+                    sim.by_name(NAMES[name as usize], |guest| guest.control_out.poke(byte::CONTROL.producer, &word.to_le_bytes()));
+                }
+                Step::Wait(ns) => sim.advance(ns),
+                Step::FailNext(calls) => sim.fail.set(Some((sim.calls.get() + calls, protocol::error::Error::NoMemory))),
+                _ => {}
+            }
+            plane.on_port(DOMAIN_EVENT_PORT);
+            plane.poll();
+            let names = plane.names();
+            prop_assert!(names.iter().all(|name| names.iter().filter(|other| *other == name).count() == 1));
+        }
+        sim.fail.set(None);
+        let console = plane.find("console").unwrap();
+        plane.restart(console).unwrap();
+        for id in plane.domains().iter().map(|domain| domain.id).filter(|&id| id != console).collect::<Vec<_>>() {
+            plane.destroy(id).unwrap();
+        }
+        plane.poll();
+        prop_assert_eq!(sim.books(), before);
+    }
 }

@@ -60,7 +60,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         let warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
         let name = parsed.config.name.clone();
         match self.create_from(parsed.config, paused) {
-            Ok(id) => Ok(Created { id, name, warnings, took_ns: self.hypervisor.clock() - begin }),
+            Ok(id) => Ok(Created { id, name, warnings, took_ns: self.hypervisor.clock().saturating_sub(begin) }),
             Err(line) => Err(Failure { warnings, lines: alloc::vec![line] }),
         }
     }
@@ -236,7 +236,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             self.announce_all();
         }
         self.exchange();
-        result.map(|()| self.hypervisor.clock() - begin).map_err(|text| format!("{name}: {text}"))
+        result.map(|()| self.hypervisor.clock().saturating_sub(begin)).map_err(|text| format!("{name}: {text}"))
     }
 
     fn restart_domain(&mut self, domain: &mut Domain<H::Page>) -> Result<(), String> {

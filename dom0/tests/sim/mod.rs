@@ -204,7 +204,7 @@ impl Sim {
         self.by_name(name, |guest| {
             let page = guest.control_out.clone();
             let producer = guest.to_dom0.get_or_insert_with(|| byte::Producer::attach(byte::CONTROL, &page));
-            control::send(producer, &page, &Envelope { version: VERSION, id, message }).unwrap()
+            control::send(producer, &page, &Envelope { version: VERSION, id, message }).unwrap_or(false)
         })
     }
 

@@ -84,7 +84,7 @@ pub fn destroy<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> 
         let name = name_of(context, id);
         let begin = context.plane.hypervisor.clock();
         context.plane.destroy(id)?;
-        let ns = context.plane.hypervisor.clock() - begin;
+        let ns = context.plane.hypervisor.clock().saturating_sub(begin);
         if args.flag("json") {
             context.json(&Done { name: &name, id, ns })?;
         }

@@ -46,7 +46,12 @@ pub type Outcome = Result<Flow, Fault>;
 pub fn run<H: Hypervisor>(context: &mut Context<'_, '_, H>, line: &str) -> Outcome {
     let usage = |text: String| Fault { status: super::args::USAGE, text };
     let mut words = words::words(line).ok_or_else(|| usage("a quote is left open: close it".to_owned()))?.into_iter();
-    let Some(name) = words.next() else { return Ok(Flow::Done) };
+    let mut name = words.next();
+    if matches!(name.as_deref(), Some("xl" | "xm")) {
+        // Fingers that know Xen type it before every command.
+        name = words.next().or(name);
+    }
+    let Some(name) = name else { return Ok(Flow::Done) };
     let command = commands::find(&name).ok_or_else(|| {
         let cure = match commands::meant(&name) {
             Some(meant) => format!("did you mean `{meant}`?"),
