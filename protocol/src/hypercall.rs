@@ -7,7 +7,7 @@
 //! Integers that an argument kind does not allow, including set bits above a 32-bit kind, give [`crate::error::Error::Invalid`]
 //! (handles: `BadHandle`, ports: `BadPort`, pointers and addresses: `BadAddress`). A refused call changes nothing.
 //!
-//! [`for_each_hypercall`] hands the whole table to another macro: the core makes its dispatcher from it, `unikernel` its
+//! [`crate::for_each_hypercall`] hands the whole table to another macro: the core makes its dispatcher from it, `unikernel` its
 //! wrappers, and this module the enum and [`DECLARATIONS`], from which documentation and the hostile tests are made.
 
 /// What an argument means, and so what is checked before anything else.
@@ -76,7 +76,7 @@ pub mod protection {
 #[macro_export]
 macro_rules! for_each_hypercall {
     ($callback:path) => { $callback! {
-        /// Gives [`crate::ABI_VERSION`]. Does nothing else, so it is also the null hypercall of the benchmarks.
+        /// Gives `ABI_VERSION`. Does nothing else, so it is also the null hypercall of the benchmarks.
         0 Version version() [];
         /// Appends a line to the core's log, behind the domain's name. At most 256 bytes; control characters become `.`.
         1 LogWrite log_write(text: Read, length: Length) [TooBig];

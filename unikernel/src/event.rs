@@ -1,6 +1,6 @@
 //! Event channels: from bits in a shared page to tasks that wait.
 //!
-//! The core sets bits in the event page ([`protocol::event`]); [`dispatch`] clears them and counts for each port how often it
+//! The core sets bits in the event page ([`protocol::event`]); the event loop clears them and counts for each port how often it
 //! fired. A [`Channel`] remembers the count it saw last, so nothing is lost between two waits and several tasks can wait for
 //! the same port.
 

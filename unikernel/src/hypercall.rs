@@ -17,10 +17,11 @@ pub mod raw {
             $(#[doc = $doc])*
             ///
             /// # Safety
-            /// As for [`crate::cpu::syscall`].
+            /// 1. Addresses among the arguments are of memory that the call may read or write as its description says.
+            /// 2. No memory that a Rust object lies in is taken away or shared by it.
             #[inline]
             pub unsafe fn $name($($argument: u64),*) -> Result {
-                // SAFETY: the caller's condition.
+                // SAFETY: the caller's conditions are those of `syscall`.
                 decode(unsafe { crate::cpu::syscall($number, fill([$($argument),*])) })
             }
         )* };
