@@ -232,3 +232,6 @@ impl Frames {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

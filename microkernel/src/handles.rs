@@ -73,3 +73,6 @@ pub fn remove(m: &impl Memory, table: Frame, handle: Handle) {
     let generation = (handle.generation() + 1) & GENERATION;
     m.put(at(table, handle.index() as usize), &Entry { generation, ..Entry::new_zeroed() });
 }
+
+#[cfg(test)]
+mod tests;

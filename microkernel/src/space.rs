@@ -165,3 +165,6 @@ impl Space {
         from
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,3 +97,6 @@ impl Checked {
         self.write(m, index * size_of::<T>(), value.as_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests;
