@@ -5,6 +5,7 @@
 //! in assembly, so that the compiler assumes nothing about them.
 
 use core::arch::asm;
+use core::sync::atomic::AtomicU8;
 
 /// Reads a byte at `address`.
 pub fn read(address: u64) {
@@ -21,9 +22,9 @@ pub fn write_constant() {
 
 /// Jumps to a variable that holds the code of a return.
 pub fn execute_data() {
-    let code = [0xc3u8; 16];
+    static CODE: AtomicU8 = AtomicU8::new(0xc3);
     // SAFETY: the page is not executable, so the jump faults; were it executable, the code there would return.
-    unsafe { asm!("call {}", in(reg) code.as_ptr(), clobber_abi("C")) };
+    unsafe { asm!("call {}", in(reg) CODE.as_ptr(), clobber_abi("C")) };
 }
 
 /// Calls itself until the stack is used up.
