@@ -1,6 +1,6 @@
 //! What the core keeps about a domain: numbers here, everything larger in frames charged to the domain.
 
-use protocol::domain::{DeathReport, DomainInfo, Reason, State};
+use protocol::domain::{DeathReport, DomainInfo, MAX_MAPPINGS, Reason, State};
 use protocol::event::MAX_VCPUS;
 use protocol::grant::{ENTRIES_PER_PAGE, MAX_GRANT_FRAMES, PEERS};
 use protocol::layout::PAGE_SIZE;
@@ -11,8 +11,6 @@ use crate::ports::{Ports, TABLE_FRAMES};
 use crate::sched::VcpuId;
 use crate::space::Space;
 
-/// Most grants of others a domain can hold mapped.
-pub const MAX_MAPPINGS: u32 = 4096;
 /// Records of mappings in a frame.
 pub const MAPPINGS_PER_FRAME: usize = PAGE_SIZE as usize / size_of::<Mapping>();
 /// Frames of the largest table of mappings.

@@ -42,6 +42,11 @@ impl Default for SchedParams {
     }
 }
 
+/// Most grants of others that a domain can hold mapped at once.
+pub const MAX_MAPPINGS: u32 = 4096;
+/// Most pages of retained memory: all are made by the one call that makes the domain, which has to be short.
+pub const MAX_RETAINED: u32 = 1024;
+
 /// Argument of [`crate::hypercall::Hypercall::DomainCreate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -56,9 +61,9 @@ pub struct DomainSpec {
     pub vcpus: u32,
     /// Pages of its grant table, 1 to [`crate::grant::MAX_GRANT_FRAMES`].
     pub grant_frames: u32,
-    /// Grants of others that it can hold mapped at once, 0 to 4096.
+    /// Grants of others that it can hold mapped at once, 0 to [`MAX_MAPPINGS`].
     pub max_mappings: u32,
-    /// Pages of retained memory, 0 to 4096.
+    /// Pages of retained memory, 0 to [`MAX_RETAINED`].
     pub retained_pages: u32,
     /// How it is scheduled; `vcpu` must be [`ALL_VCPUS`].
     pub schedule: SchedParams,

@@ -1,7 +1,7 @@
 //! Hypercalls that build, run and end domains.
 
-use protocol::domain::{ALL_VCPUS, CLASS_DRIVER, DomainCreated, DomainSpec, MESSAGE_MAX, Reason};
-use protocol::domain::{DeathReport, SchedParams, State, WEIGHTS};
+use protocol::domain::{ALL_VCPUS, CLASS_DRIVER, DomainCreated, DomainSpec, MAX_MAPPINGS, MAX_RETAINED, MESSAGE_MAX};
+use protocol::domain::{DeathReport, Reason, SchedParams, State, WEIGHTS};
 use protocol::error::{Error, Result};
 use protocol::event::MAX_VCPUS;
 use protocol::grant::{MAX_GRANT_FRAMES, PEER_FIRST_FREE, PEERS};
@@ -10,14 +10,11 @@ use protocol::system::MAX_CPUS;
 
 use super::at_most;
 use crate::death::Cause;
-use crate::domain::MAX_MAPPINGS;
 use crate::platform::Machine;
 use crate::slot::Slot;
 use crate::state::{Caller, Core};
 use crate::vcpu::check_start;
 
-/// Most pages of retained memory: they are all made by the one call that makes the domain.
-const MAX_RETAINED: u32 = 1024;
 /// First id of a domain that is not the first domain: ids are peer indexes in its table, and those below have fixed meanings.
 const FIRST_ID: usize = PEER_FIRST_FREE as usize;
 

@@ -91,7 +91,7 @@ impl<M: Machine> Core<M> {
             return Ok((grant.frame, Some(grant)));
         }
         let frame = self.domains[caller.slot].space.translate(&self.machine, address, write);
-        Ok((frame.filter(|_| address % PAGE_SIZE == 0).ok_or(Error::BadAddress)?, None))
+        Ok((frame.filter(|_| address.is_multiple_of(PAGE_SIZE)).ok_or(Error::BadAddress)?, None))
     }
 }
 

@@ -82,7 +82,7 @@ impl<M: Machine> Core<M> {
         let known = inside(IMAGE_BASE, IMAGE_END)
             || inside(HEAP, HEAP_END)
             || stack < stacks && inside(stack + PAGE_SIZE, stack + VCPU_AREA_SIZE);
-        if known && address % PAGE_SIZE == 0 { Ok(()) } else { Err(Error::BadAddress) }
+        if known && address.is_multiple_of(PAGE_SIZE) { Ok(()) } else { Err(Error::BadAddress) }
     }
 
     pub(super) fn domain_write(&mut self, caller: Caller, of: Handle, at: u64, source: u64, length: u64) -> Result {

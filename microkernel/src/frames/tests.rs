@@ -160,7 +160,7 @@ proptest! {
 fn memory_too_small_for_the_table_is_refused() {
     let m = Sim::new(16, 0);
     assert!(!Frames::new().manage(&m, &[], 0));
-    assert!(!Frames::new().manage(&m, &[4096..8192], 0));
+    assert!(!Frames::new().manage(&m, &[4096..8192, 0..0], 0));
     let end = 1 << 33;
-    assert!(!Frames::new().manage(&m, &[4096..12 * 4096], end));
+    assert!(!Frames::new().manage(&m, &[4096..12 * 4096, 0..0], end));
 }

@@ -12,7 +12,7 @@ const OWNER: Slot = Slot::new(9);
 
 fn space(m: &Sim, pages: u64) -> (Frames, Space) {
     let mut frames = Frames::new();
-    assert!(frames.manage(m, &[4096..400 * 4096], 0));
+    assert!(frames.manage(m, &[4096..400 * 4096, 0..0], 0));
     frames.set_aside(OWNER, pages).unwrap();
     let root = frames.take(m, OWNER, Kind::OBJECT).unwrap();
     (frames, Space(root))

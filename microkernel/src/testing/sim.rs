@@ -56,7 +56,7 @@ impl Sim {
     }
 
     fn index(at: Phys) -> usize {
-        assert!(at.0 % 8 == 0, "misaligned access to {at:x?}");
+        assert!(at.0.is_multiple_of(8), "misaligned access to {at:x?}");
         at.0 as usize / 8
     }
 
@@ -82,7 +82,7 @@ impl Memory for Sim {
     }
 
     fn load_u32(&self, at: Phys) -> u32 {
-        assert!(at.0 % 4 == 0);
+        assert!(at.0.is_multiple_of(4));
         (self.load(Phys(at.0 & !7)) >> (at.0 % 8 * 8)) as u32
     }
 

@@ -16,7 +16,7 @@ const BASE: u64 = 0x40_0000;
 /// Pages at [`BASE`]: writable, writable, read-only, nothing, writable.
 fn space(m: &Sim) -> Space {
     let (mut frames, owner) = (Frames::new(), Slot::new(9));
-    assert!(frames.manage(m, &[4096..60 * 4096], 0));
+    assert!(frames.manage(m, &[4096..60 * 4096, 0..0], 0));
     frames.set_aside(owner, 50).unwrap();
     let space = Space(frames.take(m, owner, Kind::OBJECT).unwrap());
     for (page, access) in [(0, Access::Write), (1, Access::Write), (2, Access::Read), (4, Access::Write)] {
