@@ -17,7 +17,7 @@ pub const SLOTS_MAX: usize = 18;
 /// Smallest frame a bridge forwards: destination, source and type of an Ethernet header.
 pub const FRAME_MIN: usize = 14;
 
-/// Flags of transmit requests ([`transmit`]) and receive responses ([`receive`]).
+/// Flags of transmit requests ([`flag::transmit`]) and receive responses ([`flag::receive`]).
 pub mod flag {
     /// On transmit: the checksum is left to the receiver.
     pub mod transmit {
