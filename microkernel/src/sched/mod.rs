@@ -1,64 +1,84 @@
-//! The scheduler: who runs where, and until when.
+//! Which vCPU runs where, and for how long.
 //!
-//! Proportional share by virtual time: every vCPU has a clock that runs faster the smaller its weight is, and each CPU runs the
-//! waiting vCPU whose clock is furthest behind, a slice at a time. A cap bounds what a vCPU gets in a period. Driver domains go
-//! first, but on each CPU only until they used up their part of the period; then guests go first until it ends, so that
-//! no number of storming drivers can starve them.
+//! *Proportional share*: whoever had the least CPU time, weighed, is next. The vCPUs that wait stand in one queue per class
+//! for all CPUs - the core has one lock, and one queue makes every CPU fair to all - and a CPU takes the first that may run there.
+//! *Drivers* come before guests until the CPU has spent its budget for them in the present period; beyond that they compete
+//! as guests. A *cap* keeps a vCPU from running until the next period.
 //!
-//! It knows no machine: it is told the time, and answers with a choice and with the CPUs that have to choose anew. All of it
-//! lies under the core's one lock. A CPU that enters the core to reschedule calls [`Scheduler::pick`]; nothing else puts a vCPU
-//! on a CPU or takes it off. Times are ns since the core started.
+//! Shares that cannot be had (a weight beyond one CPU, several vCPUs pinned to one) would make virtual times drift apart without
+//! bound, and whoever falls behind would own its CPU for as long when that ends. So virtual time is kept within [`FAR`] of
+//! the time at which CPUs are contended. vCPUs that stand at the bound take turns, and slices are proportional to weights.
 
-mod balance;
 mod entity;
-mod heap;
-mod queue;
+mod list;
 #[cfg(test)]
 mod tests;
 
-use protocol::domain::{SchedParams, VcpuInfo, VcpuState};
+use protocol::domain::{CLASS_DRIVER, CLASS_GUEST, SchedParams, VcpuInfo, VcpuState};
 use protocol::system::MAX_CPUS;
 
-use entity::{Entities, Entity, hold};
-use heap::TIMER;
-use queue::{Cpu, DRIVER};
+use entity::{Entity, Window, hold};
+use list::{Lists, queue, timers};
 
-/// vCPUs there can be; a power of two.
+/// vCPUs in all domains.
 pub const MAX_VCPUS: usize = 512;
-/// Longest turn while others wait: short against what a person notices, long against the cost of a switch.
+/// Time slice at the default weight.
 pub const SLICE_NS: u64 = 5_000_000;
-/// Period of caps and of the budget of drivers.
+/// Period of caps and of the drivers' budget.
 pub const PERIOD_NS: u64 = 10_000_000;
-/// Part of each CPU's period in which drivers go first: one half, so that guests are sure of the other.
+/// What drivers may use of a CPU in a period before they compete as guests.
 pub const DRIVER_BUDGET_NS: u64 = PERIOD_NS / 2;
+/// How far virtual times may drift apart, in virtual ns.
+const FAR: u64 = 4 * SLICE_NS;
+/// What a vCPU that slept may be ahead of those that ran, in virtual ns.
+const CREDIT: u64 = SLICE_NS / 2;
+/// How much further than one that wakes a running vCPU must be to be interrupted, in virtual ns.
+const PREEMPT: u64 = SLICE_NS / 4;
 
+const GUEST: u8 = CLASS_GUEST as u8;
+const DRIVER: u8 = CLASS_DRIVER as u8;
 const _: () = assert!(MAX_VCPUS.is_power_of_two() && MAX_CPUS == u64::BITS as usize);
 
-/// A vCPU, by its index in the core's table: below [`MAX_VCPUS`].
+/// A vCPU, of whatever domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VcpuId(pub u16);
 
 /// What a CPU does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Who runs; `None` is nobody.
+    /// Who runs; `None` is idle.
     pub vcpu: Option<VcpuId>,
-    /// When to choose again at the latest; `u64::MAX` is never.
+    /// When to choose anew, in ns.
     pub until: u64,
-    /// Other CPUs that have to choose anew, a bit each.
+    /// CPUs that should choose anew now, a bit each.
     pub kick: u64,
 }
 
-/// All vCPUs and all CPUs.
+/// One CPU.
+struct Cpu {
+    current: Option<VcpuId>,
+    /// It has to choose anew before `until`.
+    again: bool,
+    until: u64,
+    /// Since when its time is not accounted for yet.
+    since: u64,
+    slice_end: u64,
+    /// Virtual time of whom it chose last.
+    clock: u64,
+    /// What drivers used of it.
+    drivers: Window,
+    idle_ns: u64,
+}
+
+/// The scheduler.
 pub struct Scheduler {
-    entities: Entities,
+    entities: [Entity; MAX_VCPUS],
+    lists: Lists,
     cpus: [Cpu; MAX_CPUS],
-    /// CPUs that exist.
+    /// Virtual time at which CPUs are contended. Starts late enough to be subtracted from.
+    front: u64,
     online: u64,
-    /// CPUs that chose nobody and were given nobody since.
     idle: u64,
-    /// CPUs on which a vCPU waits that could run elsewhere.
-    movable: u64,
 }
 
 impl Default for Scheduler {
@@ -68,43 +88,76 @@ impl Default for Scheduler {
 }
 
 impl Scheduler {
-    /// Without CPUs and vCPUs.
+    /// A scheduler without CPUs.
     pub const fn new() -> Self {
-        let cpus = [const { Cpu::new() }; MAX_CPUS];
-        Scheduler { entities: Entities::new(), cpus, online: 0, idle: 0, movable: 0 }
+        const CPU: Cpu = Cpu {
+            current: None,
+            again: true,
+            until: 0,
+            since: 0,
+            slice_end: 0,
+            clock: 0,
+            drivers: Window::NEW,
+            idle_ns: 0,
+        };
+        Scheduler {
+            entities: [const { Entity::new() }; MAX_VCPUS],
+            lists: Lists::new(),
+            cpus: [CPU; MAX_CPUS],
+            front: FAR + CREDIT,
+            online: 0,
+            idle: 0,
+        }
     }
 
-    /// Says, before any vCPU is added, that CPUs 0 to `cpus - 1` are there and will all come to [`Scheduler::pick`].
+    /// Says how many CPUs there are.
     pub fn init(&mut self, cpus: usize) {
         self.online = u64::MAX >> (MAX_CPUS - cpus.clamp(1, MAX_CPUS));
     }
 
-    /// Adds a vCPU, not started, with weight, cap, class and affinity of `params`.
+    #[inline]
+    fn entity(&mut self, id: VcpuId) -> &mut Entity {
+        &mut self.entities[id.0 as usize % MAX_VCPUS]
+    }
+
+    #[inline]
+    fn cpu(&mut self, cpu: usize) -> &mut Cpu {
+        &mut self.cpus[cpu % MAX_CPUS]
+    }
+
+    /// The CPU that a vCPU is on.
+    #[inline]
+    fn on_cpu(&self, id: VcpuId) -> Option<usize> {
+        let cpu = self.entities[id.0 as usize % MAX_VCPUS].cpu as usize % MAX_CPUS;
+        (self.cpus[cpu].current == Some(id)).then_some(cpu)
+    }
+
+    /// Makes a vCPU known, not started.
     pub fn add(&mut self, id: VcpuId, params: &SchedParams) {
         let mut entity = Entity::new();
         entity.set_params(params);
         entity.set_affinity(params.affinity, self.online);
-        entity.cpu = (id.0 as usize % MAX_CPUS) as u8;
-        self.entities[id] = entity;
+        entity.cpu = entity.allowed.trailing_zeros() as u8 % MAX_CPUS as u8;
+        *self.entity(id) = entity;
     }
 
-    /// Forgets a vCPU. `false` if it is still on a CPU: stop it, and wait until it is not.
+    /// Forgets a vCPU; false while it is still on a CPU, which then has to choose anew first.
     #[must_use]
     pub fn remove(&mut self, id: VcpuId) -> bool {
         self.stop(id);
         let gone = !self.is_running(id);
         if gone {
-            self.entities[id] = Entity::new();
+            *self.entity(id) = Entity::new();
         }
         gone
     }
 
-    /// Sets weight, cap and class. Gives the CPU that has to choose anew.
+    /// Changes weight, cap and class. Gives the CPU to be kicked, as do all below.
     pub fn set_params(&mut self, id: VcpuId, params: &SchedParams, now: u64) -> Option<usize> {
         self.change(id, now, |entity| entity.set_params(params))
     }
 
-    /// Sets the CPUs it may run on, a bit each; 0 is any. Gives the CPU that has to choose anew.
+    /// Changes the CPUs it may run on; 0 is any.
     pub fn set_affinity(&mut self, id: VcpuId, affinity: u64, now: u64) -> Option<usize> {
         let online = self.online;
         self.change(id, now, |entity| entity.set_affinity(affinity, online))
@@ -112,202 +165,314 @@ impl Scheduler {
 
     fn change(&mut self, id: VcpuId, now: u64, change: impl FnOnce(&mut Entity)) -> Option<usize> {
         if let Some(cpu) = self.on_cpu(id) {
-            self.cpus[cpu].charge(&mut self.entities, now);
+            self.charge(cpu, now);
         }
-        self.withdraw(id);
-        change(&mut self.entities[id]);
-        self.place(id, now).or_else(|| self.recall(id))
+        let entity = self.entity(id);
+        change(entity);
+        if entity.hold & !hold::THROTTLED == 0 {
+            entity.hold = 0;
+            self.lists.remove(id);
+        }
+        self.enter(id, now).or_else(|| self.recall(id))
     }
 
-    /// Starts a vCPU that was not started, or stopped. Gives the CPU that has to choose anew.
+    /// Lets it run for the first time.
     pub fn start(&mut self, id: VcpuId, now: u64) -> Option<usize> {
         self.release(id, hold::OFFLINE, now)
     }
 
-    /// Ends whatever it does or waits for, until it is started again. If it is on a CPU, gives that CPU, which has to choose
-    /// anew; until then [`Scheduler::is_running`].
+    /// Ends it, until `start`.
     pub fn stop(&mut self, id: VcpuId) -> Option<usize> {
-        self.withdraw(id);
-        self.forget_timer(id);
-        let entity = &mut self.entities[id];
+        self.lists.remove(id);
+        let entity = self.entity(id);
         entity.hold = entity.hold & hold::PAUSED | hold::OFFLINE;
         self.recall(id)
     }
 
-    /// Keeps it from running until unpaused, without forgetting what it waits for. Result as [`Scheduler::stop`].
+    /// Keeps it from running, whatever happens to it meanwhile.
     pub fn pause(&mut self, id: VcpuId) -> Option<usize> {
-        if self.entities[id].queued() {
-            self.dequeue(id);
+        if self.entity(id).hold == 0 {
+            self.lists.remove(id);
         }
-        self.entities[id].hold |= hold::PAUSED;
+        self.entity(id).hold |= hold::PAUSED;
         self.recall(id)
     }
 
-    /// Takes a pause back. Gives the CPU that has to choose anew.
+    /// Takes a pause back.
     pub fn unpause(&mut self, id: VcpuId, now: u64) -> Option<usize> {
         self.release(id, hold::PAUSED, now)
     }
 
-    /// Lets a running vCPU wait until it is woken or `deadline` has passed (`u64::MAX`: never). Its CPU must choose next.
+    /// Lets the vCPU on a CPU wait to be woken, or for a deadline in ns; `u64::MAX` is never.
     #[inline]
     pub fn block(&mut self, id: VcpuId, deadline: u64) {
-        let entity = &mut self.entities[id];
-        let cpu = &mut self.cpus[entity.cpu as usize % MAX_CPUS];
-        if entity.hold & (hold::OFFLINE | hold::BLOCKED) != 0 || cpu.current != Some(id) {
-            return;
-        }
-        entity.hold |= hold::BLOCKED;
-        cpu.again = true;
-        if deadline != u64::MAX {
-            entity.node[TIMER].key = deadline;
-            cpu.timers.push(&mut self.entities, id);
+        let Some(cpu) = self.on_cpu(id) else { return };
+        let entity = self.entity(id);
+        if entity.hold & (hold::OFFLINE | hold::BLOCKED) == 0 {
+            entity.hold |= hold::BLOCKED;
+            if deadline != u64::MAX {
+                self.lists.insert(timers(cpu), id, deadline);
+            }
+            self.cpu(cpu).again = true;
         }
     }
 
-    /// Wakes a vCPU, if it waits. Gives the CPU that has to choose anew, which may be the caller's own.
+    /// Ends the wait of a vCPU, if it waits.
     #[inline]
     pub fn wake(&mut self, id: VcpuId, now: u64) -> Option<usize> {
-        let entity = &mut self.entities[id];
-        if entity.hold & hold::BLOCKED == 0 {
-            return None;
+        if self.entity(id).hold & hold::BLOCKED != 0 {
+            self.lists.remove(id);
         }
-        entity.hold &= !hold::BLOCKED;
-        self.forget_timer(id);
-        self.place(id, now)
+        self.release(id, hold::BLOCKED, now)
     }
 
-    /// Takes reasons not to run from a vCPU.
+    #[inline]
     fn release(&mut self, id: VcpuId, reasons: u8, now: u64) -> Option<usize> {
-        let entity = &mut self.entities[id];
+        let entity = self.entity(id);
         if entity.hold & reasons == 0 {
             return None;
         }
         entity.hold &= !reasons;
-        self.place(id, now)
+        self.enter(id, now)
     }
 
-    /// Makes the CPU that a vCPU is on choose anew.
     fn recall(&mut self, id: VcpuId) -> Option<usize> {
         let cpu = self.on_cpu(id)?;
-        self.cpus[cpu].again = true;
+        self.cpu(cpu).again = true;
         Some(cpu)
     }
 
-    /// Lets others of its class on this CPU go before the running vCPU. Its CPU must choose next.
+    /// Lets those who wait for `cpu` run before the vCPU on it.
     pub fn yield_now(&mut self, cpu: usize, now: u64) {
-        let cpu = &mut self.cpus[cpu % MAX_CPUS];
-        let Some(id) = cpu.current else { return };
-        cpu.charge(&mut self.entities, now);
-        (cpu.slice_end, cpu.again) = (now, true);
-        if let Some(next) = cpu.queue(self.entities[id].class).head() {
-            let behind = self.entities[next].virtual_time().saturating_add(1);
-            let entity = &mut self.entities[id];
-            let time = entity.virtual_time();
-            entity.set_virtual_time(behind.clamp(time, time.saturating_add(entity.slice)));
+        self.charge(cpu, now);
+        let behind = self.candidate(cpu, now).map_or(0, |(_, time)| time + 1);
+        let target = self.cpu(cpu);
+        (target.slice_end, target.again) = (now, true);
+        if let Some(id) = target.current {
+            let entity = self.entity(id);
+            entity.time = entity.time.max(behind.min(entity.time + SLICE_NS));
         }
     }
 
-    /// What `cpu` does next. Without a reason to choose anew the answer is the last one, and costs next to nothing.
+    /// Puts a vCPU that wants a CPU again into the queue. Sleeping and pinning change what it is owed only within bounds.
+    #[inline]
+    fn enter(&mut self, id: VcpuId, now: u64) -> Option<usize> {
+        if self.entity(id).hold != 0 || self.on_cpu(id).is_some() {
+            return None;
+        }
+        let (idle, front) = (self.idle, self.front);
+        let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+        let (last, free) = (1 << entity.cpu, entity.allowed & idle);
+        if free & last == 0 && (free != 0 || entity.allowed & last == 0) {
+            let set = if free != 0 { free } else { entity.allowed };
+            entity.cpu = set.trailing_zeros() as u8 % MAX_CPUS as u8;
+        }
+        let cpu = entity.cpu as usize % MAX_CPUS;
+        let target = &mut self.cpus[cpu];
+        let clock = target.clock.max(front - FAR);
+        entity.time = entity.time.clamp(clock - CREDIT, clock + FAR);
+        let (time, class) = (entity.time, entity.class);
+        if !self.enqueue(id, now) {
+            return None;
+        }
+        let target = &mut self.cpus[cpu];
+        let better = match target.current {
+            None => true,
+            Some(current) => {
+                let current = &self.entities[current.0 as usize % MAX_VCPUS];
+                let ran = current.virtual_ns(now.saturating_sub(target.since));
+                if class == current.class || target.drivers.left(DRIVER_BUDGET_NS, now) == 0 {
+                    time + PREEMPT < current.time + ran
+                } else {
+                    class == DRIVER
+                }
+            }
+        };
+        target.again |= better;
+        self.idle &= !(u64::from(better) << cpu);
+        better.then_some(cpu)
+    }
+
+    /// Puts a vCPU into the queue as it is; false if its cap lets it wait for a time instead.
+    #[inline]
+    fn enqueue(&mut self, id: VcpuId, now: u64) -> bool {
+        let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+        if entity.cap_left(now) == 0 {
+            entity.hold |= hold::THROTTLED;
+            let cpu = entity.cpu as usize % MAX_CPUS;
+            self.lists.insert(timers(cpu), id, entity.window.end);
+            self.cpus[cpu].again = true;
+            return false;
+        }
+        self.lists.insert(queue(entity.class), id, entity.time);
+        true
+    }
+
+    /// Accounts for the time since the last time.
+    #[inline]
+    fn charge(&mut self, cpu: usize, now: u64) {
+        let target = &mut self.cpus[cpu % MAX_CPUS];
+        let ran = now.saturating_sub(core::mem::replace(&mut target.since, now));
+        match target.current {
+            None => target.idle_ns += ran,
+            Some(id) => {
+                let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+                entity.charge(ran);
+                if entity.class == DRIVER {
+                    target.drivers.spent += ran;
+                }
+            }
+        }
+    }
+
+    /// Who of those that wait should run on `cpu` first, and its virtual time.
+    #[inline]
+    fn candidate(&mut self, cpu: usize, now: u64) -> Option<(VcpuId, u64)> {
+        let drivers_first = self.cpu(cpu).drivers.left(DRIVER_BUDGET_NS, now) > 0;
+        let fits = |&(id, _): &(VcpuId, u64)| self.entities[id.0 as usize % MAX_VCPUS].allowed & 1 << cpu != 0;
+        let driver = self.lists.members(queue(DRIVER)).find(fits);
+        if driver.is_some() && drivers_first {
+            return driver;
+        }
+        let guest = self.lists.members(queue(GUEST)).find(fits);
+        match (driver, guest) {
+            (Some(driver), Some(guest)) if driver.1 < guest.1 => Some(driver),
+            (driver, guest) => guest.or(driver),
+        }
+    }
+
+    /// Decides what `cpu` does next.
     #[inline]
     pub fn pick(&mut self, cpu: usize, now: u64) -> Decision {
-        let cpu = cpu % MAX_CPUS;
-        let target = &self.cpus[cpu];
+        let target = self.cpu(cpu);
         if !target.again && now < target.until {
             return Decision { vcpu: target.current, until: target.until, kick: 0 };
         }
-        self.choose(cpu, now)
-    }
-
-    /// Charges who ran on `cpu`, wakes whose deadline has passed there, and chooses.
-    fn choose(&mut self, cpu: usize, now: u64) -> Decision {
+        self.charge(cpu, now);
         let mut kick = self.expire(cpu, now);
-        let target = &mut self.cpus[cpu];
-        target.charge(&mut self.entities, now);
-        let ran = target.current;
-        let stays = ran.filter(|&id| {
-            let entity = &mut self.entities[id];
-            entity.hold == 0 && entity.allowed & 1 << cpu != 0 && entity.allowance(now) > 0
-        });
-        target.current = stays;
-        let first = target.first(now);
-        let slice_over = stays.is_some() && now >= target.slice_end;
-        let mut chosen = target.head(first).or(stays);
-        if let (Some(current), Some(head)) = (stays, chosen)
-            && !self.takes_over(head, current, first, slice_over)
-        {
-            chosen = stays;
-        }
-        if self.movable & !(1 << cpu) != 0 && (chosen.is_none() || now >= self.cpus[cpu].balance_at) {
-            chosen = self.pull(cpu, chosen, first, now).or(chosen);
-        }
-
-        match chosen {
-            Some(id) if chosen != stays || slice_over => {
-                if self.entities[id].queued() {
-                    self.dequeue(id);
-                }
-                self.cpus[cpu].dispatch(&self.entities, id, now);
-                self.idle &= !(1 << cpu);
+        let rival = self.candidate(cpu, now);
+        let ran = self.cpu(cpu).current;
+        if !ran.is_some_and(|id| self.stays(cpu, id, rival, now)) {
+            self.cpu(cpu).current = None;
+            let back = ran.filter(|&id| self.entity(id).hold == 0);
+            if let Some(id) = back {
+                kick |= self.put_back(cpu, id, now);
             }
-            Some(_) => {}
-            None => self.idle |= 1 << cpu,
+            match if back.is_some() { self.candidate(cpu, now) } else { rival } {
+                Some((id, time)) => self.dispatch(cpu, id, time, now),
+                None => self.idle |= 1 << cpu,
+            }
         }
-        if let Some(id) = ran.filter(|&id| chosen != ran && self.entities[id].hold == 0) {
-            kick |= mask(self.place(id, now));
-        }
-        let until = self.until(cpu, chosen, now);
-        let target = &mut self.cpus[cpu];
-        (target.until, target.again) = (until, false);
-        Decision { vcpu: chosen, until, kick: kick & !(1 << cpu) }
+        self.decide(cpu, kick & !(1 << cpu), now)
     }
 
-    /// Makes those runnable whose deadline or window on this CPU has passed; gives the CPUs to kick.
+    /// Whether the vCPU on `cpu` goes on, beside the first of those that wait.
+    fn stays(&mut self, cpu: usize, id: VcpuId, rival: Option<(VcpuId, u64)>, now: u64) -> bool {
+        let far = self.front + FAR;
+        let slice_over = now >= self.cpu(cpu).slice_end;
+        let drivers_left = self.cpu(cpu).drivers.left(DRIVER_BUDGET_NS, now);
+        let of = rival.map(|(id, _)| self.entity(id).class);
+        let entity = self.entity(id);
+        if entity.hold != 0 || entity.allowed & 1 << cpu == 0 || entity.cap_left(now) == 0 {
+            return false;
+        }
+        let stays = match rival {
+            None => {
+                entity.time = entity.time.min(far);
+                true
+            }
+            Some(_) if drivers_left > 0 && of != Some(entity.class) => entity.class == DRIVER,
+            Some((_, time)) if slice_over => entity.time < time,
+            Some((_, time)) => entity.time <= time + PREEMPT,
+        };
+        let slice_end = now + entity.slice_ns;
+        if stays && slice_over {
+            self.cpu(cpu).slice_end = slice_end;
+        }
+        stays
+    }
+
+    /// Puts the vCPU that ran on `cpu` back into the queue. Gives the CPUs that may want it.
+    fn put_back(&mut self, cpu: usize, id: VcpuId, now: u64) -> u64 {
+        let far = self.front - FAR;
+        let entity = self.entity(id);
+        entity.time = entity.time.max(far);
+        let others = entity.allowed & self.idle & !(1 << cpu);
+        let first = others & others.wrapping_neg();
+        if !self.enqueue(id, now) || first == 0 {
+            return 0;
+        }
+        self.idle &= !first;
+        self.cpu(first.trailing_zeros() as usize).again = true;
+        first
+    }
+
+    /// Lets the first of those that wait run.
+    #[inline]
+    fn dispatch(&mut self, cpu: usize, id: VcpuId, time: u64, now: u64) {
+        self.lists.remove(id);
+        let entity = self.entity(id);
+        entity.cpu = cpu as u8;
+        let slice_end = now + entity.slice_ns;
+        let target = self.cpu(cpu);
+        (target.current, target.slice_end, target.clock) = (Some(id), slice_end, time);
+        self.idle &= !(1 << cpu);
+        if time > self.front && self.candidate(cpu, now).is_some() {
+            self.front = time;
+        }
+    }
+
+    /// When to choose anew, now that it is settled who runs.
+    #[inline]
+    fn decide(&mut self, cpu: usize, kick: u64, now: u64) -> Decision {
+        let (_, timer) = self.first_timer(cpu);
+        let guests_wait = self.lists.members(queue(GUEST)).next().is_some();
+        let target = &mut self.cpus[cpu % MAX_CPUS];
+        let mut until = timer;
+        if let Some(id) = target.current {
+            let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+            until = until.min(target.slice_end).min(now.saturating_add(entity.cap_left(now)));
+            if entity.class == DRIVER && guests_wait {
+                let left = target.drivers.left(DRIVER_BUDGET_NS, now);
+                until = if left > 0 { until.min(now + left) } else { until.min(target.drivers.end) };
+            }
+        }
+        (target.until, target.again) = (until, false);
+        Decision { vcpu: target.current, until, kick }
+    }
+
+    /// Ends the waits whose time has come.
     #[inline]
     fn expire(&mut self, cpu: usize, now: u64) -> u64 {
         let mut kick = 0;
-        while let Some(id) = self.cpus[cpu].timers.head().filter(|&id| self.entities[id].node[TIMER].key <= now) {
-            self.forget_timer(id);
-            kick |= mask(self.release(id, hold::BLOCKED | hold::THROTTLED, now));
+        while let (id, deadline) = self.first_timer(cpu)
+            && deadline <= now
+        {
+            self.lists.remove(id);
+            kick |= self.release(id, hold::BLOCKED | hold::THROTTLED, now).map_or(0, |cpu| 1 << cpu);
         }
         kick
     }
 
-    /// When `cpu`, on which `chosen` runs, has to choose again.
+    /// Whose deadline is the next that `cpu` looks after, and when it is.
     #[inline]
-    fn until(&mut self, cpu: usize, chosen: Option<VcpuId>, now: u64) -> u64 {
-        let target = &self.cpus[cpu];
-        let mut until = target.timers.head().map_or(u64::MAX, |id| self.entities[id].node[TIMER].key);
-        if let Some(id) = chosen {
-            let entity = &mut self.entities[id];
-            until = until.min(target.slice_end).min(now.saturating_add(entity.allowance(now)));
-            if entity.class == DRIVER {
-                let budget = target.driver_budget(now);
-                until = until.min(if budget > 0 { now + budget } else { u64::MAX });
-            } else if target.queue(DRIVER).head().is_some() {
-                until = until.min(target.window_end);
-            }
-        }
-        until
+    fn first_timer(&self, cpu: usize) -> (VcpuId, u64) {
+        self.lists.members(timers(cpu)).next().unwrap_or((VcpuId(0), u64::MAX))
     }
 
-    /// Who is on this CPU.
+    /// The vCPU on a CPU.
     pub fn current(&self, cpu: usize) -> Option<VcpuId> {
         self.cpus[cpu % MAX_CPUS].current
     }
 
-    /// Whether it is on a CPU, or its CPU has not yet come to choose somebody else.
+    /// Whether a vCPU is on a CPU.
     pub fn is_running(&self, id: VcpuId) -> bool {
         self.on_cpu(id).is_some()
     }
 
-    fn on_cpu(&self, id: VcpuId) -> Option<usize> {
-        let cpu = self.entities[id].cpu as usize % MAX_CPUS;
-        (self.cpus[cpu].current == Some(id)).then_some(cpu)
-    }
-
-    /// What a vCPU does, and what it used up to `now`.
+    /// State and accounts of a vCPU.
     pub fn info(&self, id: VcpuId, now: u64) -> VcpuInfo {
-        let entity = &self.entities[id];
+        let entity = &self.entities[id.0 as usize % MAX_VCPUS];
         let on = self.on_cpu(id);
         let state = match entity.hold & !hold::PAUSED {
             0 if on.is_some() => VcpuState::Running,
@@ -317,27 +482,13 @@ impl Scheduler {
             _ => VcpuState::Throttled,
         };
         let running = on.map_or(0, |cpu| now.saturating_sub(self.cpus[cpu].since));
-        VcpuInfo {
-            state: state as u32,
-            cpu: entity.cpu.into(),
-            affinity: entity.affinity,
-            cpu_ns: entity.cpu_ns + running,
-        }
+        let cpu_ns = entity.cpu_ns + running;
+        VcpuInfo { state: state as u32, cpu: entity.cpu.into(), affinity: entity.affinity, cpu_ns }
     }
 
-    /// For how long nobody ran on this CPU.
+    /// ns in which a CPU ran nothing.
     pub fn idle_ns(&self, cpu: usize, now: u64) -> u64 {
         let cpu = &self.cpus[cpu % MAX_CPUS];
         cpu.idle_ns + if cpu.current.is_none() { now.saturating_sub(cpu.since) } else { 0 }
     }
-}
-
-/// The end of the window after one that ended at `end`: in step with it, unless a whole one was missed.
-fn next_window(end: u64, now: u64) -> u64 {
-    let start = if now.saturating_sub(end) < PERIOD_NS { end } else { now };
-    start.saturating_add(PERIOD_NS)
-}
-
-fn mask(cpu: Option<usize>) -> u64 {
-    cpu.map_or(0, |cpu| 1 << cpu)
 }
