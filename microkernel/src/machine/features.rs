@@ -1,20 +1,19 @@
 //! What the CPU offers, and switching on what the core uses of it.
 //!
-//! CR4 bits are set only where CPUID knows them. Vector state has two ways only: XSAVEOPT with AVX and AVX-512 where they fit
-//! in a context frame, or FXSAVE; a CPU with XSAVE but without its optimised form is treated like one without either.
+//! CR4 bits are set only where CPUID knows them. Vector state has two ways only: XSAVEOPT, with AVX, or FXSAVE; a CPU with
+//! XSAVE but without its optimised form is treated like one without either. AVX-512 stays off: no single instruction could
+//! zero all its registers on the way out of a hypercall.
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use microkernel::platform::XSTATE;
 use protocol::system::Features;
 
 use crate::cpu::{rdmsr, set_cr4_bits, wrmsr};
-use crate::paging::FRAME;
 
 /// XCR0 as every CPU gets it; 0 without XSAVEOPT.
-pub static XCR0: AtomicU64 = AtomicU64::new(0);
+static XCR0: AtomicU32 = AtomicU32::new(0);
 /// What the entry code has to know: bit 0, vector state by XSAVEOPT; bit 1, AVX registers exist.
 pub static VECTOR_STATE: AtomicU32 = AtomicU32::new(0);
 /// Bit 0 of [`VECTOR_STATE`].
@@ -75,17 +74,9 @@ pub fn choose_vector_state(features: Features) {
     if !features.contains(Features::XSAVE) {
         return;
     }
-    // x87 and SSE; AVX; AVX-512, whose size is the end of its last part.
+    // x87 and SSE, AVX.
     let offered = leaf(13, 0).eax;
-    let mut wanted = 0b11 | u64::from(offered & 0b100);
-    let end = {
-        let part = leaf(13, 7);
-        part.ebx + part.eax
-    };
-    if bit(offered, 2) && offered & 0xe0 == 0xe0 && u64::from(end) <= FRAME - XSTATE as u64 {
-        wanted |= 0xe0;
-    }
-    XCR0.store(wanted, Relaxed);
+    XCR0.store(0b11 | offered & 0b100, Relaxed);
     VECTOR_STATE.store(BY_XSAVE | if bit(offered, 2) { HAS_AVX } else { 0 }, Relaxed);
 }
 
@@ -109,8 +100,6 @@ pub fn enable(features: Features) {
     let xcr0 = XCR0.load(Relaxed);
     if xcr0 != 0 {
         // SAFETY: CR4.OSXSAVE was just set, and CPUID offers every bit of the value.
-        unsafe {
-            asm!("xsetbv", in("ecx") 0, in("eax") xcr0 as u32, in("edx") (xcr0 >> 32) as u32, options(nomem, nostack))
-        };
+        unsafe { asm!("xsetbv", in("ecx") 0, in("eax") xcr0, in("edx") 0, options(nomem, nostack)) };
     }
 }

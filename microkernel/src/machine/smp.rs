@@ -11,6 +11,7 @@ use protocol::system::MAX_CPUS;
 use crate::acpi::Madt;
 use crate::paging::Tables;
 use crate::percpu::Cpu;
+use crate::symbols::copy_bytes;
 use crate::{apic, serial, start, timer, window};
 
 /// The area for the CPU that comes next; the entry code takes it.
@@ -39,7 +40,7 @@ pub fn start(madt: &Madt, tables: &mut Tables, page: u64, limit: usize) -> Resul
     let code = &raw const trampoline_start;
     let length = (&raw const trampoline_end) as usize - code as usize;
     // SAFETY: the page was set aside for this, and the code is shorter.
-    unsafe { window::copy(window::pointer(Phys(page)), code, length) };
+    unsafe { copy_bytes(window::pointer(Phys(page)), code, length) };
     let own = apic::id();
     for id in madt.cpus.iter().copied().filter(|id| *id != own) {
         let cpu = cpus();
