@@ -8,10 +8,10 @@ use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
 use spin::Once;
 
-use crate::boot::{AcpiRoot, u32_at, u64_at};
-use crate::ioapic::LINES;
-use crate::paging::{READ, Tables};
-use crate::window;
+use super::boot::{AcpiRoot, u32_at, u64_at};
+use super::ioapic::LINES;
+use super::paging::{READ, Tables};
+use super::window;
 
 /// Tables that are kept in mind; machines have some thirty.
 const MAX_TABLES: usize = 96;

@@ -6,8 +6,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
 
-use crate::cpu::{outb, rdmsr, wrmsr};
-use crate::window;
+use super::cpu::{outb, rdmsr, wrmsr};
+use super::window;
 
 /// Vector of the timer.
 pub const TIMER: u64 = 0x40;

@@ -4,12 +4,12 @@ use microkernel::platform::{ENTERED_BY_CALL, Fault, Next, PORT_RANGES, Phys, Reg
 use microkernel::state::Core;
 use protocol::hypercall::Hypercall;
 
-use crate::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
-use crate::hardware::Hardware;
-use crate::lock::{Guard, await_flush, lock, serve_flushes};
-use crate::percpu::Cpu;
-use crate::timer::time;
-use crate::{apic, cpu, ioapic, paging, panic, timer, window};
+use super::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
+use super::hardware::Hardware;
+use super::lock::{Guard, await_flush, lock, serve_flushes};
+use super::percpu::Cpu;
+use super::timer::time;
+use super::{apic, cpu, ioapic, paging, panic, timer, window};
 
 /// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
 const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
@@ -64,7 +64,7 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
 
 /// The first entry on each CPU, on its own stack.
 pub extern "C" fn on_start() -> Leave {
-    crate::start::crash_if_asked();
+    super::start::crash_if_asked();
     enter(Cpu::current(), |_| Step::Done)
 }
 

@@ -19,8 +19,8 @@ use core::mem::offset_of;
 
 use microkernel::platform::{ENTERED_BY_CALL, ENTERED_BY_TRAP, Registers, XSTATE, XSTATE_READY, reg};
 
-use crate::descriptors::{USER_CODE, USER_DATA};
-use crate::percpu::Cpu;
+use super::descriptors::{USER_CODE, USER_DATA};
+use super::percpu::Cpu;
 
 /// RFLAGS bits that SYSCALL clears: TF, IF, DF, IOPL, NT, AC.
 pub const SYSCALL_MASK: u64 = 0x47700;
@@ -80,9 +80,9 @@ pub fn stub(vector: usize) -> u64 {
 
 global_asm!(
     include_str!("entry.s"),
-    vector_state = sym crate::features::VECTOR_STATE,
-    by_xsave = const crate::features::BY_XSAVE,
-    has_avx = const crate::features::HAS_AVX,
+    vector_state = sym super::features::VECTOR_STATE,
+    by_xsave = const super::features::BY_XSAVE,
+    has_avx = const super::features::HAS_AVX,
     xstate = const XSTATE,
     ready = const XSTATE_READY,
     rsp = const reg::RSP,
@@ -99,9 +99,9 @@ global_asm!(
     stub_size = const STUB_SIZE,
     first_interrupt = const FIRST_INTERRUPT,
     general_protection = const GENERAL_PROTECTION,
-    stopped = sym crate::panic::STOPPED,
-    on_start = sym crate::dispatch::on_start,
-    on_hypercall = sym crate::dispatch::on_hypercall,
-    on_trap = sym crate::dispatch::on_trap,
-    on_core_fault = sym crate::panic::on_core_fault,
+    stopped = sym super::panic::STOPPED,
+    on_start = sym super::dispatch::on_start,
+    on_hypercall = sym super::dispatch::on_hypercall,
+    on_trap = sym super::dispatch::on_trap,
+    on_core_fault = sym super::panic::on_core_fault,
 );

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use protocol::system::Features;
 
-use crate::cpu::{rdmsr, set_cr4_bits, wrmsr};
+use super::cpu::{rdmsr, set_cr4_bits, wrmsr};
 
 /// XCR0 as every CPU gets it; 0 without XSAVEOPT.
 static XCR0: AtomicU32 = AtomicU32::new(0);

@@ -4,8 +4,8 @@ use heapless::Vec;
 use microkernel::platform::Phys;
 use spin::Mutex;
 
-use crate::acpi::Madt;
-use crate::window;
+use super::acpi::Madt;
+use super::window;
 
 /// ISA lines.
 pub const LINES: usize = 16;
@@ -52,7 +52,7 @@ fn write(controller: u64, register: u32, value: u32) {
 
 /// Masks every input of every controller, and prepares the routes of the ISA lines to the CPU with this APIC id.
 pub fn initialize(madt: &Madt, target: u32) {
-    let mut inputs: Vec<(u64, u32, u32), { crate::acpi::MAX_IOAPICS }> = Vec::new();
+    let mut inputs: Vec<(u64, u32, u32), { super::acpi::MAX_IOAPICS }> = Vec::new();
     for (address, first) in &madt.ioapics {
         let count = (read(*address, 1) >> 16 & 0xff) + 1;
         for pin in 0..count {

@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use microkernel::platform::Phys;
 
-use crate::boot::EARLY_END;
-use crate::boot::ranges::Ranges;
-use crate::{cpu, window};
+use super::boot::EARLY_END;
+use super::boot::ranges::Ranges;
+use super::{cpu, window};
 
 /// Where the core is linked, above its load address; also written in `core.ld`.
 pub const CORE_BASE: u64 = 0xffff_ffff_8000_0000;

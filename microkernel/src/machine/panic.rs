@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use microkernel::platform::exception_name;
 
-use crate::entry::CoreFrame;
-use crate::serial::{self, line};
-use crate::{apic, cpu, paging, percpu};
+use super::entry::CoreFrame;
+use super::serial::{self, line};
+use super::{apic, cpu, paging, percpu};
 
 /// Set for good once a CPU reports; an NMI halts the others.
 pub static STOPPED: AtomicBool = AtomicBool::new(false);

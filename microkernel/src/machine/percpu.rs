@@ -8,10 +8,10 @@ use core::cell::Cell;
 
 use microkernel::platform::{PORT_RANGES, Registers};
 
-use crate::cpu::{rdmsr, wrmsr};
-use crate::descriptors::{self, Segments};
-use crate::entry;
-use crate::paging::{FRAME, Tables, WRITE};
+use super::cpu::{rdmsr, wrmsr};
+use super::descriptors::{self, Segments};
+use super::entry;
+use super::paging::{FRAME, Tables, WRITE};
 
 const GS_BASE: u32 = 0xc000_0101;
 const USER_GS_BASE: u32 = 0xc000_0102;
@@ -124,8 +124,8 @@ pub fn number() -> usize {
 
 /// Whether eight bytes at `address` lie on a stack of the core, so that reading them cannot fault.
 pub fn on_stack(address: u64) -> bool {
-    let boot = &raw const crate::start::BOOT_STACK as u64;
-    if (boot..=boot + size_of::<crate::start::BootStack>() as u64 - 8).contains(&address) {
+    let boot = &raw const super::start::BOOT_STACK as u64;
+    if (boot..=boot + size_of::<super::start::BootStack>() as u64 - 8).contains(&address) {
         return true;
     }
     area_page(address).is_some_and(|page| (1..CPU_PAGE).contains(&page) && address % FRAME <= FRAME - 8)
@@ -139,5 +139,5 @@ pub fn is_guard(address: u64) -> bool {
 /// The page of an address within the area of a CPU that runs.
 fn area_page(address: u64) -> Option<u64> {
     let offset = address.checked_sub(AREAS)?;
-    (offset / AREA_SIZE < crate::smp::cpus() as u64).then_some(offset % AREA_SIZE / FRAME)
+    (offset / AREA_SIZE < super::smp::cpus() as u64).then_some(offset % AREA_SIZE / FRAME)
 }

@@ -8,11 +8,11 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
 
-use crate::acpi::Madt;
-use crate::paging::Tables;
-use crate::percpu::Cpu;
-use crate::symbols::copy_bytes;
-use crate::{apic, serial, start, timer, window};
+use super::acpi::Madt;
+use super::paging::Tables;
+use super::percpu::Cpu;
+use super::symbols::copy_bytes;
+use super::{apic, serial, start, timer, window};
 
 /// The area for the CPU that comes next; the entry code takes it.
 pub static OFFER: AtomicPtr<Cpu> = AtomicPtr::new(core::ptr::null_mut());

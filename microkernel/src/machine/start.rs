@@ -7,11 +7,11 @@ use microkernel::boot::BootConfig;
 use microkernel::platform::Phys;
 use protocol::system::{Features, MAX_CPUS};
 
-use crate::boot::{BootInfo, word};
-use crate::paging::{DEVICE, FRAME, Tables};
-use crate::percpu::Cpu;
-use crate::serial::line;
-use crate::{acpi, apic, descriptors, entry, features, ioapic, lock, paging, panic, serial, smp, timer, window};
+use super::boot::{BootInfo, word};
+use super::paging::{DEVICE, FRAME, Tables};
+use super::percpu::Cpu;
+use super::serial::line;
+use super::{acpi, apic, descriptors, entry, features, ioapic, lock, paging, panic, serial, smp, timer, window};
 
 /// Bytes of one memory page of device registers.
 const REGISTERS: u64 = FRAME;

@@ -8,9 +8,9 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use microkernel::clock::Clock;
 use spin::Once;
 
-use crate::cpu::{inl, tsc, wrmsr};
-use crate::percpu::Cpu;
-use crate::{acpi, apic, features};
+use super::cpu::{inl, tsc, wrmsr};
+use super::percpu::Cpu;
+use super::{acpi, apic, features};
 
 /// Rate of the ACPI timer, Hz; 24 bits of it always count.
 const ACPI_HZ: u64 = 3_579_545;

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use microkernel::platform::{Frame, Memory, Phys};
 
-use crate::hardware::Hardware;
-use crate::symbols::copy_bytes;
+use super::hardware::Hardware;
+use super::symbols::copy_bytes;
 
 /// Virtual address of physical address 0.
 pub const BASE: u64 = 0xffff_8000_0000_0000;

@@ -2,12 +2,12 @@
 //!
 //! Three ways in, one way on: the PVH note (QEMU `-kernel`), the multiboot2 header (GRUB), and the start-up interrupt that
 //! wakes the other CPUs. Early page tables map the low 4 GiB three times: one to one, in the window at
-//! [`crate::window::BASE`], and (the first GiB) where the core is linked. CR4.OSFXSR and CR0 are set here because prebuilt
+//! [`crate::machine::window::BASE`], and (the first GiB) where the core is linked. CR4.OSFXSR and CR0 are set here because prebuilt
 //! `core` uses SSE everywhere: no Rust may run before that.
 
 use core::arch::global_asm;
 
-/// Handed to [`crate::start::start_primary`]: the entry was the PVH note's; the argument points to `hvm_start_info`.
+/// Handed to [`crate::machine::start::start_primary`]: the entry was the PVH note's; the argument points to `hvm_start_info`.
 pub const PROTOCOL_PVH: u32 = 0;
 /// The value a multiboot2 loader leaves in EAX; the argument points to its boot information.
 pub const PROTOCOL_MULTIBOOT2: u32 = 0x36d7_6289;
@@ -28,11 +28,11 @@ global_asm!(
     cr4 = const CR4_BOOT,
     cr0_clear = const CR0_CLEAR,
     cr0_set = const CR0_SET,
-    stack = sym crate::start::BOOT_STACK,
-    stack_size = const size_of::<crate::start::BootStack>(),
-    start_primary = sym crate::start::start_primary,
-    core_root = sym crate::paging::CORE_ROOT,
-    offer = sym crate::smp::OFFER,
-    area_stack = const core::mem::offset_of!(crate::percpu::Cpu, stack),
-    start_secondary = sym crate::smp::start_secondary,
+    stack = sym crate::machine::start::BOOT_STACK,
+    stack_size = const size_of::<crate::machine::start::BootStack>(),
+    start_primary = sym crate::machine::start::start_primary,
+    core_root = sym crate::machine::paging::CORE_ROOT,
+    offer = sym crate::machine::smp::OFFER,
+    area_stack = const core::mem::offset_of!(crate::machine::percpu::Cpu, stack),
+    start_secondary = sym crate::machine::smp::start_secondary,
 );
