@@ -18,7 +18,7 @@ const MAX_TABLES: usize = 96;
 /// Largest table that is believed, in bytes.
 const MAX_LENGTH: u64 = 16 << 20;
 /// I/O interrupt controllers that are used.
-pub const MAX_IOAPICS: usize = 16;
+const MAX_IOAPICS: usize = 16;
 const HEADER: u64 = 36;
 
 /// One table.
