@@ -176,7 +176,7 @@ proptest! {
             prop_assert!((1..=65535).contains(&config.weight) && config.cap <= 100 * config.vcpus);
             prop_assert!(config.command_line.len() <= 1000);
             prop_assert!((1..=8).contains(&config.grant_frames));
-            prop_assert!(config.max_mappings <= 4096 && config.retained_pages <= 4096);
+            prop_assert!(config.max_mappings <= 4096 && config.retained_pages <= protocol::domain::MAX_RETAINED);
         }
     }
 

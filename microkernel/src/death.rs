@@ -6,7 +6,7 @@ use protocol::domain::{BACKTRACE_MAX, DeathReport, Reason, State};
 use protocol::event::DOMAIN_EVENT_PORT;
 use protocol::name_text;
 
-use crate::platform::{Fault, Machine, Registers, reg};
+use crate::platform::{Fault, Machine, Registers, exception_name, reg};
 use crate::slot::Slot;
 use crate::state::{Caller, Core};
 use crate::user::UserRange;
@@ -18,11 +18,6 @@ pub(crate) enum Cause<'a> {
     /// An exception.
     Fault(Fault),
 }
-
-/// Names of the exceptions by vector (Intel SDM vol. 3, table 6-1).
-const EXCEPTIONS: &str = "divide error|debug exception|NMI|breakpoint|overflow|bound range exceeded|invalid opcode|\
-    no FPU|double fault|reserved|invalid TSS|segment not present|stack fault|general protection fault|page fault|\
-    reserved|x87 error|alignment check|machine check|SIMD error";
 
 impl<M: Machine> Core<M> {
     /// Ends the caller's domain: only it stops, and dom0 hears of it.
@@ -52,7 +47,7 @@ impl<M: Machine> Core<M> {
             }
             Cause::Fault(Fault { vector, error, address }) => {
                 (report.vector, report.error, report.address) = (vector, error, address);
-                let what = EXCEPTIONS.split('|').nth(vector as usize).unwrap_or("exception");
+                let what = exception_name(vector);
                 let (rip, vcpu) = (report.rip, report.vcpu);
                 self.say(format_args!(
                     "domain {id} ({name}) killed: {what} (vector {vector}, error {error:#x}) at rip {rip:#x}, address {address:#x}, vcpu {vcpu}"

@@ -8,6 +8,7 @@ use crate::death::Cause;
 use crate::events::LINES;
 use crate::flush::MAILBOXES;
 use crate::platform::{Fault, Machine, Next, Step, reg};
+use crate::sched::VcpuId;
 use crate::slot::Slot;
 use crate::state::{Caller, Core};
 
@@ -68,36 +69,43 @@ impl<M: Machine> Core<M> {
             kicks &= kicks - 1;
         }
         let deadline = self.clock.tsc(decision.until);
-        let current = decision.vcpu.and_then(|id| {
-            let vcpu = &self.vcpus[id];
-            Some(Caller { vcpu: id, slot: vcpu.domain?, index: vcpu.index, context: vcpu.context })
-        });
-        self.load(cpu, current);
-        let Some(caller) = current else { return Next::Idle { deadline } };
+        let before = self.cpu(cpu).current;
+        let caller = match decision.vcpu {
+            Some(id) if before.is_some_and(|before| before.vcpu == id) => before,
+            other => self.switch(cpu, other, tsc),
+        };
+        let Some(caller) = caller else { return Next::Idle { deadline } };
         let vcpu = &mut self.vcpus[caller.vcpu];
         if vcpu.waiting {
             vcpu.waiting = false;
             let told = self.machine.load(self.upcall_pending(caller.slot, caller.index)) != 0;
             self.machine.store(caller.context.at(reg::RAX * 8), told as u64);
         }
-        let domain = &mut self.domains[caller.slot];
-        if domain.info.first_run_tsc == 0 {
-            domain.info.first_run_tsc = tsc;
-        }
+        let domain = &self.domains[caller.slot];
         Next::Run { context: caller.context, root: domain.space.0, ports: domain.io_ports, deadline }
     }
 
-    /// Notes who runs on a CPU, and which address space is loaded there.
+    /// Notes who runs on a CPU from now on, and which address space is loaded there.
     #[inline]
-    pub(crate) fn load(&mut self, cpu: usize, current: Option<Caller>) {
-        let state = &mut self.cpus[cpu % MAX_CPUS];
-        state.current = current;
+    pub(crate) fn switch(&mut self, cpu: usize, to: Option<VcpuId>, tsc: u64) -> Option<Caller> {
+        let current = to.and_then(|id| {
+            let vcpu = &self.vcpus[id];
+            Some(Caller { vcpu: id, slot: vcpu.domain?, index: vcpu.index, context: vcpu.context })
+        });
         let slot = current.map(|caller| caller.slot);
-        let old = core::mem::replace(&mut state.loaded, slot);
+        self.cpu(cpu).current = current;
+        let old = core::mem::replace(&mut self.cpu(cpu).loaded, slot);
         if old != slot {
             old.into_iter().for_each(|old| self.domains[old].loaded &= !(1 << cpu));
-            slot.into_iter().for_each(|new| self.domains[new].loaded |= 1 << cpu);
         }
+        if let Some(slot) = slot {
+            let domain = &mut self.domains[slot];
+            domain.loaded |= 1 << cpu;
+            if domain.info.first_run_tsc == 0 {
+                domain.info.first_run_tsc = tsc;
+            }
+        }
+        current
     }
 
     /// After pages left the caller's address space: completes what waits for that, at once if no other CPU can have them

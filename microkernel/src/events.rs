@@ -30,7 +30,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Makes a port pending, and wakes its vCPU if it is not masked.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn signal(&mut self, slot: Slot, port: Port) {
         let (word, bit) = word_of(port);
         let at = self.domains[slot].events.at(PENDING + word);
@@ -40,7 +40,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Tells the vCPU of a pending port, unless the port is masked or the vCPU knows already.
-    #[inline]
+    #[inline(always)]
     fn notify(&mut self, slot: Slot, port: Port) {
         let (word, bit) = word_of(port);
         let domain = &self.domains[slot];
@@ -132,7 +132,7 @@ impl<M: Machine> Core<M> {
         self.machine.store(events.at(VCPUS + UPCALL_PENDING), (selector != 0) as u64);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn event_send(&mut self, caller: Caller, port: Port) -> Result {
         let entry = self.port(caller.slot, port);
         if entry.purpose() == Use::CLOSED {
@@ -146,7 +146,7 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn event_wait(&mut self, caller: Caller, deadline: u64) -> Result {
         if self.machine.load(self.upcall_pending(caller.slot, caller.index)) != 0 {
             return Ok(1);

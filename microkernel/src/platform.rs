@@ -137,6 +137,16 @@ pub const XSTATE: usize = 1024;
 /// Offset of a u64 that the shell sets once the vector state is valid; the core zeroes the frame for a fresh vCPU.
 pub const XSTATE_READY: usize = 1016;
 
+/// Names of the exceptions by vector (Intel SDM vol. 3, table 6-1).
+const EXCEPTIONS: &str = "divide error|debug exception|NMI|breakpoint|overflow|bound range exceeded|invalid opcode|\
+    no FPU|double fault|reserved|invalid TSS|segment not present|stack fault|general protection fault|page fault|\
+    reserved|x87 error|alignment check|machine check|SIMD error";
+
+/// Name of an exception.
+pub fn exception_name(vector: u64) -> &'static str {
+    EXCEPTIONS.split('|').nth(vector as usize).unwrap_or("exception")
+}
+
 /// An exception in ring 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {

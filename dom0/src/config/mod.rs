@@ -17,7 +17,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use protocol::domain::{CLASS_DRIVER, CLASS_GUEST, DEFAULT_WEIGHT};
+use protocol::domain::{CLASS_DRIVER, CLASS_GUEST, DEFAULT_WEIGHT, MAX_MAPPINGS, MAX_RETAINED, WEIGHTS};
 use protocol::event::MAX_VCPUS;
 use protocol::grant::MAX_GRANT_FRAMES;
 use toml::de::DeValue;
@@ -33,6 +33,8 @@ use reader::Reader;
 const DEFAULT_PAGES: u64 = 8 << 8;
 /// Grants of others that a domain can hold mapped by default.
 const DEFAULT_MAPPINGS: u32 = 64;
+/// KiB in a page.
+const KIB_PER_PAGE: i64 = protocol::layout::PAGE_SIZE as i64 / 1024;
 /// Most domains that one can be connected to by its configuration.
 const CONNECT_MAX: usize = 16;
 
@@ -150,7 +152,9 @@ fn read(reader: &mut Reader<'_>, file: &str) -> Option<Config> {
         max_pages,
         vcpus,
         affinity: affinity(reader),
-        weight: reader.integer("cpu_weight", 1..=65535).unwrap_or(DEFAULT_WEIGHT.into()) as u32,
+        weight: reader
+            .integer("cpu_weight", i64::from(*WEIGHTS.start())..=i64::from(*WEIGHTS.end()))
+            .unwrap_or(DEFAULT_WEIGHT.into()) as u32,
         cap: reader.integer("cap", 0..=100 * i64::from(vcpus)).unwrap_or(0) as u32,
         class: class(reader),
         command_line: command_line(reader, linux),
@@ -161,7 +165,7 @@ fn read(reader: &mut Reader<'_>, file: &str) -> Option<Config> {
         on_crash: action(reader, "on_crash").unwrap_or(Action::Destroy),
         retained_pages: if linux { 0 } else { retained(reader) },
         grant_frames: reader.integer("grant_frames", 1..=MAX_GRANT_FRAMES as i64).unwrap_or(1) as u32,
-        max_mappings: reader.integer("max_mappings", 0..=4096).unwrap_or(DEFAULT_MAPPINGS.into()) as u32,
+        max_mappings: reader.integer("max_mappings", 0..=MAX_MAPPINGS.into()).unwrap_or(DEFAULT_MAPPINGS.into()) as u32,
         connect: if linux { Vec::new() } else { connect(reader) },
     };
     reader.finish(if linux { "Linux" } else { "native" });
@@ -346,9 +350,8 @@ fn action(reader: &mut Reader<'_>, key: &str) -> Option<Action> {
 }
 
 fn retained(reader: &mut Reader<'_>) -> u32 {
-    // KiB, up to the 4096 pages that a domain can have.
-    let kib = reader.integer("retained", 0..=16384).unwrap_or(0);
-    (kib as u32).div_ceil(4)
+    let kib = reader.integer("retained", 0..=i64::from(MAX_RETAINED) * KIB_PER_PAGE).unwrap_or(0);
+    (kib as u32).div_ceil(KIB_PER_PAGE as u32)
 }
 
 fn connect(reader: &mut Reader<'_>) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! The control plane: the domains there are, and what is done to them.
 //!
-//! [`Plane`] holds the registry. What the operator wants is in [`lifecycle`], what happens by itself in [`supervisor`], the
-//! special domain that carries the operator's terminal in [`console`]. Nothing here waits: long matters are looked at again
+//! [`Plane`] holds the registry. What the operator wants is in `lifecycle`, what happens by itself in `supervisor`, the
+//! special domain that carries the operator's terminal in `console`. Nothing here waits: long matters are looked at again
 //! in [`Plane::poll`], no later than [`Plane::next_deadline`] says.
 
 mod boot;

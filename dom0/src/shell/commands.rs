@@ -2,7 +2,7 @@
 
 use crate::config::suggest;
 
-/// What a command does; [`super::run`] carries it out.
+/// What a command does; `run` carries it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Verb {

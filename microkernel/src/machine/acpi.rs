@@ -8,17 +8,17 @@ use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
 use spin::Once;
 
-use crate::boot::{AcpiRoot, u32_at, u64_at};
-use crate::ioapic::LINES;
-use crate::paging::{READ, Tables};
-use crate::window;
+use super::boot::{AcpiRoot, u32_at, u64_at};
+use super::ioapic::LINES;
+use super::paging::{READ, Tables};
+use super::window;
 
 /// Tables that are kept in mind; machines have some thirty.
 const MAX_TABLES: usize = 96;
 /// Largest table that is believed, in bytes.
 const MAX_LENGTH: u64 = 16 << 20;
 /// I/O interrupt controllers that are used.
-pub const MAX_IOAPICS: usize = 16;
+const MAX_IOAPICS: usize = 16;
 const HEADER: u64 = 36;
 
 /// One table.

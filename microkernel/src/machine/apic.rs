@@ -6,8 +6,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
 
-use crate::cpu::{outb, rdmsr, wrmsr};
-use crate::window;
+use super::cpu::{outb, rdmsr, wrmsr};
+use super::window;
 
 /// Vector of the timer.
 pub const TIMER: u64 = 0x40;
@@ -77,9 +77,13 @@ pub fn choose_mode(x2apic: bool, registers: u64) {
 /// Switches this CPU's controller on, with everything masked but what the core sends itself, and enters its id.
 pub fn initialize(cpu: usize) {
     let mode = if REGISTERS.load(Relaxed) == 0 { BASE_X2APIC } else { 0 };
+    // In two steps, because there is none from off to x2APIC mode.
     // SAFETY: the register exists on every CPU with an APIC, and CPUID offers x2APIC mode if it was chosen. Firmware that
     // left x2APIC mode on only does so where CPUID offers it, so the mode never goes back.
-    unsafe { wrmsr(BASE_MSR, rdmsr(BASE_MSR) | BASE_ENABLED | mode) };
+    unsafe {
+        wrmsr(BASE_MSR, rdmsr(BASE_MSR) | BASE_ENABLED);
+        wrmsr(BASE_MSR, rdmsr(BASE_MSR) | mode);
+    }
     for register in [LVT_TIMER, LVT_LINT0, LVT_LINT1, LVT_ERROR] {
         write(register, MASKED);
     }

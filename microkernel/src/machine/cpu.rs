@@ -29,12 +29,6 @@ pub fn inl(port: u16) -> u32 {
     value
 }
 
-/// Writes a 32-bit I/O port.
-pub fn outl(port: u16, value: u32) {
-    // SAFETY: as for `outb`; used for the emulator's exit port only.
-    unsafe { asm!("out dx, eax", in("eax") value, in("dx") port, options(nomem, nostack, preserves_flags)) }
-}
-
 /// Reads the time stamp counter, not before earlier loads.
 pub fn tsc() -> u64 {
     let (low, high): (u32, u32);

@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 
 use microkernel::platform::PORT_RANGES;
 
-use crate::entry;
+use super::entry;
 
 /// Selector of the core's code.
 pub const CORE_CODE: u16 = 0x08;
@@ -60,7 +60,7 @@ struct TablePointer {
 
 impl Segments {
     /// Tables for a CPU with these stack tops; no I/O port is allowed.
-    pub fn new(stack: u64, special: [u64; crate::percpu::SPECIAL_STACKS as usize]) -> Segments {
+    pub fn new(stack: u64, special: [u64; super::percpu::SPECIAL_STACKS as usize]) -> Segments {
         let mut special_stacks = [0; 7];
         special_stacks[..special.len()].copy_from_slice(&special);
         let task = TaskState {

@@ -1,15 +1,15 @@
 //! From the assembly into the safe core and back: what each entry does with the lock, and how a decision is carried out.
 
-use microkernel::platform::{ENTERED_BY_CALL, Fault, Next, PORT_RANGES, Phys, Registers, Step, reg};
+use microkernel::platform::{ENTERED_BY_CALL, Fault, Next, PORT_RANGES, Phys, Registers, Step, exception_name, reg};
 use microkernel::state::Core;
 use protocol::hypercall::Hypercall;
 
-use crate::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
-use crate::hardware::Hardware;
-use crate::lock::{Guard, await_flush, lock, serve_flushes};
-use crate::percpu::Cpu;
-use crate::timer::time;
-use crate::{apic, cpu, ioapic, paging, panic, timer, window};
+use super::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
+use super::hardware::Hardware;
+use super::lock::{Guard, await_flush, lock, serve_flushes};
+use super::percpu::Cpu;
+use super::timer::time;
+use super::{apic, cpu, features, ioapic, paging, panic, timer, window};
 
 /// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
 const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
@@ -42,7 +42,7 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
     let this = Cpu::current();
     if vector < FIRST_INTERRUPT {
         if NEVER_A_DOMAIN.contains(&vector) {
-            panic::report(format_args!("exception {vector} (error {error:#x}) while a domain ran"), None);
+            panic::report(format_args!("{} while a domain ran", exception_name(vector)), None);
         }
         let fault = Fault { vector, error, address: cpu::fault_address() };
         return enter(this, |core| core.fault(this.index, fault));
@@ -64,7 +64,7 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
 
 /// The first entry on each CPU, on its own stack.
 pub extern "C" fn on_start() -> Leave {
-    crate::start::crash_if_asked();
+    super::start::crash_if_asked();
     enter(Cpu::current(), |_| Step::Done)
 }
 
@@ -118,6 +118,7 @@ fn carry_out(this: &Cpu, next: Next) -> Leave {
         this.root.set(root.0);
         // SAFETY: the safe core made the tables with the core's upper half, or they are the core's own.
         unsafe { cpu::set_root(root.0) };
+        features::separate_domains();
     }
     if deadline < this.armed.get() {
         timer::arm(this, deadline);

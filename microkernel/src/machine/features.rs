@@ -1,20 +1,18 @@
 //! What the CPU offers, and switching on what the core uses of it.
 //!
-//! CR4 bits are set only where CPUID knows them. Vector state has two ways only: XSAVEOPT with AVX and AVX-512 where they fit
-//! in a context frame, or FXSAVE; a CPU with XSAVE but without its optimised form is treated like one without either.
+//! CR4 bits are set only where CPUID knows them. Vector state has two ways only: XSAVEOPT, with AVX, or FXSAVE; a CPU with
+//! XSAVE but without its optimised form is treated like one without either. AVX-512 stays off: no single instruction could
+//! zero all its registers on the way out of a hypercall.
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use microkernel::platform::XSTATE;
 use protocol::system::Features;
 
-use crate::cpu::{rdmsr, set_cr4_bits, wrmsr};
-use crate::paging::FRAME;
+use super::cpu::{rdmsr, set_cr4_bits, wrmsr};
+use super::descriptors::USER_DATA;
 
-/// XCR0 as every CPU gets it; 0 without XSAVEOPT.
-pub static XCR0: AtomicU64 = AtomicU64::new(0);
 /// What the entry code has to know: bit 0, vector state by XSAVEOPT; bit 1, AVX registers exist.
 pub static VECTOR_STATE: AtomicU32 = AtomicU32::new(0);
 /// Bit 0 of [`VECTOR_STATE`].
@@ -22,7 +20,12 @@ pub const BY_XSAVE: u32 = 1;
 /// Bit 1 of [`VECTOR_STATE`].
 pub const HAS_AVX: u32 = 2;
 
+/// What one domain must not learn from another by timing takes: bit 0, forgetting branch predictions; bit 1, clearing
+/// buffers.
+static BARRIERS: AtomicU32 = AtomicU32::new(0);
+
 const EFER: u32 = 0xc000_0080;
+const PREDICTION_COMMAND: u32 = 0x49;
 
 /// The leaf, or zeros if the CPU has none of that number.
 fn leaf(number: u32, sub: u32) -> CpuidResult {
@@ -50,11 +53,6 @@ pub fn detect() -> Features {
     found
 }
 
-/// Whether pages of 1 GiB exist.
-pub fn has_huge_pages() -> bool {
-    bit(leaf(0x8000_0001, 0).edx, 26)
-}
-
 /// Whether the local APIC's timer can be set to a TSC value.
 pub fn has_tsc_deadline() -> bool {
     bit(leaf(1, 0).ecx, 24)
@@ -68,25 +66,6 @@ pub fn brand() -> [u8; 48] {
         chunk.copy_from_slice(&[leaf.eax, leaf.ebx, leaf.ecx, leaf.edx][index % 4].to_le_bytes());
     }
     brand
-}
-
-/// Decides how vector state is kept, once.
-pub fn choose_vector_state(features: Features) {
-    if !features.contains(Features::XSAVE) {
-        return;
-    }
-    // x87 and SSE; AVX; AVX-512, whose size is the end of its last part.
-    let offered = leaf(13, 0).eax;
-    let mut wanted = 0b11 | u64::from(offered & 0b100);
-    let end = {
-        let part = leaf(13, 7);
-        part.ebx + part.eax
-    };
-    if bit(offered, 2) && offered & 0xe0 == 0xe0 && u64::from(end) <= FRAME - XSTATE as u64 {
-        wanted |= 0xe0;
-    }
-    XCR0.store(wanted, Relaxed);
-    VECTOR_STATE.store(BY_XSAVE | if bit(offered, 2) { HAS_AVX } else { 0 }, Relaxed);
 }
 
 /// Switches on, on this CPU, what [`detect`] found.
@@ -106,11 +85,26 @@ pub fn enable(features: Features) {
     }
     // SAFETY: CPUID names every bit that is set.
     unsafe { set_cr4_bits(bits) };
-    let xcr0 = XCR0.load(Relaxed);
-    if xcr0 != 0 {
+    let (intel, amd) = (leaf(7, 0).edx, leaf(0x8000_0008, 0).ebx);
+    BARRIERS.store(u32::from(bit(intel, 26) || bit(amd, 12)) | u32::from(bit(intel, 10)) << 1, Relaxed);
+    if features.contains(Features::XSAVE) {
+        // x87 and SSE, AVX.
+        let parts = 0b11 | leaf(13, 0).eax & 0b100;
         // SAFETY: CR4.OSXSAVE was just set, and CPUID offers every bit of the value.
-        unsafe {
-            asm!("xsetbv", in("ecx") 0, in("eax") xcr0 as u32, in("edx") (xcr0 >> 32) as u32, options(nomem, nostack))
-        };
+        unsafe { asm!("xsetbv", in("ecx") 0, in("eax") parts, in("edx") 0, options(nomem, nostack)) };
+        VECTOR_STATE.store(BY_XSAVE | if bit(parts, 2) { HAS_AVX } else { 0 }, Relaxed);
+    }
+}
+
+/// Keeps the domain that comes next from measuring what the one before did.
+pub fn separate_domains() {
+    let barriers = BARRIERS.load(Relaxed);
+    if barriers & 1 != 0 {
+        // SAFETY: CPUID offers the command register; bit 0 forgets indirect branch predictions.
+        unsafe { wrmsr(PREDICTION_COMMAND, 1) };
+    }
+    if barriers & 2 != 0 {
+        // SAFETY: checks a segment for writing, and changes the flags only; the buffers are cleared as a side effect.
+        unsafe { asm!("verw [{}]", in(reg) &USER_DATA, options(nostack, readonly)) };
     }
 }

@@ -4,8 +4,8 @@ use core::fmt;
 
 use microkernel::platform::{Machine, Phys};
 
-use crate::percpu::Cpu;
-use crate::{acpi, cpu, ioapic, serial};
+use super::percpu::Cpu;
+use super::{acpi, cpu, ioapic, serial};
 
 /// The machine; its state is in the modules it hands the calls to.
 pub struct Hardware;

@@ -1,11 +1,10 @@
 //! The interrupt controllers for devices: the sixteen ISA lines, routed as the firmware says, all to the first CPU.
 
-use heapless::Vec;
 use microkernel::platform::Phys;
 use spin::Mutex;
 
-use crate::acpi::Madt;
-use crate::window;
+use super::acpi::Madt;
+use super::window;
 
 /// ISA lines.
 pub const LINES: usize = 16;
@@ -52,26 +51,18 @@ fn write(controller: u64, register: u32, value: u32) {
 
 /// Masks every input of every controller, and prepares the routes of the ISA lines to the CPU with this APIC id.
 pub fn initialize(madt: &Madt, target: u32) {
-    let mut inputs: Vec<(u64, u32, u32), { crate::acpi::MAX_IOAPICS }> = Vec::new();
-    for (address, first) in &madt.ioapics {
-        let count = (read(*address, 1) >> 16 & 0xff) + 1;
-        for pin in 0..count {
-            write(*address, 0x10 + 2 * pin, MASKED);
-        }
-        // The same bound as the source's.
-        let _ = inputs.push((*address, *first, count));
-    }
     let mut routes = ROUTES.lock();
-    for (line, route) in routes.iter_mut().enumerate() {
-        let source = madt.lines[line];
-        let home =
-            inputs.iter().find(|(_, first, count)| source.gsi.checked_sub(*first).is_some_and(|pin| pin < *count));
-        *route = home.map(|(controller, first, _)| {
-            let register = 0x10 + 2 * (source.gsi - first);
-            write(*controller, register + 1, target << 24);
-            let mode = if source.level { LEVEL } else { 0 } | if source.active_low { ACTIVE_LOW } else { 0 };
-            Route { controller: *controller, register, entry: (FIRST_VECTOR as u32 + line as u32) | mode }
-        });
+    for (controller, first) in madt.ioapics.iter().copied() {
+        for pin in 0..=(read(controller, 1) >> 16 & 0xff) {
+            let register = 0x10 + 2 * pin;
+            write(controller, register, MASKED);
+            let Some(line) = madt.lines.iter().position(|line| line.gsi == first.wrapping_add(pin)) else { continue };
+            write(controller, register + 1, target << 24);
+            let level = if madt.lines[line].level { LEVEL } else { 0 };
+            let low = if madt.lines[line].active_low { ACTIVE_LOW } else { 0 };
+            routes[line] =
+                Some(Route { controller, register, entry: (FIRST_VECTOR as u32 + line as u32) | level | low });
+        }
     }
 }
 

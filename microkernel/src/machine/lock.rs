@@ -10,8 +10,8 @@ use microkernel::state::Core;
 use spin::RelaxStrategy;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-use crate::hardware::Hardware;
-use crate::percpu::Cpu;
+use super::hardware::Hardware;
+use super::percpu::Cpu;
 
 /// What a CPU does while the lock is taken.
 pub struct ServeFlushes;

@@ -1,49 +1,10 @@
-//! The unsafe shell of the core: boots the machine, keeps registers, and calls the safe core with its one lock held.
-//!
-//! Everything that ring 0 does and Rust cannot check is in this directory; every decision is in the library beside it. As a
-//! program of the host it only says what it is, so that the workspace builds and is checked without special flags.
+//! The core as a program: on the machine the unsafe shell with the safe core in it; on the host only a hint, so that the
+//! workspace builds and is checked without special flags.
 #![cfg_attr(freestanding, no_std, no_main)]
 
 #[cfg(freestanding)]
-mod acpi;
-#[cfg(freestanding)]
-mod apic;
-#[cfg(freestanding)]
-mod boot;
-#[cfg(freestanding)]
-mod cpu;
-#[cfg(freestanding)]
-mod descriptors;
-#[cfg(freestanding)]
-mod dispatch;
-#[cfg(freestanding)]
-mod entry;
-#[cfg(freestanding)]
-mod features;
-#[cfg(freestanding)]
-mod hardware;
-#[cfg(freestanding)]
-mod ioapic;
-#[cfg(freestanding)]
-mod lock;
-#[cfg(freestanding)]
-mod paging;
-#[cfg(freestanding)]
-mod panic;
-#[cfg(freestanding)]
-mod percpu;
-#[cfg(freestanding)]
-mod serial;
-#[cfg(freestanding)]
-mod smp;
-#[cfg(freestanding)]
-mod start;
-#[cfg(freestanding)]
-mod symbols;
-#[cfg(freestanding)]
-mod timer;
-#[cfg(freestanding)]
-mod window;
+#[path = "mod.rs"]
+mod machine;
 
 #[cfg(not(freestanding))]
 fn main() {

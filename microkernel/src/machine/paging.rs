@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use microkernel::platform::Phys;
 
-use crate::boot::EARLY_END;
-use crate::boot::ranges::Ranges;
-use crate::{cpu, window};
+use super::boot::EARLY_END;
+use super::boot::ranges::Ranges;
+use super::{cpu, window};
 
 /// Where the core is linked, above its load address; also written in `core.ld`.
 pub const CORE_BASE: u64 = 0xffff_ffff_8000_0000;
@@ -33,8 +33,8 @@ const LARGE: u64 = 1 << 7;
 const NX: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// Sizes that an entry of a table of this level can map.
-const SIZES: [u64; 3] = [FRAME, 2 << 20, 1 << 30];
+/// What an entry of a table of level 1 can map as one page.
+const LARGE_PAGE: u64 = 2 << 20;
 
 unsafe extern "C" {
     static image_start: u8;
@@ -69,15 +69,13 @@ pub struct Tables {
     pub root: u64,
     /// Memory nobody uses yet.
     pub free: Ranges,
-    /// Whether the CPU knows pages of 1 GiB.
-    huge: bool,
 }
 
 impl Tables {
     /// Tables that map the core and `ram` in the window, made from the low part of `free`.
-    pub fn new(free: Ranges, ram: &Ranges, huge: bool) -> Result<Tables, &'static str> {
-        let mut tables = Tables { root: 0, free, huge };
-        tables.root = tables.frame()?;
+    pub fn new(free: Ranges, ram: &Ranges) -> Result<Tables, &'static str> {
+        let mut tables = Tables { root: 0, free };
+        tables.root = tables.take(FRAME)?;
         for range in ram.as_slice() {
             tables.map(window::BASE + range.start, range.start, range.end - range.start, WRITE)?;
         }
@@ -100,19 +98,13 @@ impl Tables {
         Ok(at)
     }
 
-    fn frame(&mut self) -> Result<u64, &'static str> {
-        self.take(FRAME)
-    }
-
     /// Maps addresses of the upper half. What is mapped already stays as it is.
     pub fn map(&mut self, virt: u64, phys: u64, length: u64, access: u64) -> Result<(), &'static str> {
         let mut done = 0;
         while done < length {
             let (virt, phys) = (virt + done, phys + done);
-            let fits = |level: &usize| (virt | phys) % SIZES[*level] == 0 && length - done >= SIZES[*level];
-            let largest = if self.huge { 2 } else { 1 };
-            let level = (1..=largest).rev().find(fits).unwrap_or(0);
-            done += self.map_one(virt, phys, level, access)?;
+            let large = (virt | phys).is_multiple_of(LARGE_PAGE) && length - done >= LARGE_PAGE;
+            done += self.map_one(virt, phys, large.into(), access)?;
         }
         Ok(())
     }
@@ -125,11 +117,11 @@ impl Tables {
             // SAFETY: `at` is an entry of a table that this type made from its own memory and nobody else writes.
             let mut entry = unsafe { at.read_volatile() };
             if entry & PRESENT == 0 {
-                entry = self.frame()? | PRESENT | 1 << 1;
+                entry = self.take(FRAME)? | PRESENT | 1 << 1;
                 // SAFETY: as above.
                 unsafe { at.write_volatile(entry) };
             } else if entry & LARGE != 0 {
-                return Ok(SIZES[current] - virt % SIZES[current]);
+                return Ok(LARGE_PAGE - virt % LARGE_PAGE);
             }
             table = entry & ADDRESS;
         }
@@ -140,7 +132,7 @@ impl Tables {
                 at.write_volatile(phys | access | PRESENT | if level > 0 { LARGE } else { 0 });
             }
         }
-        Ok(SIZES[level])
+        Ok(if level > 0 { LARGE_PAGE } else { FRAME })
     }
 
     fn entry(table: u64, virt: u64, level: usize) -> *mut u64 {

@@ -7,9 +7,11 @@ use core::fmt::Arguments;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
-use crate::entry::CoreFrame;
-use crate::serial::{self, line};
-use crate::{apic, cpu, paging, percpu};
+use microkernel::platform::exception_name;
+
+use super::entry::CoreFrame;
+use super::serial::{self, line};
+use super::{apic, cpu, paging, percpu};
 
 /// Set for good once a CPU reports; an NMI halts the others.
 pub static STOPPED: AtomicBool = AtomicBool::new(false);
@@ -18,32 +20,9 @@ static REPORTER: AtomicU32 = AtomicU32::new(0);
 /// The emulator's port that ends it; 0 is none.
 static EXIT_PORT: AtomicU16 = AtomicU16::new(0);
 /// What is written there: what a Rust program that panics exits with.
-const EXIT_STATUS: u32 = 101;
+const EXIT_STATUS: u8 = 101;
 /// Frames of the backtrace shown.
 const FRAMES: usize = 24;
-
-const NAMES: [&str; 20] = [
-    "divide error",
-    "debug",
-    "NMI",
-    "breakpoint",
-    "overflow",
-    "bound",
-    "invalid opcode",
-    "no FPU",
-    "double fault",
-    "",
-    "invalid TSS",
-    "segment not present",
-    "stack fault",
-    "general protection",
-    "page fault",
-    "",
-    "x87 error",
-    "alignment check",
-    "machine check",
-    "SIMD error",
-];
 
 /// Ends the emulator when the core fails.
 pub fn set_exit_port(port: u16) {
@@ -60,8 +39,8 @@ fn on_panic(info: &PanicInfo<'_>) -> ! {
 
 /// An exception in ring 0.
 pub extern "C" fn on_core_fault(frame: &CoreFrame) -> ! {
-    let name = NAMES.get(frame.vector as usize).unwrap_or(&"");
-    report(format_args!("exception {} ({name}), error {:#x}", frame.vector, frame.error), Some(frame));
+    let name = exception_name(frame.vector);
+    report(format_args!("{name} (vector {}, error {:#x})", frame.vector, frame.error), Some(frame));
 }
 
 /// Stops the machine with a report.
@@ -118,7 +97,7 @@ pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
 pub fn end() -> ! {
     let port = EXIT_PORT.load(Ordering::Relaxed);
     if port != 0 {
-        cpu::outl(port, EXIT_STATUS);
+        cpu::outb(port, EXIT_STATUS);
     }
     cpu::halt()
 }

@@ -1,6 +1,6 @@
 //! What each CPU has for itself: its stacks, its segment tables, and what it is doing now.
 //!
-//! The area of CPU `n` lies at [`AREAS`]` + n * `[`AREA_SIZE`], with an unmapped page below each stack, and the GS base points
+//! The area of CPU `n` lies at [`AREAS`]` + n * `[`AREA_SIZE`], with an unmapped page below the stacks, and the GS base points
 //! to its [`Cpu`] while the core runs. Only the CPU itself touches it after it was started.
 
 use core::arch::asm;
@@ -8,10 +8,10 @@ use core::cell::Cell;
 
 use microkernel::platform::{PORT_RANGES, Registers};
 
-use crate::cpu::{rdmsr, wrmsr};
-use crate::descriptors::{self, Segments};
-use crate::entry;
-use crate::paging::{FRAME, Tables, WRITE};
+use super::cpu::{rdmsr, wrmsr};
+use super::descriptors::{self, Segments};
+use super::entry;
+use super::paging::{FRAME, Tables, WRITE};
 
 const GS_BASE: u32 = 0xc000_0101;
 const USER_GS_BASE: u32 = 0xc000_0102;
@@ -24,12 +24,12 @@ const SYSENTER_CS: u32 = 0x174;
 const AREAS: u64 = 0xffff_ff00_0000_0000;
 /// Distance of two areas.
 const AREA_SIZE: u64 = 32 * FRAME;
-/// Pages of the stack on which the core runs.
+/// Pages of the stack on which the core runs, behind the unmapped first page.
 const STACK_PAGES: u64 = 8;
-/// Stacks of one page for NMI, machine check, and double fault with debug exceptions.
+/// Stacks of one page behind that, for NMI, machine check, and double fault with debug exceptions.
 pub const SPECIAL_STACKS: u64 = 3;
-/// First page of [`Cpu`], behind the stacks and their guards.
-const CPU_PAGE: u64 = 1 + STACK_PAGES + 2 * SPECIAL_STACKS + 1;
+/// First page of [`Cpu`].
+const CPU_PAGE: u64 = 1 + STACK_PAGES + SPECIAL_STACKS;
 
 const _: () = assert!(CPU_PAGE * FRAME + size_of::<Cpu>() as u64 <= AREA_SIZE);
 
@@ -62,19 +62,12 @@ impl Cpu {
     /// Makes the area of CPU `index`.
     pub fn new(tables: &mut Tables, index: usize) -> Result<&'static mut Cpu, &'static str> {
         let area = AREAS + index as u64 * AREA_SIZE;
-        let own = (size_of::<Cpu>() as u64).next_multiple_of(FRAME);
-        let mut stack = |page: u64, pages: u64| {
-            let memory = tables.take(pages * FRAME)?;
-            tables.map(area + page * FRAME, memory, pages * FRAME, WRITE)
-        };
-        stack(1, STACK_PAGES)?;
-        for special in 0..SPECIAL_STACKS {
-            stack(STACK_PAGES + 2 + 2 * special, 1)?;
-        }
-        stack(CPU_PAGE, own / FRAME)?;
-        let special = [0, 1, 2].map(|n| area + (STACK_PAGES + 3 + 2 * n) * FRAME);
-        let this = (area + CPU_PAGE * FRAME) as *mut Cpu;
+        let length = (CPU_PAGE - 1) * FRAME + (size_of::<Cpu>() as u64).next_multiple_of(FRAME);
+        let memory = tables.take(length)?;
+        tables.map(area + FRAME, memory, length, WRITE)?;
         let stack = area + (1 + STACK_PAGES) * FRAME;
+        let special = [1, 2, 3].map(|n| stack + n * FRAME);
+        let this = (area + CPU_PAGE * FRAME) as *mut Cpu;
         // SAFETY: freshly mapped memory, large enough and aligned, that nobody else knows.
         unsafe {
             this.write(Cpu {
@@ -131,14 +124,11 @@ pub fn number() -> usize {
 
 /// Whether eight bytes at `address` lie on a stack of the core, so that reading them cannot fault.
 pub fn on_stack(address: u64) -> bool {
-    let boot = &raw const crate::start::BOOT_STACK as u64;
-    if (boot..=boot + size_of::<crate::start::BootStack>() as u64 - 8).contains(&address) {
+    let boot = &raw const super::start::BOOT_STACK as u64;
+    if (boot..=boot + size_of::<super::start::BootStack>() as u64 - 8).contains(&address) {
         return true;
     }
-    area_page(address).is_some_and(|page| {
-        let special = (STACK_PAGES + 2..CPU_PAGE).contains(&page) && (page - STACK_PAGES).is_multiple_of(2);
-        (special || (1..=STACK_PAGES).contains(&page)) && address % FRAME <= FRAME - 8
-    })
+    area_page(address).is_some_and(|page| (1..CPU_PAGE).contains(&page) && address % FRAME <= FRAME - 8)
 }
 
 /// Whether `address` lies in the unmapped page below a CPU's stack.
@@ -149,5 +139,5 @@ pub fn is_guard(address: u64) -> bool {
 /// The page of an address within the area of a CPU that runs.
 fn area_page(address: u64) -> Option<u64> {
     let offset = address.checked_sub(AREAS)?;
-    (offset / AREA_SIZE < crate::smp::cpus() as u64).then_some(offset % AREA_SIZE / FRAME)
+    (offset / AREA_SIZE < super::smp::cpus() as u64).then_some(offset % AREA_SIZE / FRAME)
 }

@@ -6,7 +6,7 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 
-use crate::cpu::{inb, outb};
+use super::cpu::{inb, outb};
 
 /// First I/O port of COM1.
 pub const COM1: u16 = 0x3f8;

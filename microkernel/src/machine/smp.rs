@@ -8,10 +8,11 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
 
-use crate::acpi::Madt;
-use crate::paging::Tables;
-use crate::percpu::Cpu;
-use crate::{apic, serial, start, timer, window};
+use super::acpi::Madt;
+use super::paging::Tables;
+use super::percpu::Cpu;
+use super::symbols::copy_bytes;
+use super::{apic, serial, start, timer, window};
 
 /// The area for the CPU that comes next; the entry code takes it.
 pub static OFFER: AtomicPtr<Cpu> = AtomicPtr::new(core::ptr::null_mut());
@@ -39,7 +40,7 @@ pub fn start(madt: &Madt, tables: &mut Tables, page: u64, limit: usize) -> Resul
     let code = &raw const trampoline_start;
     let length = (&raw const trampoline_end) as usize - code as usize;
     // SAFETY: the page was set aside for this, and the code is shorter.
-    unsafe { window::copy(window::pointer(Phys(page)), code, length) };
+    unsafe { copy_bytes(window::pointer(Phys(page)), code, length) };
     let own = apic::id();
     for id in madt.cpus.iter().copied().filter(|id| *id != own) {
         let cpu = cpus();

@@ -7,11 +7,11 @@ use microkernel::boot::BootConfig;
 use microkernel::platform::Phys;
 use protocol::system::{Features, MAX_CPUS};
 
-use crate::boot::{BootInfo, word};
-use crate::paging::{DEVICE, FRAME, Tables};
-use crate::percpu::Cpu;
-use crate::serial::line;
-use crate::{acpi, apic, descriptors, entry, features, ioapic, lock, paging, panic, serial, smp, timer, window};
+use super::boot::{BootInfo, word};
+use super::paging::{DEVICE, FRAME, Tables};
+use super::percpu::Cpu;
+use super::serial::line;
+use super::{acpi, apic, descriptors, entry, features, ioapic, lock, paging, panic, serial, smp, timer, window};
 
 /// Bytes of one memory page of device registers.
 const REGISTERS: u64 = FRAME;
@@ -68,7 +68,6 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     if !found.contains(Features::NX) {
         return Err("the CPU cannot mark memory as not executable (NX), or the firmware has switched that off");
     }
-    features::choose_vector_state(found);
     features::enable(found);
 
     let total_frames = info.ram.total() / FRAME;
@@ -89,7 +88,7 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     let trampoline = free.take(FRAME, LOW_MEMORY).ok_or("no free page below 1 MiB to start other CPUs with")?;
     free.remove(0..LOW_MEMORY)?;
 
-    let mut tables = Tables::new(free, &info.ram, features::has_huge_pages())?;
+    let mut tables = Tables::new(free, &info.ram)?;
     tables.activate();
     // What follows the bundle in its last page is no domain's to see.
     let rest = (bundle.end - info.bundle.end) as usize;

@@ -8,18 +8,14 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use microkernel::clock::Clock;
 use spin::Once;
 
-use crate::cpu::{inb, inl, outb, tsc, wrmsr};
-use crate::percpu::Cpu;
-use crate::{acpi, apic, features};
+use super::cpu::{inl, tsc, wrmsr};
+use super::percpu::Cpu;
+use super::{acpi, apic, features};
 
-/// Rate of the PIT, Hz.
-const PIT_HZ: u64 = 1_193_182;
-/// Ticks of the PIT that one measurement lasts: 25 ms; its counter has 16 bits.
-const PIT_TICKS: u16 = 29_830;
-/// Rate of the ACPI timer, Hz: three times the PIT's. 24 bits of it always count.
+/// Rate of the ACPI timer, Hz; 24 bits of it always count.
 const ACPI_HZ: u64 = 3_579_545;
-/// Ticks of the ACPI timer that one measurement lasts at least.
-const ACPI_TICKS: u32 = 3 * PIT_TICKS as u32;
+/// Its ticks in one measurement: 25 ms.
+const ACPI_TICKS: u32 = ACPI_HZ as u32 / 40;
 /// Measurements. A host or firmware that takes the CPU away makes one too long, never too short, so the shortest counts.
 const ROUNDS: usize = 4;
 /// TSC ticks after which a clock is taken for dead: 0.2 s on the fastest CPU.
@@ -50,31 +46,13 @@ pub fn tsc_hz() -> u64 {
     TSC_HZ.load(Relaxed)
 }
 
-/// Waits by channel 2 of the PIT; gives how long, in ticks of how many Hz. Nothing if it does not count.
-fn wait_pit() -> Option<(u64, u64)> {
-    // Gate on, speaker off; mode 0; the output rises when the count is over.
-    outb(0x61, inb(0x61) & !2 | 1);
-    outb(0x43, 0xb0);
-    for byte in PIT_TICKS.to_le_bytes() {
-        outb(0x42, byte);
-    }
-    wait(|| (inb(0x61) & 0x20 != 0).then_some((PIT_TICKS.into(), PIT_HZ)))
-}
-
-/// The same by the ACPI timer.
-fn wait_acpi(port: u16) -> Option<(u64, u64)> {
-    let start = inl(port);
-    wait(|| {
-        let ticks = inl(port).wrapping_sub(start) & 0xff_ffff;
-        (ticks >= ACPI_TICKS).then_some((ticks.into(), ACPI_HZ))
-    })
-}
-
-fn wait<T>(over: impl Fn() -> Option<T>) -> Option<T> {
-    let start = tsc();
+/// Waits by the ACPI timer; gives the ticks. Nothing if it does not count.
+fn wait(port: u16) -> Option<u64> {
+    let (start, first) = (tsc(), inl(port));
     while tsc().wrapping_sub(start) < PATIENCE {
-        if let Some(result) = over() {
-            return Some(result);
+        let ticks = inl(port).wrapping_sub(first) & 0xff_ffff;
+        if ticks >= ACPI_TICKS {
+            return Some(ticks.into());
         }
     }
     None
@@ -90,16 +68,16 @@ pub fn pause(microseconds: u64) {
 
 /// Measures the TSC and the local APIC timer.
 pub fn calibrate() -> Result<(), &'static str> {
+    let port = acpi::timer_port().ok_or("no ACPI timer to measure the TSC with")?;
     let (mut tsc_hz, mut apic_hz) = (u64::MAX, u64::MAX);
     for _ in 0..ROUNDS {
         apic::count_down(u32::MAX, false);
         let start = tsc();
-        let waited = wait_pit().or_else(|| acpi::timer_port().and_then(wait_acpi));
+        let time = wait(port).ok_or("the ACPI timer does not count")?;
         let ticks = tsc().wrapping_sub(start);
         let count = u64::from(u32::MAX - apic::count_left());
-        let (time, rate) = waited.ok_or("neither PIT nor ACPI timer counts; cannot measure the TSC")?;
-        tsc_hz = tsc_hz.min(ticks.saturating_mul(rate) / time);
-        apic_hz = apic_hz.min(count * rate / time);
+        tsc_hz = tsc_hz.min(ticks.saturating_mul(ACPI_HZ) / time);
+        apic_hz = apic_hz.min(count * ACPI_HZ / time);
     }
     if tsc_hz == 0 || apic_hz == 0 {
         return Err("the TSC or the local APIC timer does not count");

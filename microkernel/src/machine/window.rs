@@ -3,12 +3,13 @@
 //! Memory behind it belongs to domains that change it at any time, so it is reached by atomic operations and by copies in
 //! assembly only; no reference into it is ever made. Replacing the direct map by a smaller window means changing this file.
 
-use core::arch::{asm, naked_asm};
+use core::arch::asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use microkernel::platform::{Frame, Memory, Phys};
 
-use crate::hardware::Hardware;
+use super::hardware::Hardware;
+use super::symbols::copy_bytes;
 
 /// Virtual address of physical address 0.
 pub const BASE: u64 = 0xffff_8000_0000_0000;
@@ -56,17 +57,17 @@ impl Memory for Hardware {
 
     fn read(&self, at: Phys, out: &mut [u8]) {
         // SAFETY: see above; `out` is memory of the core and cannot overlap.
-        unsafe { copy(out.as_mut_ptr(), pointer(at), out.len()) };
+        unsafe { copy_bytes(out.as_mut_ptr(), pointer(at), out.len()) };
     }
 
     fn write(&self, at: Phys, bytes: &[u8]) {
         // SAFETY: see above; `bytes` is memory of the core and cannot overlap.
-        unsafe { copy(pointer(at), bytes.as_ptr(), bytes.len()) };
+        unsafe { copy_bytes(pointer(at), bytes.as_ptr(), bytes.len()) };
     }
 
     fn copy(&self, from: Phys, to: Phys, length: usize) {
         // SAFETY: see above; the contract excludes an overlap.
-        unsafe { copy(pointer(to), pointer(from), length) };
+        unsafe { copy_bytes(pointer(to), pointer(from), length) };
     }
 
     fn zero(&self, frame: Frame) {
@@ -76,23 +77,4 @@ impl Memory for Hardware {
                 options(nostack, preserves_flags));
         }
     }
-}
-
-/// Copies between ranges that do not overlap. Opaque to the compiler, so racing with a domain is no undefined behaviour.
-///
-/// # Safety
-/// Both ranges are mapped, the destination writable.
-#[unsafe(naked)]
-pub unsafe extern "C" fn copy(to: *mut u8, from: *const u8, length: usize) {
-    // Eight bytes at a time, then the rest; returns `to` like memcpy.
-    naked_asm!(
-        "mov rax, rdi",
-        "mov rcx, rdx",
-        "shr rcx, 3",
-        "rep movsq",
-        "mov ecx, edx",
-        "and ecx, 7",
-        "rep movsb",
-        "ret",
-    );
 }

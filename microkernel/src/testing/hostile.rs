@@ -118,8 +118,8 @@ impl Scene {
 
     /// Makes a call; gives whether it was carried out.
     fn attack(&mut self, declaration: &Declaration, arguments: &[u64]) -> bool {
-        let before = self.state();
         self.world.enter(0, self.attacker, 0);
+        let before = self.state();
         let result = self.world.call_on(0, declaration.number, arguments);
         self.world.leave(0);
         let Err(error) = result else { return true };
@@ -180,8 +180,8 @@ fn an_ordinary_domain_gets_declared_errors_only() {
 fn undeclared_numbers_are_no_calls() {
     let mut scene = scene(true);
     for number in [DECLARATIONS.len() as u64, 1 << 31, 1 << 32, 1 << 63, u64::MAX] {
-        let before = scene.state();
         scene.world.enter(0, Slot::DOM0, 0);
+        let before = scene.state();
         assert_eq!(scene.world.call_on(0, number, &[0; 5]), Err(Error::NoSuchCall));
         scene.world.leave(0);
         assert!(scene.state() == before);

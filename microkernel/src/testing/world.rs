@@ -16,7 +16,7 @@ use crate::boot::BootConfig;
 use crate::flush::MAILBOXES;
 use crate::platform::{Frame, Memory, Phys, Step, reg};
 use crate::slot::Slot;
-use crate::state::{Caller, Core};
+use crate::state::Core;
 
 /// First frame that the core manages; below it lie its own root, ACPI tables and the bundle.
 pub const FIRST: u32 = 64;
@@ -136,13 +136,12 @@ impl World {
     /// Lets vCPU `index` of a domain be the one that runs on `cpu`.
     pub fn enter(&mut self, cpu: usize, slot: Slot, index: u64) {
         let vcpu = self.core.domains[slot].vcpu(index).unwrap();
-        let context = self.core.vcpus[vcpu].context;
-        self.core.load(cpu, Some(Caller { vcpu, slot, index: index as u8, context }));
+        self.core.switch(cpu, Some(vcpu), 1);
     }
 
     /// Nobody runs on `cpu`.
     pub fn leave(&mut self, cpu: usize) {
-        self.core.load(cpu, None);
+        self.core.switch(cpu, None, 1);
     }
 
     /// Makes a hypercall as the first vCPU of a domain, on CPU 0, and carries it through to its end.

@@ -13,7 +13,7 @@ use core::ops::Range;
 
 use heapless::String;
 
-use crate::window;
+use super::window;
 use ranges::Ranges;
 
 /// Addresses that the early page tables reach.
