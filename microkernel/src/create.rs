@@ -18,7 +18,7 @@ use crate::platform::{Frame, Machine};
 use crate::slot::Slot;
 use crate::space::{Access, Space, leaf};
 use crate::state::Core;
-use crate::vcpu::Vcpu;
+use crate::vcpu::Caller;
 
 /// What a domain may do with itself.
 const SELF_RIGHTS: Rights = Rights::INSPECT.union(Rights::CONNECT).union(Rights::COPY);
@@ -72,7 +72,7 @@ impl<M: Machine> Core<M> {
         for index in 0..spec.vcpus {
             let id = self.vcpus.find_free()?;
             let context = self.object(slot)?;
-            self.vcpus[id] = Vcpu { domain: Some(slot), index: index as u8, context, ..Vcpu::NONE };
+            self.vcpus[id].name = Caller { vcpu: id, slot, index: index as u8, context };
             self.domains[slot].vcpus[index as usize] = id;
             self.domains[slot].info.vcpus = index + 1;
             self.sched.add(id, &spec.schedule);

@@ -8,8 +8,9 @@ use protocol::name_text;
 
 use crate::platform::{Fault, Machine, Registers, exception_name, reg};
 use crate::slot::Slot;
-use crate::state::{Caller, Core};
+use crate::state::Core;
 use crate::user::UserRange;
+use crate::vcpu::Caller;
 
 /// What ended a domain.
 pub(crate) enum Cause<'a> {

@@ -89,11 +89,12 @@ impl<M: Machine> Core<M> {
     /// Checks that an entry lets `user` in, and sets its status bits.
     fn mark(&self, user: Slot, granter: Slot, entry: Phys, write: bool) -> Result<()> {
         let status = if write { READING | WRITING } else { READING };
+        let own = self.reference(user);
         let mut found = self.machine.load_u32(entry);
         for _ in 0..RETRIES {
             let (flags, peer) = (found as u16, (found >> 16) as u64);
             let open = flags & !(READONLY | READING | WRITING) == PERMIT_ACCESS && !(write && flags & READONLY != 0);
-            if !open || self.peer(granter, peer) != Ok(user) {
+            if !open || peer >= PEERS as u64 || self.machine.load(self.domains[granter].peer(peer)) != own {
                 break;
             }
             match self.machine.compare_exchange_u32(entry, found, found | status as u32) {

@@ -39,19 +39,23 @@ impl<M: Machine> Core<M> {
         }
         let domain = &self.domains[slot];
         let space = domain.space;
-        if space.lookup(&self.machine, address) != 0 {
+        let place = space.entry(&self.machine, address);
+        if place.is_some_and(|at| self.machine.load(at) != 0) {
             return Err(Error::Exists);
         }
         let fresh = domain.mapping_free == 0;
         if fresh && domain.mappings_used >= domain.max_mappings {
             return Err(Error::TableFull);
         }
-        if self.frames.available(slot) < space.missing_tables(&self.machine, address, 1) {
+        if place.is_none() && self.frames.available(slot) < space.missing_tables(&self.machine, address, 1) {
             return Err(Error::NoMemory);
         }
         let grant = self.acquire(slot, element.peer.into(), element.reference.into(), write)?;
-        let access = if write { Access::Write } else { Access::Read };
-        space.map(&self.machine, &mut self.frames, slot, address, leaf(grant.frame, access))?;
+        let entry = leaf(grant.frame, if write { Access::Write } else { Access::Read });
+        match place {
+            Some(at) => self.machine.store(at, entry),
+            None => space.map(&self.machine, &mut self.frames, slot, address, entry)?,
+        }
         self.frames.pin(&self.machine, grant.frame, false);
         let domain = &mut self.domains[slot];
         let index = if fresh { domain.mappings_used } else { domain.mapping_free - 1 };

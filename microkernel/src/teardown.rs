@@ -143,7 +143,7 @@ impl<M: Machine> Core<M> {
     /// Gives everything back that lies outside the address space.
     fn give_up(&mut self, slot: Slot) {
         for id in self.domains[slot].vcpus() {
-            let context = core::mem::replace(&mut self.vcpus[id], Vcpu::NONE).context;
+            let context = core::mem::replace(&mut self.vcpus[id], Vcpu::NONE).name.context;
             // It is not on a CPU any more, so the scheduler lets go of it.
             _ = self.sched.remove(id);
             self.frames.give_back(&self.machine, context);

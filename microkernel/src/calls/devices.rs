@@ -8,7 +8,8 @@ use crate::handles::{self, Entry};
 use crate::platform::Machine;
 use crate::ports::{self, Use};
 use crate::slot::Slot;
-use crate::state::{Caller, Core};
+use crate::state::Core;
+use crate::vcpu::Caller;
 
 /// What a fresh handle of a device carries.
 const DEVICE: Rights = Rights::USE.union(Rights::COPY);

@@ -12,8 +12,8 @@ use super::at_most;
 use crate::death::Cause;
 use crate::platform::Machine;
 use crate::slot::Slot;
-use crate::state::{Caller, Core};
-use crate::vcpu::check_start;
+use crate::state::Core;
+use crate::vcpu::{Caller, check_start};
 
 /// First id of a domain that is not the first domain: ids are peer indexes in its table, and those below have fixed meanings.
 const FIRST_ID: usize = PEER_FIRST_FREE as usize;

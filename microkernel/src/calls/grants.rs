@@ -8,7 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::at_most;
 use crate::grants::Grant;
 use crate::platform::{Frame, Machine};
-use crate::state::{Caller, Core};
+use crate::state::Core;
+use crate::vcpu::Caller;
 
 impl<M: Machine> Core<M> {
     pub(super) fn grant_map(&mut self, caller: Caller, elements: u64, count: u64) -> Result {

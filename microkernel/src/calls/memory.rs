@@ -10,8 +10,9 @@ use crate::frames::{END, Kind};
 use crate::platform::Machine;
 use crate::slot::Slot;
 use crate::space::{Access, frame_of};
-use crate::state::{Caller, Core};
+use crate::state::Core;
 use crate::user::UserRange;
+use crate::vcpu::Caller;
 
 /// Most pages of one call.
 pub(crate) const MAX_PAGES: usize = 512;

@@ -19,8 +19,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::handles::{self, Entry};
 use crate::platform::Machine;
 use crate::slot::Slot;
-use crate::state::{Caller, Core};
+use crate::state::Core;
 use crate::user::{Checked, UserRange};
+use crate::vcpu::Caller;
 
 /// An argument as its kind says: handles and ports are narrowed, the rest is left to the handler.
 macro_rules! argument {

@@ -8,7 +8,8 @@ use protocol::system::{AcpiRead, LogRead};
 use super::at_most;
 use crate::death::Text;
 use crate::platform::{Machine, Phys};
-use crate::state::{Caller, Core};
+use crate::state::Core;
+use crate::vcpu::Caller;
 
 /// Longest line of a domain.
 const LINE_MAX: usize = 256;
