@@ -105,6 +105,7 @@ impl Segments {
     }
 
     /// Allows the ports of `new` instead of those of `old`.
+    #[cold]
     pub fn change_ports(&self, old: &[(u16, u16); PORT_RANGES], new: &[(u16, u16); PORT_RANGES]) {
         // SAFETY: only this CPU uses its task state, and no other reference to it exists while the core runs here.
         let bitmap = unsafe { &mut (*self.task.get()).bitmap };
