@@ -7,10 +7,8 @@ use protocol::system::MAX_CPUS;
 use crate::death::Cause;
 use crate::events::LINES;
 use crate::flush::MAILBOXES;
-use crate::platform::{Fault, Machine, Next, Step, reg};
-use crate::slot::Slot;
-use crate::state::Core;
-use crate::vcpu::Caller;
+use crate::platform::{Fault, Next, Step, reg};
+use crate::prelude::*;
 
 impl<M: Machine> Core<M> {
     /// The vCPU on `cpu` made a hypercall. Its result is in its context (RAX) when it runs again.

@@ -4,17 +4,11 @@
 //! peer; the incarnation in it is checked all the same. Whether the peer runs does not matter: what is sent while it is dead,
 //! reset or being built stays pending in its event page.
 
-use protocol::error::{Error, Result};
-use protocol::event::{CONTROL_PORT, DOMAIN_EVENT_PORT, MASK, PENDING, Port, SELECTOR, UPCALL_PENDING, WORDS};
+use protocol::event::{CONTROL_PORT, DOMAIN_EVENT_PORT, MASK, PENDING, SELECTOR, UPCALL_PENDING, WORDS};
 use protocol::event::{VCPUS, vcpu_record};
-use protocol::handle::{Handle, Rights};
-use protocol::layout::PAGE_SIZE;
 
-use crate::platform::{Machine, Phys};
 use crate::ports::{Entry, Use};
-use crate::slot::Slot;
-use crate::state::Core;
-use crate::vcpu::Caller;
+use crate::prelude::*;
 
 /// ISA interrupt lines.
 pub const LINES: usize = 16;

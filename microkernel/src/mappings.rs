@@ -3,16 +3,12 @@
 //! Their records lie in frames of the mapper. Unmapping has two halves: first the page leaves the address space, then, when
 //! no CPU can have it cached any more, the grant is released; records between the two are chained.
 
-use protocol::error::{Error, Result};
 use protocol::grant::{MapElement, READONLY};
-use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, PAGE_SIZE};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END};
 
 use crate::grants::Grant;
-use crate::platform::Machine;
-use crate::slot::Slot;
+use crate::prelude::*;
 use crate::space::{Access, leaf};
-use crate::state::Core;
 
 /// A record of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]

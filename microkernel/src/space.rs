@@ -5,12 +5,10 @@
 
 use core::ops::Range;
 
-use protocol::error::Result;
-use protocol::layout::{PAGE_SIZE, USER_END};
+use protocol::layout::USER_END;
 
 use crate::frames::{Frames, Kind};
-use crate::platform::{Frame, Memory, Phys};
-use crate::slot::Slot;
+use crate::prelude::*;
 
 /// The entry is valid.
 pub const PRESENT: u64 = 1;

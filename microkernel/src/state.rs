@@ -3,7 +3,6 @@
 use core::fmt;
 
 use protocol::domain::MAX_DOMAINS;
-use protocol::event::Port;
 use protocol::system::{MAX_CPUS, SystemInfo};
 
 use crate::clock::Clock;
@@ -11,10 +10,11 @@ use crate::domain::Domain;
 use crate::events::LINES;
 use crate::frames::{END, Frames};
 use crate::log::Log;
-use crate::platform::{Frame, Machine, Step};
+use crate::platform::Step;
+use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, Scheduler};
-use crate::slot::{PerSlot, Slot};
-use crate::vcpu::{Caller, Vcpu, Vcpus};
+use crate::slot::PerSlot;
+use crate::vcpu::{Vcpu, Vcpus};
 
 /// What the core keeps about a CPU.
 pub(crate) struct Cpu {

@@ -4,12 +4,10 @@
 //! then that every page of it is mapped with the access needed ([`Checked`]); only then are bytes copied, by way of the
 //! frames behind it. So a copy is done whole or not at all.
 
-use protocol::error::{Error, Result};
-use protocol::layout::{PAGE_SIZE, USER_END};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use protocol::layout::USER_END;
 
 use crate::domain::NO_FRAME;
-use crate::platform::{Frame, Memory, Phys};
+use crate::prelude::*;
 use crate::space::Space;
 
 /// A range of addresses in a domain's half.

@@ -2,15 +2,12 @@
 
 use core::ops::{Index, IndexMut};
 
-use protocol::error::{Error, Result};
-use protocol::handle::{Handle, Rights};
 use protocol::layout::{USER_END, vcpu_stack_top};
 
 use crate::domain::NO_FRAME;
-use crate::platform::{ENTERED_BY_TRAP, Frame, Machine, Registers, reg};
+use crate::platform::{ENTERED_BY_TRAP, Registers, reg};
+use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, VcpuId};
-use crate::slot::Slot;
-use crate::state::Core;
 
 /// RFLAGS of a fresh vCPU: interrupts on, and the bit that is always set.
 const FRESH_FLAGS: u64 = 0x202;
