@@ -1,23 +1,21 @@
 //! What the shell found out about the machine, and the first domain made from it.
 
 use core::ops::Range;
+use core::result::Result;
 
 use elf::{ElfBytes, abi, endian::LittleEndian};
 use heapless::String;
 use protocol::domain::{CLASS_DRIVER, DomainSpec, SchedParams};
 use protocol::event::DOMAIN_EVENT_PORT;
-use protocol::handle::{ObjectKind, Rights};
-use protocol::layout::{ARGUMENTS, BUNDLE, PAGE_SIZE, VCPU_AREA_SIZE, VCPU_AREAS};
+use protocol::layout::{ARGUMENTS, BUNDLE, VCPU_AREA_SIZE, VCPU_AREAS};
 use protocol::start::{ARGUMENTS_MAX, BootArguments, encode_arguments};
 use protocol::system::{Features, SystemInfo};
 
 use crate::calls::MAX_PAGES;
 use crate::handles;
-use crate::platform::{Frame, Machine, Phys};
 use crate::ports::{Entry, Use};
-use crate::slot::Slot;
+use crate::prelude::*;
 use crate::space::{Access, leaf};
-use crate::state::Core;
 
 /// Memory of the first domain unless the boot line says otherwise, in MiB.
 const DOM0_MEMORY: u64 = 64;

@@ -3,22 +3,17 @@
 //! All of it comes from the frames set aside for the domain, and all of it or nothing is made.
 
 use protocol::domain::{DomainCreated, DomainInfo, DomainSpec, State};
-use protocol::error::Result;
 use protocol::event::CONTROL_PORT;
 use protocol::grant::{PEER_CONSOLE, PEER_DOM0, PERMIT_ACCESS, REF_CONSOLE, REF_CONTROL_IN, REF_CONTROL_OUT};
-use protocol::handle::{ObjectKind, Rights};
 use protocol::layout::{ARGUMENTS, CONSOLE, CONTROL_IN, CONTROL_OUT, EVENTS, RETAINED, START_INFO};
-use protocol::layout::{GRANT_TABLE, PAGE_SHIFT, PAGE_SIZE};
+use protocol::layout::{GRANT_TABLE, PAGE_SHIFT};
 use protocol::start::{MAGIC, StartInfo};
 
 use crate::domain::{Domain, MAPPINGS_PER_FRAME};
 use crate::frames::Kind;
 use crate::handles::Entry;
-use crate::platform::{Frame, Machine};
-use crate::slot::Slot;
+use crate::prelude::*;
 use crate::space::{Access, Space, leaf};
-use crate::state::Core;
-use crate::vcpu::Vcpu;
 
 /// What a domain may do with itself.
 const SELF_RIGHTS: Rights = Rights::INSPECT.union(Rights::CONNECT).union(Rights::COPY);
@@ -72,7 +67,7 @@ impl<M: Machine> Core<M> {
         for index in 0..spec.vcpus {
             let id = self.vcpus.find_free()?;
             let context = self.object(slot)?;
-            self.vcpus[id] = Vcpu { domain: Some(slot), index: index as u8, context, ..Vcpu::NONE };
+            self.vcpus[id].name = Caller { vcpu: id, slot, index: index as u8, context };
             self.domains[slot].vcpus[index as usize] = id;
             self.domains[slot].info.vcpus = index + 1;
             self.sched.add(id, &spec.schedule);

@@ -6,9 +6,8 @@ use protocol::domain::{BACKTRACE_MAX, DeathReport, Reason, State};
 use protocol::event::DOMAIN_EVENT_PORT;
 use protocol::name_text;
 
-use crate::platform::{Fault, Machine, Registers, exception_name, reg};
-use crate::slot::Slot;
-use crate::state::{Caller, Core};
+use crate::platform::{Fault, Registers, exception_name, reg};
+use crate::prelude::*;
 use crate::user::UserRange;
 
 /// What ended a domain.

@@ -3,11 +3,11 @@
 use protocol::domain::{DeathReport, DomainInfo, MAX_MAPPINGS, Reason, State};
 use protocol::event::MAX_VCPUS;
 use protocol::grant::{ENTRIES_PER_PAGE, MAX_GRANT_FRAMES, PEERS};
-use protocol::layout::PAGE_SIZE;
 
 use crate::mappings::Mapping;
-use crate::platform::{Frame, PORT_RANGES, Phys};
+use crate::platform::PORT_RANGES;
 use crate::ports::{Ports, TABLE_FRAMES};
+use crate::prelude::*;
 use crate::sched::VcpuId;
 use crate::space::Space;
 

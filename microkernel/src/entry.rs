@@ -7,20 +7,18 @@ use protocol::system::MAX_CPUS;
 use crate::death::Cause;
 use crate::events::LINES;
 use crate::flush::MAILBOXES;
-use crate::platform::{Fault, Machine, Next, Step, reg};
-use crate::sched::VcpuId;
-use crate::slot::Slot;
-use crate::state::{Caller, Core};
+use crate::platform::{Fault, Next, Step, reg};
+use crate::prelude::*;
 
 impl<M: Machine> Core<M> {
     /// The vCPU on `cpu` made a hypercall. Its result is in its context (RAX) when it runs again.
     pub fn hypercall(&mut self, cpu: usize, number: u64, arguments: [u64; 5]) -> Step {
         self.here = cpu;
         let state = self.cpu(cpu);
-        let Some(caller) = state.current else { return Step::Done };
+        let caller = state.current;
         state.step = Step::Done;
         let domain = &mut self.domains[caller.slot];
-        if domain.state != Some(State::Running) {
+        if domain.state != Some(State::Running) || caller.is_nobody() {
             // Another CPU has ended it since this vCPU was let run.
             return Step::Done;
         }
@@ -33,7 +31,8 @@ impl<M: Machine> Core<M> {
     /// The vCPU on `cpu` raised an exception in ring 3; its registers are in its context.
     pub fn fault(&mut self, cpu: usize, fault: Fault) -> Step {
         self.here = cpu;
-        if let Some(caller) = self.cpu(cpu).current {
+        let caller = self.cpu(cpu).current;
+        if !caller.is_nobody() {
             self.die(caller, Reason::Fault, Cause::Fault(fault));
         }
         Step::Done
@@ -51,9 +50,7 @@ impl<M: Machine> Core<M> {
     /// Completes the operation that asked for [`Step::AfterFlush`].
     pub fn resume(&mut self, cpu: usize) -> Step {
         self.here = cpu;
-        if let Some(caller) = self.cpu(cpu).current {
-            self.settle(caller.slot);
-        }
+        self.settle(self.cpus[cpu % MAX_CPUS].current.slot);
         Step::Done
     }
 
@@ -63,22 +60,19 @@ impl<M: Machine> Core<M> {
         self.here = cpu;
         let tsc = self.machine.tsc();
         let decision = self.sched.pick(cpu, self.clock.ns(tsc));
-        let mut kicks = decision.kick;
-        while kicks != 0 {
-            self.kick(Some(kicks.trailing_zeros() as usize));
-            kicks &= kicks - 1;
-        }
+        self.kick_all(decision.kick);
         let deadline = self.clock.tsc(decision.until);
-        let before = self.cpu(cpu).current;
-        let caller = match decision.vcpu {
-            Some(id) if before.is_some_and(|before| before.vcpu == id) => before,
-            other => self.switch(cpu, other, tsc),
-        };
-        let Some(caller) = caller else { return Next::Idle { deadline } };
+        let caller = decision.vcpu.map_or(Caller::NOBODY, |id| self.vcpus[id].name);
+        if self.cpu(cpu).current.context != caller.context {
+            self.switch(cpu, caller, tsc);
+        }
+        if caller.is_nobody() {
+            return Next::Idle { deadline };
+        }
         let vcpu = &mut self.vcpus[caller.vcpu];
         if vcpu.waiting {
             vcpu.waiting = false;
-            let told = self.machine.load(self.upcall_pending(caller.slot, caller.index)) != 0;
+            let told = self.machine.load(self.upcall_pending(caller)) != 0;
             self.machine.store(caller.context.at(reg::RAX * 8), told as u64);
         }
         let domain = &self.domains[caller.slot];
@@ -87,25 +81,27 @@ impl<M: Machine> Core<M> {
 
     /// Notes who runs on a CPU from now on, and which address space is loaded there.
     #[inline]
-    pub(crate) fn switch(&mut self, cpu: usize, to: Option<VcpuId>, tsc: u64) -> Option<Caller> {
-        let current = to.and_then(|id| {
-            let vcpu = &self.vcpus[id];
-            Some(Caller { vcpu: id, slot: vcpu.domain?, index: vcpu.index, context: vcpu.context })
-        });
-        let slot = current.map(|caller| caller.slot);
-        self.cpu(cpu).current = current;
-        let old = core::mem::replace(&mut self.cpu(cpu).loaded, slot);
-        if old != slot {
-            old.into_iter().for_each(|old| self.domains[old].loaded &= !(1 << cpu));
+    pub(crate) fn switch(&mut self, cpu: usize, to: Caller, tsc: u64) {
+        let bit = 1 << (cpu % MAX_CPUS);
+        let from = core::mem::replace(&mut self.cpu(cpu).current, to);
+        if !from.is_nobody() {
+            self.domains[from.slot].loaded &= !bit;
         }
-        if let Some(slot) = slot {
-            let domain = &mut self.domains[slot];
-            domain.loaded |= 1 << cpu;
+        if !to.is_nobody() {
+            let domain = &mut self.domains[to.slot];
+            domain.loaded |= bit;
             if domain.info.first_run_tsc == 0 {
                 domain.info.first_run_tsc = tsc;
             }
         }
-        current
+    }
+
+    /// Makes all CPUs of a mask enter the core.
+    fn kick_all(&self, mut cpus: u64) {
+        while cpus != 0 {
+            self.machine.kick(cpus.trailing_zeros() as usize);
+            cpus &= cpus - 1;
+        }
     }
 
     /// After pages left the caller's address space: completes what waits for that, at once if no other CPU can have them
@@ -121,7 +117,7 @@ impl<M: Machine> Core<M> {
     /// Asks the shell to go on only when these CPUs have been in the core.
     pub(crate) fn await_flush(&mut self, cpus: u64) {
         let epoch = MAILBOXES.request(cpus);
-        (0..MAX_CPUS).filter(|cpu| cpus & 1 << cpu != 0).for_each(|cpu| self.machine.kick(cpu));
+        self.kick_all(cpus);
         self.cpu(self.here).step = Step::AfterFlush { epoch, cpus };
     }
 

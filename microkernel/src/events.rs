@@ -4,16 +4,11 @@
 //! peer; the incarnation in it is checked all the same. Whether the peer runs does not matter: what is sent while it is dead,
 //! reset or being built stays pending in its event page.
 
-use protocol::error::{Error, Result};
-use protocol::event::{CONTROL_PORT, DOMAIN_EVENT_PORT, MASK, PENDING, Port, SELECTOR, UPCALL_PENDING, WORDS};
+use protocol::event::{CONTROL_PORT, DOMAIN_EVENT_PORT, MASK, PENDING, SELECTOR, UPCALL_PENDING, WORDS};
 use protocol::event::{VCPUS, vcpu_record};
-use protocol::handle::{Handle, Rights};
-use protocol::layout::PAGE_SIZE;
 
-use crate::platform::{Machine, Phys};
 use crate::ports::{Entry, Use};
-use crate::slot::Slot;
-use crate::state::{Caller, Core};
+use crate::prelude::*;
 
 /// ISA interrupt lines.
 pub const LINES: usize = 16;
@@ -50,7 +45,7 @@ impl<M: Machine> Core<M> {
         let vcpu = domain.ports.get(&self.machine, port).vcpu();
         let record = vcpu_record(vcpu as u32);
         self.machine.fetch_or(domain.events.at(record + SELECTOR), 1 << (word / 8));
-        if self.machine.fetch_or(domain.events.at(record + UPCALL_PENDING), 1) == 0
+        if self.machine.fetch_or(domain.events.at(record + UPCALL_PENDING), 1) & 1 == 0
             && let Some(id) = domain.vcpu(vcpu as u64).filter(|&id| self.vcpus[id].waiting)
         {
             let cpu = self.sched.wake(id, self.now());
@@ -60,8 +55,8 @@ impl<M: Machine> Core<M> {
 
     /// Place of the word that says whether a vCPU has something to look at.
     #[inline]
-    pub(crate) fn upcall_pending(&self, slot: Slot, vcpu: u8) -> Phys {
-        self.domains[slot].events.at(vcpu_record(vcpu as u32) + UPCALL_PENDING)
+    pub(crate) fn upcall_pending(&self, vcpu: Caller) -> Phys {
+        self.domains[vcpu.slot].events.at(vcpu_record(vcpu.index.into()) + UPCALL_PENDING)
     }
 
     /// Opens this closed port, or the lowest one.
@@ -148,7 +143,7 @@ impl<M: Machine> Core<M> {
 
     #[inline(always)]
     pub(crate) fn event_wait(&mut self, caller: Caller, deadline: u64) -> Result {
-        if self.machine.load(self.upcall_pending(caller.slot, caller.index)) != 0 {
+        if self.machine.load(self.upcall_pending(caller)) != 0 {
             return Ok(1);
         }
         if deadline > self.now() {

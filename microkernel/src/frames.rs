@@ -7,12 +7,10 @@
 use core::ops::Range;
 
 use protocol::domain::MAX_DOMAINS;
-use protocol::error::{Error, Result};
-use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use protocol::layout::PAGE_SHIFT;
 
-use crate::platform::{Frame, Memory, Phys};
-use crate::slot::{PerSlot, Slot};
+use crate::prelude::*;
+use crate::slot::PerSlot;
 
 /// What a frame is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]

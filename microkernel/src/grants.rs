@@ -4,15 +4,12 @@
 //! status bits are set by a compare-exchange on just that word, so the granter can revoke an unused entry with the same
 //! operation. What an entry is used for is counted next to it, in a frame that only the core sees.
 
-use protocol::error::{Error, Result};
+use protocol::domain::State;
 use protocol::grant::{PEERS, PERMIT_ACCESS, READING, READONLY, WRITING};
 use protocol::layout::PAGE_SHIFT;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::frames::Kind;
-use crate::platform::{Frame, Machine, Phys};
-use crate::slot::Slot;
-use crate::state::Core;
+use crate::prelude::*;
 
 /// How often a granter may change an entry while the core takes it.
 const RETRIES: usize = 4;
@@ -56,7 +53,9 @@ impl<M: Machine> Core<M> {
         let granter = self.peer(user, index)?;
         let domain = &self.domains[granter];
         let reference = u32::try_from(reference).map_err(|_| Error::BadGrant)?;
-        let (entry, active) = domain.grant(reference).ok_or(Error::BadGrant)?;
+        // Once a reset has begun, what is granted belongs to the past.
+        let places = domain.grant(reference).filter(|_| domain.state != Some(State::Resetting));
+        let (entry, active) = places.ok_or(Error::BadGrant)?;
         self.mark(user, granter, entry, write)?;
         let before: Active = zerocopy::transmute!(self.machine.load(active));
         let page = (self.machine.load_u32(Phys(entry.0 + 4)) as u64) << PAGE_SHIFT;
@@ -89,11 +88,12 @@ impl<M: Machine> Core<M> {
     /// Checks that an entry lets `user` in, and sets its status bits.
     fn mark(&self, user: Slot, granter: Slot, entry: Phys, write: bool) -> Result<()> {
         let status = if write { READING | WRITING } else { READING };
+        let own = self.reference(user);
         let mut found = self.machine.load_u32(entry);
         for _ in 0..RETRIES {
             let (flags, peer) = (found as u16, (found >> 16) as u64);
             let open = flags & !(READONLY | READING | WRITING) == PERMIT_ACCESS && !(write && flags & READONLY != 0);
-            if !open || self.peer(granter, peer) != Ok(user) {
+            if !open || peer >= PEERS as u64 || self.machine.load(self.domains[granter].peer(peer)) != own {
                 break;
             }
             match self.machine.compare_exchange_u32(entry, found, found | status as u32) {

@@ -1,10 +1,9 @@
 //! The handle table of a domain: one frame, 16 bytes an entry.
 
-use protocol::error::{Error, Result};
-use protocol::handle::{HANDLES, Handle, ObjectKind, Rights};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use protocol::handle::HANDLES;
+use zerocopy::FromZeros;
 
-use crate::platform::{Frame, Memory, Phys};
+use crate::prelude::*;
 
 /// Bits of a generation.
 const GENERATION: u32 = 0xf_ffff;

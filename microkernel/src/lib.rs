@@ -24,6 +24,7 @@ pub mod log;
 mod mappings;
 pub mod platform;
 mod ports;
+mod prelude;
 pub mod sched;
 mod slot;
 mod space;

@@ -3,16 +3,12 @@
 //! Their records lie in frames of the mapper. Unmapping has two halves: first the page leaves the address space, then, when
 //! no CPU can have it cached any more, the grant is released; records between the two are chained.
 
-use protocol::error::{Error, Result};
 use protocol::grant::{MapElement, READONLY};
-use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, PAGE_SIZE};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END};
 
 use crate::grants::Grant;
-use crate::platform::Machine;
-use crate::slot::Slot;
+use crate::prelude::*;
 use crate::space::{Access, leaf};
-use crate::state::Core;
 
 /// A record of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -39,19 +35,23 @@ impl<M: Machine> Core<M> {
         }
         let domain = &self.domains[slot];
         let space = domain.space;
-        if space.lookup(&self.machine, address) != 0 {
+        let place = space.entry(&self.machine, address);
+        if place.is_some_and(|at| self.machine.load(at) != 0) {
             return Err(Error::Exists);
         }
         let fresh = domain.mapping_free == 0;
         if fresh && domain.mappings_used >= domain.max_mappings {
             return Err(Error::TableFull);
         }
-        if self.frames.available(slot) < space.missing_tables(&self.machine, address, 1) {
+        if place.is_none() && self.frames.available(slot) < space.missing_tables(&self.machine, address, 1) {
             return Err(Error::NoMemory);
         }
         let grant = self.acquire(slot, element.peer.into(), element.reference.into(), write)?;
-        let access = if write { Access::Write } else { Access::Read };
-        space.map(&self.machine, &mut self.frames, slot, address, leaf(grant.frame, access))?;
+        let entry = leaf(grant.frame, if write { Access::Write } else { Access::Read });
+        match place {
+            Some(at) => self.machine.store(at, entry),
+            None => space.map(&self.machine, &mut self.frames, slot, address, entry)?,
+        }
         self.frames.pin(&self.machine, grant.frame, false);
         let domain = &mut self.domains[slot];
         let index = if fresh { domain.mappings_used } else { domain.mapping_free - 1 };

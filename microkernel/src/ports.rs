@@ -2,13 +2,9 @@
 //!
 //! It is whole from the start, so opening a port can only fail because all are open, and sending never allocates.
 
-use protocol::error::{Error, Result};
-use protocol::event::{DOMAIN_EVENT_PORT, MAX_VCPUS, PORTS, Port};
-use protocol::layout::PAGE_SIZE;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use protocol::event::{DOMAIN_EVENT_PORT, MAX_VCPUS, PORTS};
 
-use crate::platform::{Frame, Memory, Phys};
-use crate::slot::Slot;
+use crate::prelude::*;
 
 /// Frames of a table.
 pub const TABLE_FRAMES: usize = PORTS * 8 / PAGE_SIZE as usize;

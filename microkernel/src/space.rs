@@ -5,12 +5,10 @@
 
 use core::ops::Range;
 
-use protocol::error::Result;
-use protocol::layout::{PAGE_SIZE, USER_END};
+use protocol::layout::USER_END;
 
 use crate::frames::{Frames, Kind};
-use crate::platform::{Frame, Memory, Phys};
-use crate::slot::Slot;
+use crate::prelude::*;
 
 /// The entry is valid.
 pub const PRESENT: u64 = 1;
@@ -59,7 +57,7 @@ const fn slot(table: Frame, address: u64, shift: u32) -> Phys {
 impl Space {
     /// Place of the lowest-level entry for `address`, if the tables above it exist. The address is below [`USER_END`].
     #[inline]
-    fn entry(self, m: &impl Memory, address: u64) -> Option<Phys> {
+    pub fn entry(self, m: &impl Memory, address: u64) -> Option<Phys> {
         let mut table = self.0;
         for shift in LEVELS {
             let entry = m.load(slot(table, address, shift));

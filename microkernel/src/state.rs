@@ -3,7 +3,6 @@
 use core::fmt;
 
 use protocol::domain::MAX_DOMAINS;
-use protocol::event::Port;
 use protocol::system::{MAX_CPUS, SystemInfo};
 
 use crate::clock::Clock;
@@ -11,33 +10,22 @@ use crate::domain::Domain;
 use crate::events::LINES;
 use crate::frames::{END, Frames};
 use crate::log::Log;
-use crate::platform::{Frame, Machine, Step};
-use crate::sched::{MAX_VCPUS, Scheduler, VcpuId};
-use crate::slot::{PerSlot, Slot};
+use crate::platform::Step;
+use crate::prelude::*;
+use crate::sched::{MAX_VCPUS, Scheduler};
+use crate::slot::PerSlot;
 use crate::vcpu::{Vcpu, Vcpus};
 
 /// What the core keeps about a CPU.
 pub(crate) struct Cpu {
-    /// The vCPU that runs on it.
-    pub current: Option<Caller>,
-    /// The domain whose address space is loaded.
-    pub loaded: Option<Slot>,
+    /// Who runs on it.
+    pub current: Caller,
     /// What the call in progress asks of the shell.
     pub step: Step,
     /// Records of mappings to finish after the flush: the first plus one, 0 for none.
     pub unmapped: u32,
     /// List of frames to give back after the flush.
     pub parked: Frame,
-}
-
-/// Who makes a call.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Caller {
-    pub vcpu: VcpuId,
-    pub slot: Slot,
-    /// The vCPU's number in its domain, and its context.
-    pub index: u8,
-    pub context: Frame,
 }
 
 /// The core. A constant, so that it can be a static; [`Core::boot`] fills it.
@@ -71,7 +59,7 @@ pub struct Core<M: Machine> {
 impl<M: Machine> Core<M> {
     /// A core that knows nothing yet.
     pub const fn new(machine: M) -> Core<M> {
-        const CPU: Cpu = Cpu { current: None, loaded: None, step: Step::Done, unmapped: 0, parked: END };
+        const CPU: Cpu = Cpu { current: Caller::NOBODY, step: Step::Done, unmapped: 0, parked: END };
         Core {
             machine,
             clock: Clock::new(),

@@ -5,14 +5,12 @@
 //! go, and a destroyed domain whose pages are still out keeps its slot until then.
 
 use protocol::domain::{Reason, State};
-use protocol::event::{PORTS, Port};
+use protocol::event::PORTS;
 use protocol::layout::{ARGUMENTS, CONSOLE, CONTROL_IN, CONTROL_OUT, IMAGE_BASE, IMAGE_END, USER_END, VCPU_AREAS};
 use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, HEAP, HEAP_END};
 
 use crate::domain::{Domain, NO_FRAME};
-use crate::platform::Machine;
-use crate::slot::Slot;
-use crate::state::Core;
+use crate::prelude::*;
 use crate::vcpu::Vcpu;
 
 /// Work of one slice, in units of looking at a table entry: about 128 frames scrubbed.
@@ -143,7 +141,7 @@ impl<M: Machine> Core<M> {
     /// Gives everything back that lies outside the address space.
     fn give_up(&mut self, slot: Slot) {
         for id in self.domains[slot].vcpus() {
-            let context = core::mem::replace(&mut self.vcpus[id], Vcpu::NONE).context;
+            let context = core::mem::replace(&mut self.vcpus[id], Vcpu::NONE).name.context;
             // It is not on a CPU any more, so the scheduler lets go of it.
             _ = self.sched.remove(id);
             self.frames.give_back(&self.machine, context);

@@ -4,11 +4,10 @@
 //! then that every page of it is mapped with the access needed ([`Checked`]); only then are bytes copied, by way of the
 //! frames behind it. So a copy is done whole or not at all.
 
-use protocol::error::{Error, Result};
-use protocol::layout::{PAGE_SIZE, USER_END};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use protocol::layout::USER_END;
 
-use crate::platform::{Memory, Phys};
+use crate::domain::NO_FRAME;
+use crate::prelude::*;
 use crate::space::Space;
 
 /// A range of addresses in a domain's half.
@@ -18,11 +17,13 @@ pub struct UserRange {
     length: u64,
 }
 
-/// A range of which every page is mapped. It stays so while the lock is held and nothing is unmapped.
+/// A range of which every page is mapped. What it says stays true while the lock is held and no frame is given back.
 #[derive(Clone, Copy, Debug)]
 pub struct Checked {
     space: Space,
     start: u64,
+    /// The frame of the first page: most ranges need no other.
+    first: Frame,
 }
 
 /// Offset of an address in its page.
@@ -46,21 +47,31 @@ impl UserRange {
 
     /// Checks that the domain itself can read, or write, all of it.
     pub fn check(self, m: &impl Memory, space: Space, write: bool) -> Result<Checked> {
-        let mut page = self.start - offset(self.start) as u64;
-        while page < self.end() {
-            space.translate(m, page, write).ok_or(Error::BadAddress)?;
-            page += PAGE_SIZE;
+        let base = self.start & !(PAGE_SIZE - 1);
+        let pages = if self.length == 0 { 0 } else { (self.end() - base).div_ceil(PAGE_SIZE) };
+        let mut first = NO_FRAME;
+        for page in (0..pages).rev() {
+            first = space.translate(m, base + page * PAGE_SIZE, write).ok_or(Error::BadAddress)?;
         }
-        Ok(Checked { space, start: self.start })
+        Ok(Checked { space, start: self.start, first })
     }
 }
 
 impl Checked {
     /// Place of the byte at `at`, and how many bytes from there lie in the same page. Nothing if it was unmapped since.
+    #[inline]
     pub fn place(self, m: &impl Memory, at: usize) -> Option<(Phys, usize)> {
         let address = self.start + at as u64;
-        let frame = self.space.translate(m, address, false)?;
+        let same = address / PAGE_SIZE == self.start / PAGE_SIZE;
+        let frame = if same { self.first } else { self.space.translate(m, address, false)? };
         Some((frame.at(offset(address)), PAGE_SIZE as usize - offset(address)))
+    }
+
+    /// Where `T` lies whole and aligned for words at `at`, if it does.
+    #[inline]
+    fn whole<T>(self, m: &impl Memory, at: usize) -> Option<Phys> {
+        let (place, room) = self.place(m, at)?;
+        (room >= size_of::<T>() && place.0 % 8 == 0 && size_of::<T>() % 8 == 0).then_some(place)
     }
 
     /// Copies bytes from `at` out.
@@ -86,15 +97,25 @@ impl Checked {
     }
 
     /// Copies element `index` of an array out.
+    #[inline]
     pub fn get<T: FromBytes + IntoBytes>(self, m: &impl Memory, index: usize) -> T {
+        let at = index * size_of::<T>();
+        if let Some(place) = self.whole::<T>(m, at) {
+            return m.get(place);
+        }
         let mut value = T::new_zeroed();
-        self.read(m, index * size_of::<T>(), value.as_mut_bytes());
+        self.read(m, at, value.as_mut_bytes());
         value
     }
 
     /// Copies element `index` of an array in.
+    #[inline]
     pub fn put<T: IntoBytes + Immutable>(self, m: &impl Memory, index: usize, value: &T) {
-        self.write(m, index * size_of::<T>(), value.as_bytes());
+        let at = index * size_of::<T>();
+        match self.whole::<T>(m, at) {
+            Some(place) => m.put(place, value),
+            None => self.write(m, at, value.as_bytes()),
+        }
     }
 }
 

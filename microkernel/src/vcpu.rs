@@ -2,36 +2,52 @@
 
 use core::ops::{Index, IndexMut};
 
-use protocol::error::{Error, Result};
-use protocol::handle::{Handle, Rights};
 use protocol::layout::{USER_END, vcpu_stack_top};
 
 use crate::domain::NO_FRAME;
-use crate::platform::{ENTERED_BY_TRAP, Frame, Machine, Registers, reg};
+use crate::platform::{ENTERED_BY_TRAP, Registers, reg};
+use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, VcpuId};
-use crate::slot::Slot;
-use crate::state::{Caller, Core};
 
 /// RFLAGS of a fresh vCPU: interrupts on, and the bit that is always set.
 const FRESH_FLAGS: u64 = 0x202;
 
-/// What the core keeps about a vCPU.
-pub struct Vcpu {
-    /// Its domain; none: this place is free.
-    pub domain: Option<Slot>,
+/// A vCPU as the one who makes a call: all that names it, in one register.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Its id.
+    pub vcpu: VcpuId,
+    /// Its domain.
+    pub slot: Slot,
     /// Its number in the domain.
     pub index: u8,
+    /// Its context frame, which nobody else has.
+    pub context: Frame,
+}
+
+impl Caller {
+    /// No vCPU.
+    pub const NOBODY: Caller = Caller { vcpu: VcpuId(0), slot: Slot::DOM0, index: 0, context: NO_FRAME };
+
+    /// Whether it is no vCPU.
+    pub const fn is_nobody(self) -> bool {
+        self.context.0 == NO_FRAME.0
+    }
+}
+
+/// What the core keeps about a vCPU.
+pub struct Vcpu {
+    /// What names it; nobody: this place is free.
+    pub name: Caller,
     /// It has been started.
     pub started: bool,
     /// It waits for an event; the result of the wait is not in its context yet.
     pub waiting: bool,
-    /// Registers.
-    pub context: Frame,
 }
 
 impl Vcpu {
     /// A free place.
-    pub const NONE: Vcpu = Vcpu { domain: None, index: 0, started: false, waiting: false, context: NO_FRAME };
+    pub const NONE: Vcpu = Vcpu { name: Caller::NOBODY, started: false, waiting: false };
 }
 
 /// All vCPUs, by id. The index is masked rather than checked: ids come from the core's own tables.
@@ -40,7 +56,7 @@ pub struct Vcpus(pub [Vcpu; MAX_VCPUS]);
 impl Vcpus {
     /// A free place.
     pub fn find_free(&self) -> Result<VcpuId> {
-        let free = self.0.iter().position(|vcpu| vcpu.domain.is_none());
+        let free = self.0.iter().position(|vcpu| vcpu.name.is_nobody());
         free.map(|at| VcpuId(at as u16)).ok_or(Error::TableFull)
     }
 }
@@ -66,15 +82,15 @@ pub fn check_start(entry: u64, stack: u64) -> Result<()> {
 impl<M: Machine> Core<M> {
     /// Starts a vCPU at `entry` with stack pointer `stack` (0: the layout's), all other registers zero.
     pub(crate) fn start_vcpu(&mut self, id: VcpuId, entry: u64, stack: u64) {
-        let vcpu = &mut self.vcpus[id];
-        vcpu.started = true;
-        let stack = if stack == 0 { vcpu_stack_top(vcpu.index.into()) } else { stack };
+        self.vcpus[id].started = true;
+        let Caller { index, context, .. } = self.vcpus[id].name;
+        let stack = if stack == 0 { vcpu_stack_top(index.into()) } else { stack };
         let mut registers = Registers { rip: entry, rflags: FRESH_FLAGS, fs_base: stack, ..Registers::default() };
-        registers.general[reg::RDI] = vcpu.index.into();
+        registers.general[reg::RDI] = index.into();
         registers.general[reg::RSP] = stack;
         registers.entered = ENTERED_BY_TRAP;
-        self.machine.zero(vcpu.context);
-        self.machine.put(vcpu.context.at(0), &registers);
+        self.machine.zero(context);
+        self.machine.put(context.at(0), &registers);
         let cpu = self.sched.start(id, self.clock.ns(self.machine.tsc()));
         self.kick(cpu);
     }

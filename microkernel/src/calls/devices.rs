@@ -1,14 +1,9 @@
 //! Hypercalls on I/O ports, interrupt lines and handles.
 
-use protocol::error::{Error, Result};
-use protocol::handle::{Handle, ObjectKind, Rights};
-
 use crate::events::LINES;
 use crate::handles::{self, Entry};
-use crate::platform::Machine;
 use crate::ports::{self, Use};
-use crate::slot::Slot;
-use crate::state::{Caller, Core};
+use crate::prelude::*;
 
 /// What a fresh handle of a device carries.
 const DEVICE: Rights = Rights::USE.union(Rights::COPY);

@@ -2,17 +2,13 @@
 
 use protocol::domain::{ALL_VCPUS, CLASS_DRIVER, DomainCreated, DomainSpec, MAX_MAPPINGS, MAX_RETAINED, MESSAGE_MAX};
 use protocol::domain::{DeathReport, Reason, SchedParams, State, WEIGHTS};
-use protocol::error::{Error, Result};
 use protocol::event::MAX_VCPUS;
 use protocol::grant::{MAX_GRANT_FRAMES, PEER_FIRST_FREE, PEERS};
-use protocol::handle::{Handle, Rights};
 use protocol::system::MAX_CPUS;
 
 use super::at_most;
 use crate::death::Cause;
-use crate::platform::Machine;
-use crate::slot::Slot;
-use crate::state::{Caller, Core};
+use crate::prelude::*;
 use crate::vcpu::check_start;
 
 /// First id of a domain that is not the first domain: ids are peer indexes in its table, and those below have fixed meanings.

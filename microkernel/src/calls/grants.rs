@@ -1,14 +1,10 @@
 //! Hypercalls on grants: batches whose elements succeed or fail one by one.
 
-use protocol::error::{Error, Result};
 use protocol::grant::{CopyElement, CopySide, MAX_BATCH, MapElement, OWN_MEMORY, UnmapElement};
-use protocol::layout::PAGE_SIZE;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::at_most;
 use crate::grants::Grant;
-use crate::platform::{Frame, Machine};
-use crate::state::{Caller, Core};
+use crate::prelude::*;
 
 impl<M: Machine> Core<M> {
     pub(super) fn grant_map(&mut self, caller: Caller, elements: u64, count: u64) -> Result {

@@ -1,16 +1,12 @@
 //! Hypercalls on memory: populating, releasing, and writing into a domain in building.
 
-use protocol::error::{Error, Result};
-use protocol::handle::{Handle, Rights};
 use protocol::hypercall::protection;
-use protocol::layout::{ARGUMENTS, HEAP, HEAP_END, IMAGE_BASE, IMAGE_END, PAGE_SIZE, VCPU_AREA_SIZE, VCPU_AREAS};
+use protocol::layout::{ARGUMENTS, HEAP, HEAP_END, IMAGE_BASE, IMAGE_END, VCPU_AREA_SIZE, VCPU_AREAS};
 
 use super::at_most;
 use crate::frames::{END, Kind};
-use crate::platform::Machine;
-use crate::slot::Slot;
+use crate::prelude::*;
 use crate::space::{Access, frame_of};
-use crate::state::{Caller, Core};
 use crate::user::UserRange;
 
 /// Most pages of one call.

@@ -11,15 +11,10 @@ mod system;
 
 pub(crate) use memory::MAX_PAGES;
 use protocol::domain::State;
-use protocol::error::{Error, Result};
-use protocol::event::{PORTS, Port};
-use protocol::handle::{Handle, ObjectKind, Rights};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use protocol::event::PORTS;
 
 use crate::handles::{self, Entry};
-use crate::platform::Machine;
-use crate::slot::Slot;
-use crate::state::{Caller, Core};
+use crate::prelude::*;
 use crate::user::{Checked, UserRange};
 
 /// An argument as its kind says: handles and ports are narrowed, the rest is left to the handler.

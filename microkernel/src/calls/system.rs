@@ -1,14 +1,11 @@
 //! Hypercalls on the machine as a whole, and on the log.
 
-use protocol::error::{Error, Result};
-use protocol::handle::{Handle, Rights};
 use protocol::name_text;
 use protocol::system::{AcpiRead, LogRead};
 
 use super::at_most;
 use crate::death::Text;
-use crate::platform::{Machine, Phys};
-use crate::state::{Caller, Core};
+use crate::prelude::*;
 
 /// Longest line of a domain.
 const LINE_MAX: usize = 256;

@@ -90,17 +90,9 @@ impl Segments {
         // registers become null, which ring 0 never uses; loading GS clears its base, so that is set after this.
         unsafe {
             asm!(
-                "lgdt [{segments}]",
-                "lidt [{interrupts}]",
-                "push {code}",
-                "lea {scratch}, [rip + 2f]",
-                "push {scratch}",
-                "retfq",
-                "2: mov ds, {zero:e}",
-                "mov es, {zero:e}",
-                "mov fs, {zero:e}",
-                "mov gs, {zero:e}",
-                "mov ss, {zero:e}",
+                "lgdt [{segments}]; lidt [{interrupts}]",
+                "lea {scratch}, [rip + 2f]; push {code}; push {scratch}; retfq",
+                "2: mov ds, {zero:e}; mov es, {zero:e}; mov fs, {zero:e}; mov gs, {zero:e}; mov ss, {zero:e}",
                 "ltr {task:x}",
                 segments = in(reg) &segments,
                 interrupts = in(reg) &interrupts,
@@ -113,6 +105,7 @@ impl Segments {
     }
 
     /// Allows the ports of `new` instead of those of `old`.
+    #[cold]
     pub fn change_ports(&self, old: &[(u16, u16); PORT_RANGES], new: &[(u16, u16); PORT_RANGES]) {
         // SAFETY: only this CPU uses its task state, and no other reference to it exists while the core runs here.
         let bitmap = unsafe { &mut (*self.task.get()).bitmap };

@@ -101,6 +101,7 @@ fn differ(one: &Ports, other: &Ports) -> bool {
 }
 
 /// Does what must be done before the lock is released: from there on another CPU may take the old context, or free its memory.
+#[inline(always)]
 fn carry_out(this: &Cpu, next: Next) -> Leave {
     let old = this.context.get();
     let (context, root, deadline) = match &next {

@@ -2,8 +2,7 @@
 
     // Saves or restores (two spellings of the instruction) the vector state of the context in \ctx. Clobbers rax and rdx.
     .macro vector_state optimised, plain, ctx
-    mov eax, -1
-    mov edx, -1
+    mov eax, -1; mov edx, -1
     test byte ptr [rip + {vector_state}], {by_xsave}
     jz 8f
     \optimised\()64 [\ctx + {xstate}]
@@ -45,8 +44,7 @@ syscall_entry:
     mov qword ptr [rsp + {entered}], {by_call}
     mov rsp, gs:[{stack}]
     // rdi, rsi, rdx are arguments already; then the fourth and fifth, and the number last.
-    mov rcx, r10
-    mov r9, rax
+    mov rcx, r10; mov r9, rax
     call {on_hypercall}
 
 leave_core:
@@ -83,11 +81,9 @@ leave_by_trap:
     mov rdi, rax
     call restore_vector_state
     load_rip rdi
-    push {user_data}
-    push qword ptr [rdi + 8 * {rsp}]
+    push {user_data}; push qword ptr [rdi + 8 * {rsp}]
     push qword ptr [rdi + {rflags}]
-    push {user_code}
-    push rcx
+    push {user_code}; push rcx
     load_call_saved rdi
     mov rax, [rdi]; mov rcx, [rdi + 8 * 2]; mov rdx, [rdi + 8 * 3]; mov rsi, [rdi + 8 * 4]
     mov r8, [rdi + 8 * 8]; mov r9, [rdi + 8 * 9]; mov r10, [rdi + 8 * 10]; mov r11, [rdi + 8 * 11]
@@ -96,8 +92,7 @@ leave_by_trap:
     iretq
 
 bad_rip:
-    mov edi, {general_protection}
-    xor esi, esi
+    mov edi, {general_protection}; xor esi, esi
 enter_by_trap:
     mov rsp, gs:[{stack}]
     xor ebp, ebp
@@ -113,8 +108,7 @@ first_entry:
     // The interrupt that ends the halt does not come back; an NMI does.
 idle:
     mov rsp, gs:[{stack}]
-2:  sti
-    hlt
+2:  sti; hlt
     jmp 2b
 
 save_vector_state:
@@ -155,8 +149,7 @@ nmi:
     cmp byte ptr [rip + {stopped}], 0
     jne 2f
     iretq
-2:  cli
-    hlt
+2:  cli; hlt
     jmp 2b
 
 interrupted:
@@ -169,16 +162,12 @@ interrupted:
     mov [rax + 8 * 2], rcx; mov [rax + 8 * 3], rdx; mov [rax + 8 * 4], rsi; mov [rax + 8 * 5], rdi
     mov [rax + 8 * 8], r8; mov [rax + 8 * 9], r9; mov [rax + 8 * 10], r10; mov [rax + 8 * 11], r11
     pop qword ptr [rax]
-    pop rdi
-    pop rsi
-    pop qword ptr [rax + {rip}]
-    pop rbx
-    pop qword ptr [rax + {rflags}]
-    pop qword ptr [rax + 8 * {rsp}]
+    pop rdi; pop rsi
+    pop qword ptr [rax + {rip}]; pop rbx
+    pop qword ptr [rax + {rflags}]; pop qword ptr [rax + 8 * {rsp}]
     mov qword ptr [rax + {entered}], {by_trap}
     // Clears what a domain may have set and an interrupt does not clear: DF and AC.
-    push 2
-    popfq
+    push 2; popfq
     mov rbx, rax
     vector_state xsaveopt, fxsave, rbx
     jmp enter_by_trap

@@ -13,8 +13,6 @@ use super::percpu::Cpu;
 use super::serial::line;
 use super::{acpi, apic, descriptors, entry, features, ioapic, lock, paging, panic, serial, smp, timer, window};
 
-/// Bytes of one memory page of device registers.
-const REGISTERS: u64 = FRAME;
 /// Memory below this is the firmware's and the other CPUs' entry; the core leaves it alone.
 const LOW_MEMORY: u64 = 1 << 20;
 
@@ -99,9 +97,9 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
 
     acpi::find(info.acpi.ok_or("the boot loader knows no ACPI tables")?, &mut tables)?;
     let madt = acpi::madt()?;
-    tables.reach(madt.registers, REGISTERS, DEVICE)?;
+    tables.reach(madt.registers, FRAME, DEVICE)?;
     for (address, _) in &madt.ioapics {
-        tables.reach(*address, REGISTERS, DEVICE)?;
+        tables.reach(*address, FRAME, DEVICE)?;
     }
     apic::disable_pics();
     apic::choose_mode(found.contains(Features::X2APIC), madt.registers);
@@ -115,12 +113,6 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     found.set(Features::IOMMU_OFF_INSECURE, word(&info.line, "iommu") == Some("off-insecure"));
     let brand = features::brand();
     let name = core::str::from_utf8(&brand).unwrap_or("").trim_matches(['\0', ' ']);
-    line(format_args!(
-        "core: {} MiB of memory, {} CPUs: {name}, {} MHz",
-        total_frames / 256,
-        smp::cpus(),
-        timer::tsc_hz() / 1_000_000
-    ));
     let length = (info.bundle.end - info.bundle.start) as usize;
     // SAFETY: RAM of the bundle, which is mapped; nobody writes to it any more, and domains see it read-only.
     let bundle_bytes = unsafe { core::slice::from_raw_parts(window::pointer(Phys(info.bundle.start)), length) };
@@ -137,6 +129,8 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
         template: Phys(tables.root).frame(),
     };
     let mut core = lock::lock();
+    let (mib, mhz) = (total_frames / 256, config.tsc_hz / 1_000_000);
+    core.say(format_args!("core: {mib} MiB of memory, {} CPUs: {name}, {mhz} MHz", config.cpus));
     core.boot(&config)?;
     timer::set_clock(core.clock);
     drop(core);

@@ -10,50 +10,30 @@ global_asm!(
     .text
     .global memcpy, memmove, memset, memcmp, bcmp, copy_bytes
 memmove:
-    mov rax, rdi
-    sub rax, rsi
-    cmp rax, rdx
+    mov rax, rdi; sub rax, rsi; cmp rax, rdx
     jae memcpy
     mov rax, rdi
-    lea rdi, [rdi + rdx - 1]
-    lea rsi, [rsi + rdx - 1]
-    mov rcx, rdx
-    std
-    rep movsb
-    cld
+    lea rdi, [rdi + rdx - 1]; lea rsi, [rsi + rdx - 1]; mov rcx, rdx
+    std; rep movsb; cld
     ret
 memcpy:
 copy_bytes:
     mov rax, rdi
-    mov rcx, rdx
-    shr rcx, 3
-    rep movsq
-    mov ecx, edx
-    and ecx, 7
-    rep movsb
+    mov rcx, rdx; shr rcx, 3; rep movsq
+    mov ecx, edx; and ecx, 7; rep movsb
     ret
 memset:
     mov r8, rdi
-    movzx eax, sil
-    mov rcx, 0x0101010101010101
-    imul rax, rcx
-    mov rcx, rdx
-    shr rcx, 3
-    rep stosq
-    mov ecx, edx
-    and ecx, 7
-    rep stosb
+    movzx eax, sil; mov rcx, 0x0101010101010101; imul rax, rcx
+    mov rcx, rdx; shr rcx, 3; rep stosq
+    mov ecx, edx; and ecx, 7; rep stosb
     mov rax, r8
     ret
 memcmp:
 bcmp:
-    xchg rdi, rsi
-    xor eax, eax
-    mov rcx, rdx
-    test rcx, rcx
-    repe cmpsb
-    seta al
-    sbb eax, 0
+    xchg rdi, rsi; xor eax, eax
+    mov rcx, rdx; test rcx, rcx; repe cmpsb
+    seta al; sbb eax, 0
     ret
 "#
 );

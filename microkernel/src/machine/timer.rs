@@ -95,6 +95,7 @@ pub fn initialize() {
 }
 
 /// Lets the timer of this CPU fire at `deadline`, or earlier.
+#[cold]
 pub fn arm(this: &Cpu, deadline: u64) {
     let rate = APIC_HZ.load(Relaxed);
     if rate == 0 {

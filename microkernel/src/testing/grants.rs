@@ -346,6 +346,22 @@ fn a_reset_takes_back_what_it_mapped_and_leaves_what_others_map() {
 }
 
 #[test]
+fn a_domain_in_reset_grants_nothing() {
+    let mut world = World::new(900, 1);
+    let (granter, mapper) = (world.create(&spec(400)).unwrap(), world.child());
+    world.start(granter);
+    world.befriend(granter, mapper);
+    grant(&world, granter, mapper, 8, HEAP, PERMIT_ACCESS);
+    world.ok(granter.slot, H::MemoryPopulate, &[0, HEAP + 50 * PAGE_SIZE, 300, 1]);
+    assert_eq!(world.call(Slot::DOM0, H::DomainReset, &[granter.handle]), Err(Error::Again));
+    assert_eq!(map(&mut world, mapper, element(granter, 8, 0, 0)).map(|_| ()), Err(Error::BadGrant));
+    world.ok(Slot::DOM0, H::DomainReset, &[granter.handle]);
+    world.check();
+    world.check_grants(granter.slot);
+    world.destroy(granter);
+}
+
+#[test]
 fn the_rings_every_domain_has_are_granted_from_the_start() {
     let mut world = World::new(600, 1);
     let child = world.create(&spec(100)).unwrap();

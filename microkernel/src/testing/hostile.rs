@@ -44,7 +44,7 @@ fn scene(privileged: bool) -> Scene {
     }
     for domain in [dom0, running.slot, building.slot] {
         let context =
-            |world: &World| world.core.domains[domain].vcpus().map(|id| world.core.vcpus[id].context.0).collect();
+            |world: &World| world.core.domains[domain].vcpus().map(|id| world.core.vcpus[id].name.context.0).collect();
         let contexts: Vec<u32> = context(&world);
         world.core.machine.blind.borrow_mut().extend(contexts);
     }

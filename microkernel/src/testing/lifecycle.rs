@@ -180,7 +180,7 @@ fn a_fault_kills_its_domain_and_is_reported() {
     // Two frames: (next frame, return address) each.
     world.put(victim.slot, HEAP + 64, &[HEAP + 128, 0x40_1111_u64]);
     world.put(victim.slot, HEAP + 128, &[0, 0x40_2222_u64]);
-    let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].context;
+    let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].name.context;
     let mut registers = Registers { rip: 0x40_0bad, ..Registers::default() };
     registers.general[reg::RBP] = HEAP + 64;
     world.core.machine.put(context.at(0), &registers);
@@ -207,7 +207,7 @@ fn frame_pointers_that_lead_nowhere_end_the_backtrace() {
         let mut world = World::new(600, 1);
         let victim = world.child();
         world.poke(victim.slot, HEAP + 3, &(HEAP + 3).to_ne_bytes());
-        let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].context;
+        let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].name.context;
         world.core.machine.store(context.at(reg::RBP * 8), start);
         world.enter(0, victim.slot, 0);
         world.core.fault(0, Fault { vector: 6, error: 0, address: 0 });

@@ -5,6 +5,7 @@ mod grants;
 mod hostile;
 mod lifecycle;
 pub mod sim;
+mod smp;
 mod storm;
 pub mod walker;
 pub mod world;

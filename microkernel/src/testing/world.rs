@@ -136,12 +136,12 @@ impl World {
     /// Lets vCPU `index` of a domain be the one that runs on `cpu`.
     pub fn enter(&mut self, cpu: usize, slot: Slot, index: u64) {
         let vcpu = self.core.domains[slot].vcpu(index).unwrap();
-        self.core.switch(cpu, Some(vcpu), 1);
+        self.core.switch(cpu, self.core.vcpus[vcpu].name, 1);
     }
 
     /// Nobody runs on `cpu`.
     pub fn leave(&mut self, cpu: usize) {
-        self.core.switch(cpu, None, 1);
+        self.core.switch(cpu, crate::vcpu::Caller::NOBODY, 1);
     }
 
     /// Makes a hypercall as the first vCPU of a domain, on CPU 0, and carries it through to its end.
@@ -156,7 +156,7 @@ impl World {
     pub fn call_on(&mut self, cpu: usize, number: u64, arguments: &[u64]) -> Result {
         let mut all = [0; 5];
         all[..arguments.len()].copy_from_slice(arguments);
-        let context = self.core.cpus[cpu].current.unwrap().context;
+        let context = self.core.cpus[cpu].current.context;
         let mut step = self.core.hypercall(cpu, number, all);
         while let Step::AfterFlush { epoch, cpus } = step {
             (0..64).filter(|other| cpus & 1 << other != 0).for_each(|other| {

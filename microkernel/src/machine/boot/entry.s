@@ -25,24 +25,15 @@ boot_pvh:
     jmp 1f
 boot_multiboot2:
     mov edi, eax
-1:  cli
-    cld
+1:  cli; cld
     mov esi, ebx
 enter_long_mode:
-    mov eax, cr4
-    or eax, {cr4}
-    mov cr4, eax
-    mov eax, offset early_root
-    mov cr3, eax
+    mov eax, cr4; or eax, {cr4}; mov cr4, eax
+    mov eax, offset early_root; mov cr3, eax
     // EFER.LME
     mov ecx, 0xc0000080
-    rdmsr
-    or eax, 0x100
-    wrmsr
-    mov eax, cr0
-    and eax, {cr0_clear}
-    or eax, {cr0_set}
-    mov cr0, eax
+    rdmsr; or eax, 0x100; wrmsr
+    mov eax, cr0; and eax, {cr0_clear}; or eax, {cr0_set}; mov cr0, eax
     lgdt [early_gdt_pointer]
     // Far jumps are spelled out in bytes: the assembler knows no symbol there in this syntax. This one is to 0x08:2f.
     .byte 0xea
@@ -62,11 +53,8 @@ enter_core:
     // Another CPU goes on in the core's own tables, because its stack is only there; they need EFER.NXE, which the first CPU
     // has found to exist. Then it claims the area that waits for it.
 3:  mov ecx, 0xc0000080
-    rdmsr
-    or eax, 0x800
-    wrmsr
-    mov rax, [rip + {core_root}]
-    mov cr3, rax
+    rdmsr; or eax, 0x800; wrmsr
+    mov rax, [rip + {core_root}]; mov cr3, rax
     xor edi, edi
     xchg [rip + {offer}], rdi
     test rdi, rdi
@@ -74,8 +62,7 @@ enter_core:
     mov rsp, [rdi + {area_stack}]
     call {start_secondary}
     // Too late: nobody waits for this CPU any more.
-4:  cli
-    hlt
+4:  cli; hlt
     jmp 4b
 
     // Copied to a page below 1 MiB; another CPU starts it in real mode, with CS its segment and IP 0.
@@ -84,14 +71,11 @@ enter_core:
     .code16
 trampoline_start:
     cli
-    mov ax, cs
-    mov ds, ax
+    mov ax, cs; mov ds, ax
     // lgdtd [5f - trampoline_start]
     .byte 0x66, 0x0f, 0x01, 0x16
     .word 5f - trampoline_start
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
+    mov eax, cr0; or al, 1; mov cr0, eax
     // 32-bit far jump to 0x18:6f.
     .byte 0x66, 0xea
     .long 6f
@@ -102,8 +86,7 @@ trampoline_end:
 
     .section .boot.text, "ax"
     .code32
-6:  mov eax, 0x10
-    mov ds, eax
+6:  mov eax, 0x10; mov ds, eax
     mov edi, {secondary}
     jmp enter_long_mode
     .code64
