@@ -71,7 +71,7 @@ impl Checked {
     #[inline]
     fn whole<T>(self, m: &impl Memory, at: usize) -> Option<Phys> {
         let (place, room) = self.place(m, at)?;
-        (room >= size_of::<T>() && place.0 % 8 == 0 && size_of::<T>() % 8 == 0).then_some(place)
+        (room >= size_of::<T>() && place.0.is_multiple_of(8) && size_of::<T>().is_multiple_of(8)).then_some(place)
     }
 
     /// Copies bytes from `at` out.
