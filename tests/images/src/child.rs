@@ -16,7 +16,6 @@ use protocol::start::{ARGUMENTS_MAX, BootArguments, encode_arguments};
 use unikernel::domain::{self, DomainHandle};
 use unikernel::event;
 use unikernel::grant::{Access, Mapped, Source, map};
-use unikernel::vcpu;
 
 use crate::Outcome;
 
@@ -62,11 +61,12 @@ impl Fuse {
     }
 }
 
-/// Repeats a call that the core cuts into slices.
+/// Repeats a call that the core cuts into slices. Others get their turn by the scheduler's will only, so that a busy machine
+/// does not make a control plane slow.
 pub fn to_the_end<T>(mut call: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     loop {
         match call() {
-            Err(Error::Again) => vcpu::yield_now(),
+            Err(Error::Again) => {}
             done => return done,
         }
     }

@@ -7,7 +7,6 @@ use alloc::string::String;
 
 use dom0::image::Image;
 use protocol::domain::{MESSAGE_MAX, State};
-use protocol::error::Error;
 use protocol::event::Port;
 use protocol::grant::PEER_FIRST_FREE;
 use unikernel::{domain, time};
@@ -18,6 +17,8 @@ use crate::{Context, Outcome};
 
 /// Memory of an actor: 3 MiB.
 const MEMORY_PAGES: u64 = 768;
+/// What an actor needs beside what it uses, in pages: buffers of its tasks come and go.
+const SPARE_PAGES: u64 = 64;
 /// Longest pause.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a restarted actor may wait for frames that its partner still has mapped.
@@ -132,15 +133,15 @@ impl Actor {
         }
     }
 
-    /// Sets aside any number of frames between what it uses and what it began with.
+    /// Sets aside any number of frames between what it uses, and a little, and what it began with.
     fn resize(&self, random: &mut Random) -> Outcome {
-        let used = self.child.handle.info().context("domain_info")?.used_pages;
-        let pages = used + random.below(MEMORY_PAGES.saturating_sub(used) + 1);
-        match self.child.handle.set_memory(pages, MEMORY_PAGES) {
-            // It has taken more in the meantime.
-            Ok(()) | Err(Error::Busy | Error::Invalid) => Ok(()),
-            Err(error) => Err(format!("domain_set_memory: {error:?}")),
-        }
+        let handle = self.child.handle;
+        // Paused: it must not use up the little in between.
+        to_the_end(|| handle.pause()).context("domain_pause")?;
+        let least = handle.info().context("domain_info")?.used_pages + SPARE_PAGES;
+        let pages = least + random.below(MEMORY_PAGES.saturating_sub(least) + 1);
+        handle.set_memory(pages.min(MEMORY_PAGES), MEMORY_PAGES).context("domain_set_memory")?;
+        handle.unpause().context("domain_unpause")
     }
 
     fn obituary(&self) -> String {

@@ -41,6 +41,8 @@ const INDEX_BITS: u32 = 10;
 const LOOK: Duration = Duration::from_millis(100);
 /// An event that has not come after this long is lost, however busy the machine is.
 const LOST: Duration = Duration::from_secs(30);
+/// Pages that the heap's task leaves to the others.
+const SPARE_PAGES: u64 = 32;
 /// Most heap taken at once, in pages.
 const BALLOON: u64 = 128;
 
@@ -111,7 +113,7 @@ async fn play(own: &Granted, channel: &Channel) {
             progress = time::now();
             continue;
         };
-        let tag = tag_of(&page);
+        let tag = page.load_u32(PATTERN_START as usize * 4) >> INDEX_BITS;
         let (theirs, answered) = (page.load_u32(SENT), page.load_u32(SEEN));
         drop(page);
         if tag != partner {
@@ -157,10 +159,11 @@ async fn use_pages(mut random: Random) {
             };
             owner(word);
         }
+        // Not all the time: the machine shall be busy, but not so busy that little else happens.
         if random.once_in(4) {
-            time::sleep(Duration::from_micros(random.below(1000))).await;
-        } else {
             yield_now().await;
+        } else {
+            time::sleep(Duration::from_micros(random.below(10_000))).await;
         }
     }
 }
@@ -168,7 +171,8 @@ async fn use_pages(mut random: Random) {
 /// Takes memory and gives it back.
 async fn use_heap(mut random: Random) {
     loop {
-        let length = ((random.below(BALLOON) + 1) * PAGE_SIZE) as usize;
+        let free = memory::info().map_or(0, |info| info.memory_pages.saturating_sub(info.used_pages + SPARE_PAGES));
+        let length = (random.below(BALLOON.min(free)) * PAGE_SIZE) as usize;
         let mut memory: Vec<u8> = Vec::new();
         if memory.try_reserve_exact(length).is_ok() {
             memory.resize(length, 0x5a);
@@ -176,6 +180,6 @@ async fn use_heap(mut random: Random) {
         }
         drop(memory);
         memory::trim_heap();
-        time::sleep(Duration::from_micros(random.below(3000))).await;
+        time::sleep(Duration::from_micros(random.below(10_000))).await;
     }
 }

@@ -11,6 +11,7 @@ use core::time::Duration;
 use alloc::format;
 use alloc::vec::Vec;
 use dom0::bundle::Bundle;
+use dom0::image::Image;
 use protocol::domain::{Reason, State};
 use protocol::grant::ENTRIES_PER_PAGE;
 use protocol::handle::{Handle, Rights};
@@ -27,10 +28,16 @@ use unikernel::{Domain, time};
 
 /// Memory of a director: 8 MiB; the image of the actors is in it.
 const MEMORY_PAGES: u64 = 2048;
+/// Weight of a director: the storm is what it does, not what the actors do meanwhile.
+const WEIGHT: u32 = 16 * protocol::domain::DEFAULT_WEIGHT;
 /// Time for the directors to take everything apart after the storm.
 const CALM: Duration = Duration::from_secs(60);
 /// Between two lines of progress.
 const REPORT: Duration = Duration::from_secs(10);
+
+/// Where the header of an ELF file says where its section table lies, and how long it is (ELF-64, figure 2).
+const ELF_SECTION_OFFSET: core::ops::Range<usize> = 40..48;
+const ELF_SECTION_COUNT: core::ops::Range<usize> = 60..64;
 
 unikernel::main!(start);
 
@@ -44,7 +51,7 @@ async fn storm(domain: &Domain) -> Outcome {
     let seed = number(domain, "seed", 1);
     let count = number(domain, "directors", 3);
     let bundle = Bundle::new(unikernel::start::bundle())?;
-    let actor = bundle.file("images/actor").ok_or("no image actor in the bundle")?;
+    let actor = &loadable(bundle.file("images/actor").ok_or("no image actor in the bundle")?)?;
     // Once for the tables of this domain, without counting.
     let mut directors = Vec::new();
     directors.push(Director::start(domain, actor, seed, Duration::ZERO)?);
@@ -87,7 +94,9 @@ impl Director {
     fn start(domain: &Domain, actor: &[u8], seed: u64, span: Duration) -> Outcome<Director> {
         let fuse = &mut Fuse::new(u64::MAX);
         let failed = |stop| format!("starting a director: {stop:?}");
-        let child = Child::create(&spec("director", MEMORY_PAGES), fuse).map_err(failed)?;
+        let mut spec = spec("director", MEMORY_PAGES);
+        spec.schedule.weight = WEIGHT;
+        let child = Child::create(&spec, fuse).map_err(failed)?;
         child.handle.give(Handle::SYSTEM, Rights::all()).context("handle_copy")?;
         let pages = grant(actor, child.created.id)?;
         let (seconds, pairs) = (span.as_secs(), number(domain, "pairs", 2));
@@ -115,6 +124,18 @@ impl Director {
             Err(format!("a director {}", obituary(&self.child)))
         }
     }
+}
+
+/// The front of an image file, without what is behind its last segment and only for debuggers.
+fn loadable(file: &[u8]) -> Outcome<Vec<u8>> {
+    let start = file.as_ptr() as usize;
+    let image = Image::parse(file)?;
+    let end = image.segments.iter().map(|segment| segment.bytes.as_ptr() as usize + segment.bytes.len()).max();
+    let mut front = file.get(..end.unwrap_or(start) - start).ok_or("an image ends before its segments")?.to_vec();
+    for field in [ELF_SECTION_OFFSET, ELF_SECTION_COUNT] {
+        front.get_mut(field).ok_or("an image without a header")?.fill(0);
+    }
+    Ok(front)
 }
 
 /// Grants `bytes` to a peer, page by page.

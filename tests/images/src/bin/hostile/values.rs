@@ -64,22 +64,19 @@ pub fn usual(kind: Kind, given: &Given, scene: usize) -> Value {
 pub fn values(kind: Kind, given: &Given) -> Vec<Value> {
     match kind {
         Kind::System => handles(given, &[given.system]),
-        Kind::Domain => handles(given, &[given.own, given.running, given.building, given.inspect_only]),
+        Kind::Domain => handles(given, &[given.own, given.running, given.building, given.inspect_only, given.spare]),
         Kind::IoPorts => handles(given, &[given.ports]),
         Kind::Interrupt => handles(given, &[given.interrupt]),
         Kind::AnyHandle => handles(given, &given.all()),
         Kind::Port => ports(given),
-        Kind::Read => pointers(&[START_INFO]),
-        Kind::Write | Kind::ReadWrite => {
-            let mut values = pointers(&[]);
-            // Mapped, but not for writing: the start information, and code.
-            values.extend([START_INFO, IMAGE_BASE].map(Value::bad));
-            values
-        }
+        // Mapped, but not for writing: the start information, and code.
+        Kind::Read => pointers(&[START_INFO, IMAGE_BASE]),
+        Kind::Write | Kind::ReadWrite => pointers(&[]),
         Kind::Address => {
-            let mut values: Vec<_> = EDGES.iter().map(|&edge| judged(edge, edge >= USER_END)).collect();
-            values.extend([IMAGE_BASE, HEAP, HEAP + 1, CONSOLE, USER_END - PAGE_SIZE].map(Value::fine));
-            values.extend([USER_END, 0xffff_ffff_8000_0000, !(PAGE_SIZE - 1)].map(Value::bad));
+            // A stack may end where the domain's half of the address space does.
+            let mut values: Vec<_> = EDGES.iter().map(|&edge| judged(edge, edge > USER_END)).collect();
+            values.extend([IMAGE_BASE, HEAP, HEAP + 1, CONSOLE, USER_END - PAGE_SIZE, USER_END].map(Value::fine));
+            values.extend([USER_END + PAGE_SIZE, 0xffff_ffff_8000_0000, !(PAGE_SIZE - 1)].map(Value::bad));
             values
         }
         Kind::Length => {
@@ -114,12 +111,13 @@ fn ports(given: &Given) -> Vec<Value> {
     numbers.iter().map(|number| judged(*number, !open.contains(number))).collect()
 }
 
-/// Pointers: to nothing, to the core, across the end of what is mapped; `more` may do.
-fn pointers(more: &[u64]) -> Vec<Value> {
+/// Pointers: to nothing, to the core, to what is read-only, across the end of what is mapped; `readable` may do.
+fn pointers(readable: &[u64]) -> Vec<Value> {
     let nothing = [HEAP, CONSOLE + PAGE_SIZE, USER_END - 1, USER_END - 8, USER_END, 0xffff_ffff_8000_0000];
-    let mut values: Vec<_> = EDGES.iter().chain(&nothing).copied().map(Value::bad).collect();
+    let read_only = [START_INFO, IMAGE_BASE];
+    let numbers = EDGES.iter().chain(&nothing).chain(&read_only);
+    let mut values: Vec<_> = numbers.map(|number| judged(*number, !readable.contains(number))).collect();
     // A record of 8 bytes just fits before the end of the page, a longer one does not.
     values.extend([CONSOLE, CONSOLE + 1, CONSOLE + 2048, CONSOLE + PAGE_SIZE - 8].map(Value::fine));
-    values.extend(more.iter().copied().map(Value::fine));
     values
 }
