@@ -1,0 +1,48 @@
+//! The test images: domains that take dom0's place, wear the core out, and say what is left of it.
+//!
+//! Short, unless `cargo xtask test --full` asks for the lengths that the images have of themselves.
+
+use std::time::Duration;
+
+use system_tests::{full, machine};
+use xtask::emulator::Exit;
+
+/// Boots `image` as the first domain and waits for its verdict.
+fn run(image: &str, cpus: u32, words: &str, actors: &[&str], limit: Duration) {
+    let setup = machine(cpus).first_domain(image).append(words);
+    let mut system = actors.iter().fold(setup, |setup, actor| setup.image(actor)).start();
+    let exit = system.wait_exit(limit).unwrap_or_else(|error| panic!("{error:#}\n{}", system.debug_log()));
+    let log = system.debug_log();
+    assert_eq!(exit, Exit::PowerOff(0), "{log}");
+    let verdict: Vec<_> = log.lines().filter(|line| line.contains(&format!("{image}: "))).collect();
+    println!("{}", verdict.join("\n"));
+}
+
+#[test]
+fn churn_leaves_nothing_behind() {
+    let (count, limit) = if full() { (10_000, 3600) } else { (300, 240) };
+    run("churn", 2, &format!("count={count}"), &[], Duration::from_secs(limit));
+}
+
+#[test]
+fn churn_on_one_cpu() {
+    run("churn", 1, "count=60 seed=2", &[], Duration::from_secs(120));
+}
+
+#[test]
+fn storm_on_four_cpus() {
+    let seconds = if full() { 300 } else { 15 };
+    let limit = Duration::from_secs(seconds * 3 + 240);
+    run("storm", 4, &format!("seconds={seconds}"), &["director", "actor"], limit);
+}
+
+#[test]
+fn storm_on_one_cpu() {
+    run("storm", 1, "seconds=5 directors=1 seed=7", &["director", "actor"], Duration::from_secs(180));
+}
+
+#[test]
+fn hostile_calls_change_nothing() {
+    let (rounds, limit) = if full() { (200, 3600) } else { (5, 400) };
+    run("hostile", 2, &format!("rounds={rounds}"), &[], Duration::from_secs(limit));
+}
