@@ -11,7 +11,7 @@ use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
 
 use super::world::{Child, World, spec};
-use crate::platform::{Fault, Memory, Next};
+use crate::platform::{Fault, Memory};
 use crate::slot::Slot;
 
 const CPUS: usize = 4;
@@ -210,8 +210,9 @@ proptest! {
             machine.settle();
             machine.check();
         }
-        // Whatever happened, CPUs that are asked again find the same.
-        (0..CPUS).for_each(|cpu| assert!(matches!(machine.world.core.schedule(cpu), Next::Run { .. } | Next::Idle { .. })));
+        // Whatever happened, all CPUs can be asked again.
+        (0..CPUS).for_each(|cpu| _ = machine.world.core.schedule(cpu));
+        machine.settle();
         machine.check();
     }
 }
