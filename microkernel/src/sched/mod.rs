@@ -273,7 +273,7 @@ impl Scheduler {
         entity.time = entity.time.clamp(clock - CREDIT, clock + FAR);
         let (time, class) = (entity.time, entity.class);
         if !self.enqueue(id, now) {
-            return None;
+            return Some(cpu);
         }
         let target = &mut self.cpus[cpu];
         let better = match target.current {
