@@ -19,6 +19,9 @@ use xtask::{build, test};
 /// For what takes no noticeable time on an idle host; generous, because the host of a test is never idle.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// Ctrl-], which leaves the console of a domain.
+pub const DETACH: &[u8] = b"\x1d";
+
 /// A machine under test. Powered down, and its logs removed unless the test fails, when dropped.
 pub struct System {
     machine: Option<Machine>,
@@ -74,6 +77,16 @@ impl Setup {
     pub fn boot(self) -> System {
         let (options, logs) = self.prepare();
         finish(logs, Machine::boot(options))
+    }
+
+    /// Boots, which must fail; gives the error.
+    pub fn fails_to_boot(self) -> String {
+        let (options, logs) = self.prepare();
+        let error = Machine::boot(options).err().map(|error| format!("{error:#}"));
+        let _ = fs::remove_file(logs.join("running"));
+        let error = error.unwrap_or_else(|| panic!("the machine boots; its logs are in {}", logs.display()));
+        let _ = fs::remove_dir_all(&logs);
+        error
     }
 
     /// Boots and gives the machine at once: for first domains that show no prompt.
@@ -167,6 +180,20 @@ impl System {
     /// Waits until the console shows `pattern` after what was dealt with; gives the text up to its end.
     pub fn shows(&mut self, pattern: &str) -> String {
         self.wait_for(pattern, SOON).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// Types keys; gives what the console shows then, up to the next prompt.
+    pub fn type_keys(&mut self, keys: &[u8]) -> Reply {
+        self.keys(keys);
+        self.wait_prompt(SOON).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// Shows the console of a domain until it has shown `pattern`; gives what it showed.
+    pub fn visit(&mut self, command: &str, pattern: &str) -> String {
+        self.type_line(command).unwrap_or_else(|error| panic!("{error:#}"));
+        let shown = self.shows(pattern);
+        self.type_keys(DETACH);
+        shown
     }
 
     /// Types keys.
