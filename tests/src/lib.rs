@@ -159,10 +159,15 @@ impl System {
         reply.text
     }
 
-    /// Types a command with `--json` that must succeed; gives what it printed, which must be one JSON value.
+    /// Types a command with `--json` that must succeed; gives what it printed: one JSON value on a line of its own, before or
+    /// after which dom0 may tell what happened by itself.
     pub fn json(&mut self, line: &str) -> Value {
         let text = self.ok(&format!("{line} --json"));
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("`{line} --json`: {error} in:\n{text}"))
+        let mut values = text.lines().filter(|line| line.starts_with(['[', '{'])).map(serde_json::from_str);
+        match (values.next(), values.next()) {
+            (Some(Ok(value)), None) => value,
+            _ => panic!("`{line} --json` does not print one value:\n{text}"),
+        }
     }
 
     /// Asks again until `done`, for what the machine does in its own time.

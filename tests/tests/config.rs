@@ -12,7 +12,7 @@ fn a_bad_file_at_boot_is_told_and_the_others_run() {
     let boot = system.boot_reply().clone();
     assert_ne!(boot.status, 0, "{}", boot.text);
     assert!(boot.text.contains("auto/broken.toml:3: memroy: "), "{}", boot.text);
-    assert!(boot.text.contains("did you mean memory?"), "{}", boot.text);
+    assert!(boot.text.contains("did you mean `memory`?"), "{}", boot.text);
     let names: Vec<_> = system.json("list").as_array().expect("a list").iter().map(|row| row["name"].clone()).collect();
     assert_eq!(names, ["dom0", "console", "fine", "hello"]);
     // The status of the boot is not that of the next command.
@@ -24,7 +24,7 @@ fn a_domain_that_does_not_fit_is_told_at_boot() {
     let mut system = machine(1).file("auto/huge.toml", "image = \"hello\"\nmemory = 4000\n").boot();
     let boot = system.boot_reply().clone();
     assert_ne!(boot.status, 0, "{}", boot.text);
-    assert!(boot.text.contains("huge: needs 4000 MiB") && boot.text.contains("lower `memory`"), "{}", boot.text);
+    assert!(boot.text.contains("huge: needs 4000.0 MiB") && boot.text.contains("lower `memory`"), "{}", boot.text);
     let end = system.last_command("poweroff", SOON).unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(end, Err(Exit::PowerOff(0)));
 }
@@ -67,7 +67,7 @@ fn keys_on_the_command_line_go_before_those_of_the_file() {
     assert_eq!((row["memory_bytes"].as_u64(), row["weight"].as_u64()), (Some(2 << 20), Some(512)), "{row}");
     assert_eq!((row["cap"].as_u64(), row["cpus"].as_str()), (Some(40), Some("1")), "{row}");
     assert!(system.fails("create hello name=x memory=none", 1).contains("memory"));
-    assert!(system.fails("create hello name=x memroy=2", 1).contains("did you mean memory?"));
+    assert!(system.fails("create hello name=x memroy=2", 1).contains("did you mean `memory`?"));
     assert!(system.fails("create nothing", 1).contains("there is no such configuration"));
     assert!(system.fails("create hello name=x cpus=9", 1).contains("CPUs run here"));
 }

@@ -1,7 +1,10 @@
 //! The core fails on purpose: its report must name the reason and the place, and stop everything.
 
 use system_tests::{SOON, machine};
-use xtask::emulator::prompt;
+use xtask::emulator::{Exit, prompt};
+
+/// What the core tells an emulator that has an exit port: the status that a program of Rust has after a panic.
+const PANIC_STATUS: u32 = 101;
 
 /// The report of a core that fails as the boot line says; `reason` and `place` must be in it.
 fn reports(how: &str, cpus: u32, reason: &str, place: &str) {
@@ -15,7 +18,8 @@ fn reports(how: &str, cpus: u32, reason: &str, place: &str) {
     assert!(report.contains("core: all CPUs are stopped"), "{report}");
     // Nothing runs any more.
     assert!(prompt::at_prompt(system.transcript().as_bytes()).is_none());
-    assert_eq!(system.ended(), None, "the report stays on the screen");
+    let exit = system.until("the end of the machine", |system| system.ended());
+    assert_eq!(exit, Exit::PowerOff(PANIC_STATUS));
 }
 
 #[test]

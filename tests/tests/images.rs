@@ -20,7 +20,7 @@ fn run(image: &str, cpus: u32, words: &str, actors: &[&str], limit: Duration) {
 
 #[test]
 fn churn_leaves_nothing_behind() {
-    let (count, limit) = if full() { (10_000, 3600) } else { (300, 240) };
+    let (count, limit) = if full() { (10_000, 3600) } else { (1000, 240) };
     run("churn", 2, &format!("count={count}"), &[], Duration::from_secs(limit));
 }
 
@@ -31,7 +31,7 @@ fn churn_on_one_cpu() {
 
 #[test]
 fn storm_on_four_cpus() {
-    let seconds = if full() { 300 } else { 15 };
+    let seconds = if full() { 300 } else { 20 };
     let limit = Duration::from_secs(seconds * 3 + 240);
     run("storm", 4, &format!("seconds={seconds}"), &["director", "actor"], limit);
 }
@@ -43,6 +43,6 @@ fn storm_on_one_cpu() {
 
 #[test]
 fn hostile_calls_change_nothing() {
-    let (rounds, limit) = if full() { (200, 3600) } else { (5, 400) };
+    let (rounds, limit) = if full() { (200, 3600) } else { (10, 400) };
     run("hostile", 2, &format!("rounds={rounds}"), &[], Duration::from_secs(limit));
 }

@@ -69,9 +69,9 @@ fn equal_weights_share_two_cpus() {
     let mut system = machine(2).boot();
     system.ok("create spin name=a; create spin name=b; create spin name=c");
     expect(&mut system, &[("a", 66.7), ("b", 66.7), ("c", 66.7)]);
-    // A second vCPU gives one domain no more than its weight does.
+    // The weight is that of each vCPU.
     system.ok("destroy c; create spin name=wide vcpus=2");
-    expect(&mut system, &[("a", 66.7), ("b", 66.7), ("wide", 66.7)]);
+    expect(&mut system, &[("a", 50.0), ("b", 50.0), ("wide", 100.0)]);
     assert_eq!(system.json("vcpu-list wide").as_array().map(Vec::len), Some(2));
 }
 
