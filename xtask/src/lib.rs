@@ -4,6 +4,7 @@
 //! `cargo xtask run`, and talk to the same console as the operator.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod build;
 pub mod bundle;
 pub mod check;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{build, check, fuzz, run, sizes, test};
+use xtask::{bench, build, check, fuzz, run, sizes, test};
 
 /// Build, run, test, check and measure Bulkhead
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Verb {
     Test(test::Arguments),
     /// Check format, lints, sizes, documentation and the machine code of the core
     Check(check::Arguments),
+    /// Count the instructions of what the core does
+    Bench(bench::Arguments),
     /// Count the lines of the core against its budget
     Sizes(sizes::Arguments),
     /// Fuzz the decoders
@@ -48,6 +50,7 @@ fn carry_out(verb: &Verb) -> Result<u8> {
         Verb::Test(arguments) => test::run(arguments),
         Verb::Fuzz(arguments) => fuzz::run(arguments),
         Verb::Check(arguments) => check::run(arguments),
+        Verb::Bench(arguments) => bench::run(arguments),
         Verb::Sizes(arguments) => sizes::run(arguments),
         Verb::Build => build::build().map(|_| 0),
     }

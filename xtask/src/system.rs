@@ -18,6 +18,8 @@ pub struct Tool {
 
 /// The emulator.
 pub const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" };
+/// The compiler that the fuzzer's own code needs.
+pub const CXX: Tool = Tool { program: "c++", package: "g++" };
 /// The linker driver that cargo needs for programs of the host.
 pub const CC: Tool = Tool { program: "cc", package: "gcc libc6-dev" };
 
@@ -42,20 +44,11 @@ pub fn require(tools: &[Tool], yes: bool) -> Result<()> {
         return Ok(());
     }
     let names: Vec<_> = missing.iter().map(|tool| tool.program).collect();
-    let root = rustix::process::geteuid().is_root();
-    let permission = match (root || yes, std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        (true, _) => Permission::Granted,
-        (false, true) => Permission::Ask,
-        (false, false) => Permission::Denied,
-    };
-    let command = install_command(&missing, root);
+    let command = install_command(&missing, rustix::process::geteuid().is_root());
     if process::find("apt-get").is_none() {
         bail!("{} not found, and neither is apt-get; install what provides it on this system", names.join(", "));
     }
-    if permission == Permission::Denied || (permission == Permission::Ask && !ask(&names, &command)?) {
-        bail!("{} not found. Install it with:\n\n    {command}\n\nor run again with --yes", names.join(", "));
-    }
-    process::step(format_args!("installing {}: {command}", names.join(", ")));
+    permit(&names.join(", "), &command, yes)?;
     let mut shell = Command::new("sh");
     shell.args(["-c", &command]).env("DEBIAN_FRONTEND", "noninteractive");
     if !std::io::stdin().is_terminal() {
@@ -68,6 +61,22 @@ pub fn require(tools: &[Tool], yes: bool) -> Result<()> {
     if !still.is_empty() {
         bail!("installed, but `{}` is still not found", still[0].program);
     }
+    Ok(())
+}
+
+/// Announces that `command` installs `what`, if root, with `yes`, or after asking on a terminal; an error that says what to
+/// type otherwise.
+pub fn permit(what: &str, command: &str, yes: bool) -> Result<()> {
+    let root = rustix::process::geteuid().is_root();
+    let permission = match (root || yes, std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        (true, _) => Permission::Granted,
+        (false, true) => Permission::Ask,
+        (false, false) => Permission::Denied,
+    };
+    if permission == Permission::Denied || (permission == Permission::Ask && !ask(what, command)?) {
+        bail!("{what} not found. Install it with:\n\n    {command}\n\nor run again with --yes");
+    }
+    process::step(format_args!("installing {what}: {command}"));
     Ok(())
 }
 
@@ -85,8 +94,8 @@ fn install_command(tools: &[Tool], root: bool) -> String {
     )
 }
 
-fn ask(names: &[&str], command: &str) -> Result<bool> {
-    eprint!("{} not found. Run `{command}`? [Y/n] ", names.join(", "));
+fn ask(what: &str, command: &str) -> Result<bool> {
+    eprint!("{what} not found. Run `{command}`? [Y/n] ");
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;

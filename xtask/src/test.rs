@@ -1,4 +1,5 @@
-//! The verb `test`: host tests, model checks, fuzzers and whole boots, with one summary.
+//! The verb `test`: host tests, model checks and whole boots, with one summary. Fuzzers have no end of their own, so they are
+//! not run here.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::workspace::{self, Package};
-use crate::{build, fuzz, process, system};
+use crate::{build, process, system};
 
 /// Package of the system tests.
 const SYSTEM_TESTS: &str = "system-tests";
@@ -17,8 +18,6 @@ pub const FULL_VARIABLE: &str = "BULKHEAD_FULL";
 pub const BUILT_VARIABLE: &str = "BULKHEAD_BUILT";
 /// System tests at once: each machine keeps about one CPU of the host busy, and the longest tests use more.
 const SYSTEM_TEST_THREADS: &str = "2";
-/// How long each fuzzer runs in a test run; `cargo xtask fuzz` runs them longer.
-const FUZZ_TIME: Duration = Duration::from_secs(5);
 
 /// Run every test: on the host, in the model checker, and in an emulator
 #[derive(Clone, Debug, clap::Args)]
@@ -58,9 +57,6 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         part("host tests", || cargo_test(host_tests(), arguments)),
         part("model checks", || cargo_test(model_checks(&packages)?, arguments)),
     ];
-    if arguments.filter.is_none() {
-        parts.push(part("fuzzers", short_fuzz));
-    }
     if !arguments.no_system {
         parts.push(part("system tests", || {
             build::build_with_tests()?;
@@ -85,7 +81,8 @@ fn summary(parts: &[Part]) -> u8 {
     }
     let passed: usize = parts.iter().map(|part| part.passed).sum();
     let failed: usize = parts.iter().map(|part| part.failed).sum();
-    println!("\n{passed} passed, {failed} failed");
+    println!("\nfuzzers are not run here: `cargo xtask fuzz --seconds 60` runs each for a minute");
+    println!("{passed} passed, {failed} failed");
     u8::from(failed != 0 || passed == 0)
 }
 
@@ -146,20 +143,6 @@ fn results(line: &str) -> Option<(usize, usize)> {
     let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let mut numbers = numbers.split("; ").filter_map(|part| part.split(' ').next()?.parse().ok());
     Some((numbers.next()?, numbers.next()?))
-}
-
-fn short_fuzz() -> Result<Part> {
-    match fuzz::unavailable()? {
-        Some(why) => {
-            println!("fuzzers left out: {why}");
-            Ok(Part { note: format!("left out: {why}"), ..Part::default() })
-        }
-        None => {
-            let failed = fuzz::run_each(FUZZ_TIME)?;
-            let passed = fuzz::targets()?.len() - failed.len();
-            Ok(Part { passed, failed: failed.len(), note: failed.join(" "), ..Part::default() })
-        }
-    }
 }
 
 #[cfg(test)]

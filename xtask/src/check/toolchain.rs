@@ -7,6 +7,9 @@ use anyhow::{Result, bail};
 use super::{Arguments, command};
 use crate::{build, process, workspace};
 
+/// The fuzz targets are a workspace of their own.
+const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
+
 /// Makes sure that rustfmt and clippy are there; a minimal installation lacks them.
 pub fn require_components() -> Result<()> {
     if components_present() {
@@ -33,18 +36,29 @@ fn components_present() -> bool {
 
 /// rustfmt agrees with every file; `--fix` makes it so.
 pub fn format(arguments: &Arguments) -> Result<Vec<String>> {
-    let mut cargo = process::cargo();
-    cargo.args(["fmt", "--all"]);
-    if !arguments.fix {
-        cargo.arg("--check");
+    let mut problems = Vec::new();
+    for manifest in ["Cargo.toml", FUZZ_MANIFEST] {
+        let mut cargo = process::cargo();
+        cargo.args(["fmt", "--all", "--manifest-path", manifest]);
+        if !arguments.fix {
+            cargo.arg("--check");
+        }
+        problems.extend(command(&mut cargo)?);
     }
-    command(&mut cargo)
+    Ok(problems)
 }
 
 /// Clippy on everything as the host builds it.
 pub fn lints_hosted() -> Result<Vec<String>> {
     let mut cargo = process::cargo();
     cargo.args(["clippy", "--quiet", "--workspace", "--all-targets"]);
+    command(deny_warnings(&mut cargo))
+}
+
+/// Clippy on the fuzz targets, without the fuzzer itself, which needs a C++ compiler.
+pub fn lints_fuzzers() -> Result<Vec<String>> {
+    let mut cargo = process::cargo();
+    cargo.args(["clippy", "--quiet", "--manifest-path", FUZZ_MANIFEST, "--no-default-features", "--all-targets"]);
     command(deny_warnings(&mut cargo))
 }
 

@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::workspace;
 use count::Count;
 
-/// Lines the core may have.
+/// Lines the core is meant to have at most.
 pub const BUDGET: usize = 4_500;
+/// Lines at which `cargo xtask check` fails.
+pub const LIMIT: usize = 6_000;
 
 /// Count the lines of the core against its budget
 #[derive(Clone, Debug, clap::Args)]
@@ -42,7 +44,7 @@ pub struct Sizes {
     pub third_party: BTreeMap<String, usize>,
 }
 
-/// Prints the sizes. The status is 1 if the core is over its budget.
+/// Prints the sizes. The status is 1 if the core has reached [`LIMIT`].
 pub fn run(arguments: &Arguments) -> Result<u8> {
     let sizes = measure()?;
     if arguments.json {
@@ -55,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         let before: Sizes = serde_json::from_str(&text).with_context(|| format!("{}", file.display()))?;
         print!("{}", comparison(&before, &sizes));
     }
-    Ok(u8::from(sizes.total >= sizes.budget))
+    Ok(u8::from(sizes.total >= LIMIT))
 }
 
 /// Counts everything.

@@ -1,0 +1,145 @@
+//! The verb `bench`: what the core's operations cost, counted in instructions.
+//!
+//! The emulator is made to take exactly 1 ns for every instruction, so the machine's time stamp counter counts instructions
+//! and a number is the same on every host. What caches, TLBs and speculation cost is not in it. With more than one CPU the
+//! instructions of all of them count.
+
+mod guest;
+mod lifecycle;
+mod table;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::emulator::{Machine, Options};
+use crate::{build, process, system, workspace};
+
+/// Machines that are measured, by their CPUs.
+const MACHINES: [u32; 2] = [1, 2];
+/// Longest time for one command, and for the guests of one scenario.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What was promised: name and most instructions, in the median.
+const PROMISES: [(&str, u64); 2] = [("null_hypercall", 100), ("event_to_waiting_same_cpu", 400)];
+
+/// Count the instructions of what the core does
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// End with status 1 if a promise is broken
+    #[arg(long)]
+    strict: bool,
+    /// Install missing system packages without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Samples of one thing, as the guest `echo` reports them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Measurement {
+    name: String,
+    min: u64,
+    median: u64,
+    p99: u64,
+    samples: usize,
+}
+
+impl Measurement {
+    /// Of the samples given; `None` if there are none.
+    fn of(name: &str, mut samples: Vec<u64>) -> Option<Measurement> {
+        samples.sort_unstable();
+        let at = |percent: usize| samples.get(samples.len() * percent / 100).copied();
+        Some(Measurement { name: name.into(), min: at(0)?, median: at(50)?, p99: at(99)?, samples: samples.len() })
+    }
+}
+
+/// A measurement, where it was made, and what was promised of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Row {
+    cpus: u32,
+    scenario: &'static str,
+    #[serde(flatten)]
+    measurement: Measurement,
+    promise: Option<u64>,
+    kept: Option<bool>,
+}
+
+impl Row {
+    fn new(cpus: u32, scenario: &'static str, measurement: Measurement) -> Row {
+        let promise = PROMISES.iter().find(|(name, _)| *name == measurement.name).map(|&(_, most)| most);
+        let kept = promise.map(|most| measurement.median <= most);
+        Row { cpus, scenario, measurement, promise, kept }
+    }
+}
+
+/// Everything measured, for `--json`.
+#[derive(Serialize)]
+struct Outcome {
+    unit: &'static str,
+    results: Vec<Row>,
+    broken: usize,
+}
+
+/// Measures everything and prints it. The status is 1 if a promise is broken, with `--strict`.
+pub fn run(arguments: &Arguments) -> Result<u8> {
+    build::prepare(&[system::QEMU], arguments.yes)?;
+    let mut results = Vec::new();
+    for cpus in MACHINES {
+        results.extend(measure(cpus).with_context(|| format!("with {cpus} CPUs"))?);
+    }
+    let measured = |name: &str| results.iter().any(|row: &Row| row.measurement.name == name);
+    if let Some((name, _)) = PROMISES.iter().find(|(name, _)| !measured(name)) {
+        bail!("{name} was promised, but nothing has measured it");
+    }
+    let broken = results.iter().filter(|row| row.kept == Some(false)).count();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&Outcome { unit: "instructions", results, broken })?);
+    } else {
+        print!("{}", table::text(&results));
+    }
+    Ok(u8::from(arguments.strict && broken != 0))
+}
+
+/// Boots a machine with `cpus` CPUs and measures everything that it can show.
+fn measure(cpus: u32) -> Result<Vec<Row>> {
+    process::step(format_args!("measuring ({cpus} CPUs)"));
+    let begin = Instant::now();
+    let logs = workspace::target().join("bench").join(std::process::id().to_string());
+    let mut options = Options::new(cpus, logs.clone());
+    options.icount = true;
+    options.timeout = PATIENCE;
+    let mut machine = Machine::boot(options)?;
+    let mut rows = Vec::new();
+    for scenario in guest::SCENARIOS.iter().filter(|scenario| scenario.cpus <= cpus) {
+        let measured = guest::measure(&mut machine, scenario).with_context(|| scenario.name.to_string())?;
+        rows.extend(measured.into_iter().map(|measurement| Row::new(cpus, scenario.name, measurement)));
+    }
+    let measured = lifecycle::measure(&mut machine).context(lifecycle::SCENARIO)?;
+    rows.extend(measured.into_iter().map(|measurement| Row::new(cpus, lifecycle::SCENARIO, measurement)));
+    drop(machine);
+    // After a failure the error has named the logs; they are of no use otherwise.
+    let _ = fs::remove_dir_all(logs);
+    process::step(format_args!("measured in {:.1} s", begin.elapsed().as_secs_f32()));
+    Ok(rows)
+}
+
+/// Carries out a command that has to succeed; gives what it printed.
+fn command(machine: &mut Machine, line: &str) -> Result<String> {
+    let reply = machine.command(line)?;
+    if reply.status != 0 {
+        bail!("`{line}` ended with status {}: {}", reply.status, reply.text.trim());
+    }
+    Ok(reply.text)
+}
+
+/// Carries out a command with `--json` and reads what it printed.
+fn query<T: for<'a> Deserialize<'a>>(machine: &mut Machine, line: &str) -> Result<T> {
+    let text = command(machine, line)?;
+    // A notice of something that happened meanwhile may stand beside it.
+    let found = text.lines().find_map(|line| serde_json::from_str(line).ok());
+    found.with_context(|| format!("`{line}` printed something unexpected: {}", text.trim()))
+}
