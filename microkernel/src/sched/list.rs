@@ -70,6 +70,12 @@ impl Lists {
         (self.node(id).next, self.node(id).before) = (id, id);
     }
 
+    /// Whether nobody is in it.
+    #[inline]
+    pub fn is_empty(&self, List(list): List) -> bool {
+        self.0[list as usize % NODES].next == list
+    }
+
     /// The members with their keys, smallest first.
     #[inline]
     pub fn members(&self, List(list): List) -> impl Iterator<Item = (VcpuId, u64)> {

@@ -57,6 +57,8 @@ pub struct Decision {
 /// One CPU.
 struct Cpu {
     current: Option<VcpuId>,
+    /// Who was woken to run next, and stands in no queue.
+    next: Option<VcpuId>,
     /// It has to choose anew before `until`.
     again: bool,
     until: u64,
@@ -92,6 +94,7 @@ impl Scheduler {
     pub const fn new() -> Self {
         const CPU: Cpu = Cpu {
             current: None,
+            next: None,
             again: true,
             until: 0,
             since: 0,
@@ -171,7 +174,7 @@ impl Scheduler {
         change(entity);
         if entity.hold & !hold::THROTTLED == 0 {
             entity.hold = 0;
-            self.lists.remove(id);
+            self.withdraw(id);
         }
         self.enter(id, now).or_else(|| self.recall(id))
     }
@@ -183,7 +186,7 @@ impl Scheduler {
 
     /// Ends it, until `start`.
     pub fn stop(&mut self, id: VcpuId) -> Option<usize> {
-        self.lists.remove(id);
+        self.withdraw(id);
         let entity = self.entity(id);
         entity.hold = entity.hold & hold::PAUSED | hold::OFFLINE;
         self.recall(id)
@@ -192,7 +195,7 @@ impl Scheduler {
     /// Keeps it from running, whatever happens to it meanwhile.
     pub fn pause(&mut self, id: VcpuId) -> Option<usize> {
         if self.entity(id).hold == 0 {
-            self.lists.remove(id);
+            self.withdraw(id);
         }
         self.entity(id).hold |= hold::PAUSED;
         self.recall(id)
@@ -236,6 +239,14 @@ impl Scheduler {
         self.enter(id, now)
     }
 
+    /// Takes it out of wherever it waits.
+    fn withdraw(&mut self, id: VcpuId) {
+        self.lists.remove(id);
+        let cpu = self.entity(id).cpu as usize;
+        let next = &mut self.cpu(cpu).next;
+        *next = next.filter(|&next| next != id);
+    }
+
     fn recall(&mut self, id: VcpuId) -> Option<usize> {
         let cpu = self.on_cpu(id)?;
         self.cpu(cpu).again = true;
@@ -272,10 +283,10 @@ impl Scheduler {
         let clock = target.clock.max(front - FAR);
         entity.time = entity.time.clamp(clock - CREDIT, clock + FAR);
         let (time, class) = (entity.time, entity.class);
-        if !self.enqueue(id, now) {
+        if entity.cap_left(now) == 0 {
+            self.throttle(id);
             return Some(cpu);
         }
-        let target = &mut self.cpus[cpu];
         let better = match target.current {
             None => true,
             Some(current) => {
@@ -288,24 +299,30 @@ impl Scheduler {
                 }
             }
         };
+        if better && target.next.is_none() {
+            target.next = Some(id);
+        } else {
+            self.lists.insert(queue(class), id, time);
+        }
+        let target = &mut self.cpus[cpu];
         target.again |= better;
         self.idle &= !(u64::from(better) << cpu);
         better.then_some(cpu)
     }
 
-    /// Puts a vCPU into the queue as it is; false if its cap lets it wait for a time instead.
-    #[inline]
-    fn enqueue(&mut self, id: VcpuId, now: u64) -> bool {
+    /// Lets a vCPU wait for its next window.
+    fn throttle(&mut self, id: VcpuId) {
         let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
-        if entity.cap_left(now) == 0 {
-            entity.hold |= hold::THROTTLED;
-            let cpu = entity.cpu as usize % MAX_CPUS;
-            self.lists.insert(timers(cpu), id, entity.window.end);
-            self.cpus[cpu].again = true;
-            return false;
-        }
-        self.lists.insert(queue(entity.class), id, entity.time);
-        true
+        entity.hold |= hold::THROTTLED;
+        let cpu = entity.cpu as usize % MAX_CPUS;
+        self.lists.insert(timers(cpu), id, entity.window.end);
+        self.cpus[cpu].again = true;
+    }
+
+    /// Whether anybody waits for a CPU.
+    #[inline]
+    fn contended(&self) -> bool {
+        !self.lists.is_empty(queue(GUEST)) || !self.lists.is_empty(queue(DRIVER))
     }
 
     /// Accounts for the time since the last time.
@@ -328,6 +345,9 @@ impl Scheduler {
     /// Who of those that wait should run on `cpu` first, and its virtual time.
     #[inline]
     fn candidate(&mut self, cpu: usize, now: u64) -> Option<(VcpuId, u64)> {
+        if !self.contended() {
+            return None;
+        }
         let drivers_first = self.cpu(cpu).drivers.left(DRIVER_BUDGET_NS, now) > 0;
         let fits = |&(id, _): &(VcpuId, u64)| self.entities[id.0 as usize % MAX_VCPUS].allowed & 1 << cpu != 0;
         let driver = self.lists.members(queue(DRIVER)).find(fits);
@@ -350,16 +370,23 @@ impl Scheduler {
         }
         self.charge(cpu, now);
         let mut kick = self.expire(cpu, now);
-        let rival = self.candidate(cpu, now);
         let ran = self.cpu(cpu).current;
-        if !ran.is_some_and(|id| self.stays(cpu, id, rival, now)) {
+        let next = self.cpu(cpu).next.take();
+        let handed = next.filter(|_| !self.contended());
+        if let Some(id) = next.filter(|_| handed.is_none()) {
+            let (class, time) = (self.entity(id).class, self.entity(id).time);
+            self.lists.insert(queue(class), id, time);
+        }
+        let rival = handed.is_none().then(|| self.candidate(cpu, now)).flatten();
+        if handed.is_some() || !ran.is_some_and(|id| self.stays(cpu, id, rival, now)) {
             self.cpu(cpu).current = None;
             let back = ran.filter(|&id| self.entity(id).hold == 0);
             if let Some(id) = back {
                 kick |= self.put_back(cpu, id, now);
             }
-            match if back.is_some() { self.candidate(cpu, now) } else { rival } {
-                Some((id, time)) => self.dispatch(cpu, id, time, now),
+            let chosen = if back.is_some() { self.candidate(cpu, now) } else { rival };
+            match handed.or(chosen.map(|(id, _)| id)) {
+                Some(id) => self.dispatch(cpu, id, now),
                 None => self.idle |= 1 << cpu,
             }
         }
@@ -394,30 +421,36 @@ impl Scheduler {
 
     /// Puts the vCPU that ran on `cpu` back into the queue. Gives the CPUs that may want it.
     fn put_back(&mut self, cpu: usize, id: VcpuId, now: u64) -> u64 {
-        let far = self.front - FAR;
+        let (far, idle) = (self.front - FAR, self.idle & !(1 << cpu));
         let entity = self.entity(id);
         entity.time = entity.time.max(far);
-        let others = entity.allowed & self.idle & !(1 << cpu);
+        let others = entity.allowed & idle;
         let first = others & others.wrapping_neg();
-        if !self.enqueue(id, now) || first == 0 {
+        if entity.cap_left(now) == 0 {
+            self.throttle(id);
             return 0;
         }
-        self.idle &= !first;
-        self.cpu(first.trailing_zeros() as usize).again = true;
+        let (class, time) = (entity.class, entity.time);
+        self.lists.insert(queue(class), id, time);
+        if first != 0 {
+            self.idle &= !first;
+            self.cpu(first.trailing_zeros() as usize).again = true;
+        }
         first
     }
 
-    /// Lets the first of those that wait run.
+    /// Lets a vCPU run that waited.
     #[inline]
-    fn dispatch(&mut self, cpu: usize, id: VcpuId, time: u64, now: u64) {
+    fn dispatch(&mut self, cpu: usize, id: VcpuId, now: u64) {
         self.lists.remove(id);
         let entity = self.entity(id);
         entity.cpu = cpu as u8;
+        let time = entity.time;
         let slice_end = now + entity.slice_ns;
         let target = self.cpu(cpu);
         (target.current, target.slice_end, target.clock) = (Some(id), slice_end, time);
         self.idle &= !(1 << cpu);
-        if time > self.front && self.candidate(cpu, now).is_some() {
+        if time > self.front && self.contended() {
             self.front = time;
         }
     }
@@ -426,13 +459,13 @@ impl Scheduler {
     #[inline]
     fn decide(&mut self, cpu: usize, kick: u64, now: u64) -> Decision {
         let (_, timer) = self.first_timer(cpu);
-        let guests_wait = self.lists.members(queue(GUEST)).next().is_some();
+        let contended = self.contended();
         let target = &mut self.cpus[cpu % MAX_CPUS];
         let mut until = timer;
         if let Some(id) = target.current {
             let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
             until = until.min(target.slice_end).min(now.saturating_add(entity.cap_left(now)));
-            if entity.class == DRIVER && guests_wait {
+            if entity.class == DRIVER && contended {
                 let left = target.drivers.left(DRIVER_BUDGET_NS, now);
                 until = if left > 0 { until.min(now + left) } else { until.min(target.drivers.end) };
             }
