@@ -12,6 +12,8 @@ use crate::{build, process, system};
 
 /// Package of the system tests.
 const SYSTEM_TESTS: &str = "system-tests";
+/// What the names of the model checks contain, and only theirs.
+const MODEL_CHECKS: &str = "loom_";
 /// Tells the system tests to run at full length.
 pub const FULL_VARIABLE: &str = "BULKHEAD_FULL";
 /// Tells the system tests that everything is built.
@@ -60,7 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     if !arguments.no_system {
         parts.push(part("system tests", || {
             build::build_with_tests()?;
-            cargo_test(system_tests(arguments.full), arguments)
+            cargo_test(system_tests(arguments.full), filter)
         }));
     }
     Ok(summary(&parts))
@@ -103,7 +105,7 @@ fn model_checks(packages: &[Package]) -> Result<Command> {
         }
     }
     // Panics must unwind: the checker reports the interleaving that failed.
-    cargo.args(["loom_"]).env("RUSTFLAGS", "--cfg loom").env("CARGO_PROFILE_RELEASE_PANIC", "unwind");
+    cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_PROFILE_RELEASE_PANIC", "unwind");
     cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
     Ok(cargo)
 }
@@ -119,8 +121,8 @@ fn system_tests(full: bool) -> Command {
 }
 
 /// Runs cargo's test runner, shows what it prints, and adds up its results.
-fn cargo_test(mut cargo: Command, arguments: &Arguments) -> Result<Part> {
-    cargo.args(&arguments.filter);
+fn cargo_test(mut cargo: Command, filter: Option<&str>) -> Result<Part> {
+    cargo.args(filter);
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let mut part = Part::default();
     for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
