@@ -50,7 +50,7 @@ fn file(data: &[u8]) -> Vec<u8> {
         file.extend_from_slice(&field.to_le_bytes());
     }
     for _ in 0..count {
-        let kind = if script.byte() % 8 == 0 { script.word() } else { 1 };
+        let kind = if script.byte().is_multiple_of(8) { script.word() } else { 1 };
         file.extend_from_slice(&kind.to_le_bytes());
         file.extend_from_slice(&u32::from(script.byte() % 8).to_le_bytes());
         file.extend_from_slice(&u64::from(script.short() % 1024).to_le_bytes());
@@ -59,7 +59,7 @@ fn file(data: &[u8]) -> Vec<u8> {
         file.extend_from_slice(&at.to_le_bytes());
         let bytes = u64::from(script.byte());
         file.extend_from_slice(&bytes.to_le_bytes());
-        let memory = if script.byte() % 4 == 0 { script.long() } else { bytes + u64::from(script.short()) };
+        let memory = if script.byte().is_multiple_of(4) { script.long() } else { bytes + u64::from(script.short()) };
         file.extend_from_slice(&memory.to_le_bytes());
         file.extend_from_slice(&PAGE_SIZE.to_le_bytes());
     }
