@@ -15,15 +15,9 @@ pub struct Clock {
     ticks_per_ns: u64,
 }
 
-impl Default for Clock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Clock {
     /// A clock that stands still until [`Clock::init`].
-    pub const fn new() -> Clock {
+    pub(crate) const fn new() -> Clock {
         Clock { start: 0, ns_per_tick: 0, ticks_per_ns: 0 }
     }
 

@@ -14,15 +14,9 @@ pub struct Log {
     end: u64,
 }
 
-impl Default for Log {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Log {
     /// An empty log.
-    pub const fn new() -> Log {
+    pub(crate) const fn new() -> Log {
         Log { ring: [0; SIZE], end: 0 }
     }
 
@@ -34,26 +28,21 @@ impl Log {
         let _ = self.write_str("\n");
     }
 
-    /// Copies text from `position` on, skipping what was overwritten. Gives the number of bytes, 0 at the end, and the
-    /// position after the last of them.
-    pub fn read(&self, position: u64, out: &mut [u8]) -> (usize, u64) {
+    /// At most `most` bytes of text from `position` on, skipping what was overwritten: the position after the last of them,
+    /// and two parts, both empty at the end.
+    pub fn read(&self, position: u64, most: usize) -> (u64, [&[u8]; 2]) {
         let oldest = self.end.saturating_sub(SIZE as u64);
         let from = if position < oldest { self.line_start(oldest) } else { position.min(self.end) };
-        let count = out.len().min((self.end - from) as usize);
+        let count = most.min((self.end - from) as usize);
         let (head, tail) = self.ring.split_at(from as usize % SIZE);
-        for (to, byte) in out.iter_mut().zip(tail.iter().chain(head)).take(count) {
-            *to = *byte;
-        }
-        (count, from + count as u64)
+        let first = count.min(tail.len());
+        (from + count as u64, [&tail[..first], &head[..count - first]])
     }
 
     /// The first start of a line after `position`, which is in the ring.
     fn line_start(&self, position: u64) -> u64 {
-        let mut at = position;
-        while at < self.end && self.ring[at as usize % SIZE] != b'\n' {
-            at += 1;
-        }
-        self.end.min(at + 1)
+        let mut rest = position..self.end;
+        rest.find(|&at| self.ring[at as usize % SIZE] == b'\n').map_or(self.end, |at| at + 1)
     }
 }
 
@@ -76,12 +65,12 @@ mod tests {
     use super::*;
 
     fn read_all(log: &Log, mut position: u64, step: usize) -> (String, u64) {
-        let (mut text, mut buffer) = (Vec::new(), std::vec![0; step]);
+        let mut text = Vec::new();
         loop {
-            let (count, next) = log.read(position, &mut buffer);
-            text.extend_from_slice(&buffer[..count]);
+            let (next, parts) = log.read(position, step);
+            text.extend_from_slice(&parts.concat());
             position = next;
-            if count == 0 {
+            if parts.concat().is_empty() {
                 return (String::from_utf8(text).unwrap(), position);
             }
         }
@@ -94,7 +83,7 @@ mod tests {
         log.line(0, format_args!("x"));
         let text = "[   12.345678] cpu 1 is up\n[    0.000000] x\n";
         assert_eq!(read_all(&log, 0, 7), (text.into(), text.len() as u64));
-        assert_eq!(log.read(u64::MAX, &mut [0; 8]), (0, text.len() as u64));
+        assert_eq!(log.read(u64::MAX, 8), (text.len() as u64, [&[][..]; 2]));
     }
 
     #[test]

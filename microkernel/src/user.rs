@@ -4,6 +4,8 @@
 //! then that every page of it is mapped with the access needed ([`Checked`]); only then are bytes copied, by way of the
 //! frames behind it. So a copy is done whole or not at all.
 
+use core::ops::Range;
+
 use protocol::layout::USER_END;
 
 use crate::domain::NO_FRAME;
@@ -60,7 +62,7 @@ impl UserRange {
 impl Checked {
     /// Place of the byte at `at`, and how many bytes from there lie in the same page. Nothing if it was unmapped since.
     #[inline]
-    pub fn place(self, m: &impl Memory, at: usize) -> Option<(Phys, usize)> {
+    fn place(self, m: &impl Memory, at: usize) -> Option<(Phys, usize)> {
         let address = self.start + at as u64;
         let same = address / PAGE_SIZE == self.start / PAGE_SIZE;
         let frame = if same { self.first } else { self.space.translate(m, address, false)? };
@@ -74,26 +76,25 @@ impl Checked {
         (room >= size_of::<T>() && place.0.is_multiple_of(8) && size_of::<T>().is_multiple_of(8)).then_some(place)
     }
 
+    /// Cuts `length` bytes from `at` on where pages end; gives the place of each part, and which of the bytes it is.
+    pub fn parts(self, m: &impl Memory, at: usize, length: usize, mut each: impl FnMut(Phys, Range<usize>)) {
+        let mut done = 0;
+        while done < length {
+            let Some((place, room)) = self.place(m, at + done) else { return };
+            let part = done..length.min(done + room);
+            done = part.end;
+            each(place, part);
+        }
+    }
+
     /// Copies bytes from `at` out.
     pub fn read(self, m: &impl Memory, at: usize, out: &mut [u8]) {
-        let mut done = 0;
-        while done < out.len() {
-            let Some((place, room)) = self.place(m, at + done) else { return };
-            let end = out.len().min(done + room);
-            m.read(place, &mut out[done..end]);
-            done = end;
-        }
+        self.parts(m, at, out.len(), |place, part| m.read(place, &mut out[part]));
     }
 
     /// Copies bytes to `at`.
     pub fn write(self, m: &impl Memory, at: usize, bytes: &[u8]) {
-        let mut done = 0;
-        while done < bytes.len() {
-            let Some((place, room)) = self.place(m, at + done) else { return };
-            let end = bytes.len().min(done + room);
-            m.write(place, &bytes[done..end]);
-            done = end;
-        }
+        self.parts(m, at, bytes.len(), |place, part| m.write(place, &bytes[part]));
     }
 
     /// Copies element `index` of an array out.

@@ -42,8 +42,6 @@ pub struct GrantEntry {
 pub const INVALID: u16 = 0;
 /// The peer may map or copy the page.
 pub const PERMIT_ACCESS: u16 = 1;
-/// Mask of the type bits.
-pub const TYPE_MASK: u16 = 3;
 /// Read only.
 pub const READONLY: u16 = 1 << 2;
 /// Set by the core while mapped or copied from.

@@ -52,19 +52,6 @@ pub enum ObjectKind {
     Interrupt = 4,
 }
 
-impl ObjectKind {
-    /// The kind with this number.
-    pub const fn from_number(number: u8) -> Option<ObjectKind> {
-        Some(match number {
-            1 => ObjectKind::System,
-            2 => ObjectKind::Domain,
-            3 => ObjectKind::IoPorts,
-            4 => ObjectKind::Interrupt,
-            _ => return None,
-        })
-    }
-}
-
 bitflags! {
     /// What may be done through a handle. A copy can only take rights away.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

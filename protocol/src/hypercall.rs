@@ -177,13 +177,6 @@ macro_rules! declare {
         #[repr(u64)]
         pub enum Hypercall { $($(#[doc = $doc])* $variant = $number,)* }
 
-        impl Hypercall {
-            /// The hypercall with this number.
-            pub const fn from_number(number: u64) -> Option<Hypercall> {
-                match number { $($number => Some(Hypercall::$variant),)* _ => None }
-            }
-        }
-
         /// All declarations; the index is the number.
         pub const DECLARATIONS: &[Declaration] = &[$(Declaration {
             number: $number,

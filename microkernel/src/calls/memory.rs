@@ -91,14 +91,11 @@ impl<M: Machine> Core<M> {
             self.check_area(slot, page, (target.end() - page).div_ceil(PAGE_SIZE))?;
         }
         let target = target.check(&self.machine, self.domains[slot].space, false)?;
-        let mut done = 0;
-        while done < length {
-            let (from, to) = (source.place(&self.machine, done), target.place(&self.machine, done));
-            let (Some((from, room)), Some((to, space))) = (from, to) else { break };
-            let part = room.min(space).min(length - done);
-            self.machine.copy(from, to, part);
-            done += part;
-        }
+        source.parts(&self.machine, 0, length, |from, part| {
+            target.parts(&self.machine, part.start, part.len(), |to, piece| {
+                self.machine.copy(Phys(from.0 + piece.start as u64), to, piece.len());
+            });
+        });
         Ok(0)
     }
 }

@@ -11,8 +11,6 @@ use crate::prelude::*;
 const LINE_MAX: usize = 256;
 /// Most bytes that one read gives.
 const READ_MAX: usize = 4096;
-/// Bytes that go through the stack at a time.
-const CHUNK: usize = 256;
 
 impl<M: Machine> Core<M> {
     pub(super) fn version(&mut self, _: Caller) -> Result {
@@ -38,19 +36,12 @@ impl<M: Machine> Core<M> {
         let mut read: LogRead = own.get(&self.machine, 0);
         let length = at_most(read.length, READ_MAX)?;
         let target = self.memory(caller, read.address, length, true)?;
-        let mut done = 0;
-        while done < length {
-            let mut chunk = [0; CHUNK];
-            let (got, next) = self.log.read(read.position, &mut chunk[..CHUNK.min(length - done)]);
-            if got == 0 {
-                break;
-            }
-            target.write(&self.machine, done, &chunk[..got]);
-            done += got;
-            read.position = next;
-        }
+        let (next, [head, tail]) = self.log.read(read.position, length);
+        target.write(&self.machine, 0, head);
+        target.write(&self.machine, head.len(), tail);
+        read.position = next;
         own.put(&self.machine, 0, &read);
-        Ok(done as u64)
+        Ok((head.len() + tail.len()) as u64)
     }
 
     pub(super) fn acpi_read(&mut self, caller: Caller, system: Handle, request: u64) -> Result {
@@ -59,12 +50,9 @@ impl<M: Machine> Core<M> {
         let target = self.memory(caller, read.address, at_most(read.length, READ_MAX)?, true)?;
         let (table, size) = self.machine.acpi_table(read.signature, read.instance).ok_or(Error::NotFound)?;
         let length = (size as u64).saturating_sub(read.offset).min(read.length) as usize;
-        for done in (0..length).step_by(CHUNK) {
-            let mut chunk = [0; CHUNK];
-            let part = &mut chunk[..CHUNK.min(length - done)];
-            self.machine.read(Phys(table.0 + read.offset + done as u64), part);
-            target.write(&self.machine, done, part);
-        }
+        target.parts(&self.machine, 0, length, |to, part| {
+            self.machine.copy(Phys(table.0 + read.offset + part.start as u64), to, part.len());
+        });
         Ok(size as u64)
     }
 
