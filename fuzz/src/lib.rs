@@ -111,7 +111,8 @@ impl Shared for Page<'_> {
 
     fn read(&self, offset: usize, out: &mut [u8]) {
         if let Some(at) = out.len().checked_sub(4) {
-            self.interfere(offset + usize::from(self.peer.borrow_mut().byte()) % (at + 1));
+            let within = usize::from(self.peer.borrow_mut().byte()) % (at + 1);
+            self.interfere(offset + within);
         }
         out.copy_from_slice(&self.bytes.borrow()[offset..offset + out.len()]);
     }
