@@ -9,7 +9,7 @@ use protocol::layout::{ARGUMENTS, CONSOLE, CONTROL_IN, CONTROL_OUT, EVENTS, RETA
 use protocol::layout::{GRANT_TABLE, PAGE_SHIFT};
 use protocol::start::{MAGIC, StartInfo};
 
-use crate::domain::{Domain, MAPPINGS_PER_FRAME};
+use crate::domain::Domain;
 use crate::frames::Kind;
 use crate::handles::Entry;
 use crate::prelude::*;
@@ -32,34 +32,28 @@ impl<M: Machine> Core<M> {
             schedule: spec.schedule,
             ..Domain::NONE.info
         };
-        let (grant_frames, max_mappings) = (spec.grant_frames, spec.max_mappings);
-        self.domains[slot] = Domain { state: Some(State::Building), info, grant_frames, max_mappings, ..Domain::NONE };
+        self.domains[slot] = Domain { state: Some(State::Building), info, spec: *spec, ..Domain::NONE };
         self.furnish(slot, spec).inspect_err(|_| self.demolish(slot))
     }
 
     /// Makes everything a domain has from the start. Whatever was made when this fails is known to [`Core::demolish`].
     fn furnish(&mut self, slot: Slot, spec: &DomainSpec) -> Result<()> {
+        for table in self.domains[slot].tables() {
+            *table = self.frames.take(&self.machine, slot, Kind::OBJECT)?;
+        }
         let root = self.object(slot)?;
         self.machine.copy(self.template.at(2048), root.at(2048), 2048);
         self.domains[slot].space = Space(root);
-        let start = self.map_new(slot, START_INFO, Kind::PRIVATE, Access::Read)?;
-        self.map_new(slot, ARGUMENTS, Kind::PRIVATE, Access::Read)?;
+        for page in [START_INFO, ARGUMENTS] {
+            self.map_new(slot, page, Kind::PRIVATE, Access::Read)?;
+        }
         self.domains[slot].events = self.map_new(slot, EVENTS, Kind::PRIVATE, Access::Write)?;
         for page in [CONTROL_IN, CONTROL_OUT, CONSOLE] {
             self.map_new(slot, page, Kind::MEMORY, Access::Write)?;
         }
-        self.domains[slot].handles = self.object(slot)?;
-        self.domains[slot].records = self.object(slot)?;
-        for table in 0..self.domains[slot].ports.0.len() {
-            self.domains[slot].ports.0[table] = self.object(slot)?;
-        }
         for page in 0..spec.grant_frames as usize {
             let address = GRANT_TABLE + page as u64 * PAGE_SIZE;
             self.domains[slot].grants[page] = self.map_new(slot, address, Kind::PRIVATE, Access::Write)?;
-            self.domains[slot].active[page] = self.object(slot)?;
-        }
-        for page in 0..(spec.max_mappings as usize).div_ceil(MAPPINGS_PER_FRAME) {
-            self.domains[slot].mappings[page] = self.object(slot)?;
         }
         for page in 0..spec.retained_pages as u64 {
             self.map_new(slot, RETAINED + page * PAGE_SIZE, Kind::PRIVATE, Access::Write)?;
@@ -75,20 +69,6 @@ impl<M: Machine> Core<M> {
         let rights = if slot == Slot::DOM0 { Rights::all() } else { SELF_RIGHTS };
         self.add_handle(slot, Entry::new(ObjectKind::Domain, rights, self.reference(slot)))?;
         self.renew_grants(slot);
-        let about = StartInfo {
-            magic: MAGIC,
-            abi_version: protocol::ABI_VERSION,
-            id: slot.number() as u32,
-            incarnation: self.incarnations,
-            vcpus: spec.vcpus,
-            grant_frames: spec.grant_frames,
-            retained_pages: spec.retained_pages,
-            max_mappings: spec.max_mappings,
-            tsc_hz: self.info.tsc_hz,
-            name: spec.name,
-            ..StartInfo::default()
-        };
-        self.machine.put(start.at(0), &about);
         Ok(())
     }
 
@@ -108,7 +88,7 @@ impl<M: Machine> Core<M> {
     /// Makes a grant table fit for a fresh image: only the entries of its rings are in use.
     pub(crate) fn renew_grants(&mut self, slot: Slot) {
         let domain = &self.domains[slot];
-        let pages = domain.grants.iter().zip(&domain.active).take(domain.grant_frames as usize);
+        let pages = domain.grants.iter().zip(&domain.active).take(domain.spec.grant_frames as usize);
         pages.for_each(|(&table, &active)| [table, active].into_iter().for_each(|page| self.machine.zero(page)));
         for (reference, peer, page) in [
             (REF_CONSOLE, PEER_CONSOLE, CONSOLE),
@@ -136,12 +116,23 @@ impl<M: Machine> Core<M> {
     pub(crate) fn start(&mut self, slot: Slot, entry: u64, stack: u64) {
         let domain = &mut self.domains[slot];
         domain.state = Some(State::Running);
-        if let Some(frame) = domain.space.translate(&self.machine, START_INFO, false) {
-            let about: StartInfo = self.machine.get(frame.at(0));
-            let (resets, memory_pages) = (domain.info.resets, self.frames.accounts[slot].set_aside.into());
-            let bundle_bytes = if slot == Slot::DOM0 { self.bundle_bytes } else { 0 };
-            self.machine.put(frame.at(0), &StartInfo { resets, memory_pages, bundle_bytes, ..about });
-        }
+        let about = StartInfo {
+            magic: MAGIC,
+            abi_version: protocol::ABI_VERSION,
+            id: domain.info.id,
+            incarnation: domain.info.incarnation,
+            resets: domain.info.resets,
+            vcpus: domain.spec.vcpus,
+            grant_frames: domain.spec.grant_frames,
+            retained_pages: domain.spec.retained_pages,
+            max_mappings: domain.spec.max_mappings,
+            memory_pages: self.frames.accounts[slot].set_aside.into(),
+            tsc_hz: self.info.tsc_hz,
+            bundle_bytes: if slot == Slot::DOM0 { self.bundle_bytes } else { 0 },
+            name: domain.spec.name,
+        };
+        let place = domain.space.translate(&self.machine, START_INFO, false);
+        place.into_iter().for_each(|frame| self.machine.put(frame.at(0), &about));
         let first = domain.vcpus[0];
         self.start_vcpu(first, entry, stack);
     }

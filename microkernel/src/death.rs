@@ -54,7 +54,7 @@ impl<M: Machine> Core<M> {
             }
         }
         self.machine.put(self.domains[slot].report(), &report);
-        (self.domains[slot].state, self.domains[slot].reason) = (Some(State::Dead), reason);
+        (self.domains[slot].state, self.domains[slot].info.reason) = (Some(State::Dead), reason as u32);
         self.halt(slot);
         self.disarm(slot);
         if slot == Slot::DOM0 {

@@ -1,6 +1,6 @@
 //! What the core keeps about a domain: numbers here, everything larger in frames charged to the domain.
 
-use protocol::domain::{DeathReport, DomainInfo, MAX_MAPPINGS, Reason, State};
+use protocol::domain::{DeathReport, DomainInfo, DomainSpec, MAX_MAPPINGS, State};
 use protocol::event::MAX_VCPUS;
 use protocol::grant::{ENTRIES_PER_PAGE, MAX_GRANT_FRAMES, PEERS};
 
@@ -12,7 +12,7 @@ use crate::sched::VcpuId;
 use crate::space::Space;
 
 /// Records of mappings in a frame.
-pub const MAPPINGS_PER_FRAME: usize = PAGE_SIZE as usize / size_of::<Mapping>();
+const MAPPINGS_PER_FRAME: usize = PAGE_SIZE as usize / size_of::<Mapping>();
 /// Frames of the largest table of mappings.
 const MAPPING_FRAMES: usize = MAX_MAPPINGS as usize / MAPPINGS_PER_FRAME;
 /// Offset of the death report in the frame of the peer table.
@@ -27,11 +27,11 @@ pub const NO_FRAME: Frame = Frame(0);
 pub struct Domain {
     /// Where it is in its life; none: the slot is free.
     pub state: Option<State>,
-    /// Why it is dead.
-    pub reason: Reason,
-    /// What is told about it. Of this, `state`, `reason` and what others account for are filled in when asked. `resets`
-    /// counts the end too: it is the epoch, and what refers to an older one is stale.
+    /// What is told about it. Of this, `state` and what others account for are filled in when asked. `resets` counts the
+    /// end too: it is the epoch, and what refers to an older one is stale.
     pub info: DomainInfo,
+    /// What it was made from.
+    pub spec: DomainSpec,
     /// Its address space.
     pub space: Space,
     /// CPUs that have the address space loaded, a bit each.
@@ -52,13 +52,7 @@ pub struct Domain {
     pub mappings: [Frame; MAPPING_FRAMES],
     /// Its vCPUs.
     pub vcpus: [VcpuId; MAX_VCPUS],
-    /// Pages of its grant table.
-    pub grant_frames: u32,
-    /// Grants of others it can hold mapped.
-    pub max_mappings: u32,
-    /// Records of mappings that were ever in use.
-    pub mappings_used: u32,
-    /// First record of the list of free ones, plus one; 0 if the list is empty.
+    /// First record of a mapping in the list of free ones; `max_mappings` if the list is empty.
     pub mapping_free: u32,
     /// I/O ports it may use: first and count.
     pub io_ports: [(u16, u16); PORT_RANGES],
@@ -70,8 +64,8 @@ impl Domain {
     /// A free slot.
     pub const NONE: Domain = Domain {
         state: None,
-        reason: Reason::None,
         info: zerocopy::transmute!([0_u8; size_of::<DomainInfo>()]),
+        spec: zerocopy::transmute!([0_u8; size_of::<DomainSpec>()]),
         space: Space(NO_FRAME),
         loaded: 0,
         events: NO_FRAME,
@@ -82,9 +76,6 @@ impl Domain {
         active: [NO_FRAME; _],
         mappings: [NO_FRAME; _],
         vcpus: [VcpuId(0); _],
-        grant_frames: 0,
-        max_mappings: 0,
-        mappings_used: 0,
         mapping_free: 0,
         io_ports: [(0, 0); _],
         progress: 0,
@@ -104,11 +95,19 @@ impl Domain {
     /// Places of an entry of the grant table, and of the record of how it is in use.
     pub fn grant(&self, reference: u32) -> Option<(Phys, Phys)> {
         let (page, entry) = (reference as usize / ENTRIES_PER_PAGE, reference as usize % ENTRIES_PER_PAGE);
-        let valid = page < self.grant_frames as usize;
+        let valid = page < self.spec.grant_frames as usize;
         Some((self.grants.get(page)?.at(entry * 8), self.active.get(page)?.at(entry * 8))).filter(|_| valid)
     }
 
-    /// Place of the record of a mapping; the index is below `mappings_used`.
+    /// Places for all of its tables that only the core reaches.
+    pub fn tables(&mut self) -> impl Iterator<Item = &mut Frame> {
+        let mapping_frames = (self.spec.max_mappings as usize).div_ceil(MAPPINGS_PER_FRAME);
+        let grant_tables = self.active.iter_mut().take(self.spec.grant_frames as usize);
+        let tables = [&mut self.handles, &mut self.records].into_iter().chain(&mut self.ports.0).chain(grant_tables);
+        tables.chain(self.mappings.iter_mut().take(mapping_frames))
+    }
+
+    /// Place of the record of a mapping; the index is below `max_mappings`.
     pub fn mapping(&self, index: u32) -> Phys {
         let index = index as usize % MAX_MAPPINGS as usize;
         self.mappings[index / MAPPINGS_PER_FRAME].at(index % MAPPINGS_PER_FRAME * size_of::<Mapping>())

@@ -18,7 +18,8 @@ pub struct Mapping {
     pub grant: Grant,
     /// Where; 0 once it is not any more.
     pub address: u64,
-    /// In a list, the next record plus one; 0 ends it.
+    /// In a chain, the next record plus one; 0 ends it. In a record that is free, how many are between it and the next free
+    /// one, wrapping: so a zeroed table is a list of all its records.
     next: u32,
     spare: u32,
 }
@@ -39,8 +40,8 @@ impl<M: Machine> Core<M> {
         if place.is_some_and(|at| self.machine.load(at) != 0) {
             return Err(Error::Exists);
         }
-        let fresh = domain.mapping_free == 0;
-        if fresh && domain.mappings_used >= domain.max_mappings {
+        let index = domain.mapping_free;
+        if index >= domain.spec.max_mappings {
             return Err(Error::TableFull);
         }
         if place.is_none() && self.frames.available(slot) < space.missing_tables(&self.machine, address, 1) {
@@ -54,13 +55,8 @@ impl<M: Machine> Core<M> {
         }
         self.frames.pin(&self.machine, grant.frame, false);
         let domain = &mut self.domains[slot];
-        let index = if fresh { domain.mappings_used } else { domain.mapping_free - 1 };
         let at = domain.mapping(index);
-        if fresh {
-            domain.mappings_used += 1;
-        } else {
-            domain.mapping_free = self.machine.get::<Mapping>(at).next;
-        }
+        domain.mapping_free = (index + 1).wrapping_add(self.machine.get::<Mapping>(at).next);
         domain.info.mappings += 1;
         self.machine.put(at, &Mapping { grant, address, next: 0, spare: 0 });
         (element.mapping, element.device_address) = (index, grant.frame.at(0).0);
@@ -70,7 +66,7 @@ impl<M: Machine> Core<M> {
     /// First half of unmapping: takes the page from the address space and puts the record into the chain.
     pub(crate) fn unmap_grant(&mut self, slot: Slot, index: u32, chain: &mut u32) -> Result<()> {
         let domain = &self.domains[slot];
-        if index >= domain.mappings_used {
+        if index >= domain.spec.max_mappings {
             return Err(Error::NotFound);
         }
         let at = domain.mapping(index);
@@ -90,8 +86,9 @@ impl<M: Machine> Core<M> {
             let domain = &mut self.domains[slot];
             let at = domain.mapping(index);
             let Mapping { grant, next, .. } = self.machine.get(at);
-            self.machine.put(at, &Mapping { grant, address: 0, next: domain.mapping_free, spare: 0 });
-            domain.mapping_free = index + 1;
+            let between = domain.mapping_free.wrapping_sub(index + 1);
+            self.machine.put(at, &Mapping { grant, address: 0, next: between, spare: 0 });
+            domain.mapping_free = index;
             domain.info.mappings -= 1;
             *chain = next;
             self.release(grant);

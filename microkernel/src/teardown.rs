@@ -70,8 +70,7 @@ impl<M: Machine> Core<M> {
         self.renew_grants(slot);
         let domain = &mut self.domains[slot];
         domain.vcpus().for_each(|id| self.vcpus[id].started = false);
-        (domain.mappings_used, domain.mapping_free) = (0, 0);
-        (domain.state, domain.reason) = (Some(State::Building), Reason::None);
+        (domain.state, domain.info.reason) = (Some(State::Building), Reason::None as u32);
         true
     }
 
@@ -100,7 +99,7 @@ impl<M: Machine> Core<M> {
         self.disarm(slot);
         let domain = &mut self.domains[slot];
         if domain.state == Some(State::Running) {
-            domain.reason = Reason::Killed;
+            domain.info.reason = Reason::Killed as u32;
         }
         domain.state = Some(state);
         domain.info.resets = domain.info.resets.wrapping_add(1);
@@ -113,19 +112,18 @@ impl<M: Machine> Core<M> {
         let mut progress = self.domains[slot].progress;
         while progress < SPACE && budget > 0 {
             let mapping = progress as u32 - (PORTS as u32).min(progress as u32);
-            let mut steps = OBJECT;
+            let mut found = false;
             if progress < PORTS as u64 {
-                let open = self.dismantle_port(slot, Port(progress as u32), for_good);
-                steps = if open { OBJECT } else { 1 };
-            } else if mapping < self.domains[slot].mappings_used {
+                found = self.dismantle_port(slot, Port(progress as u32), for_good);
+            } else if mapping < self.domains[slot].spec.max_mappings {
                 let mut chain = 0;
-                _ = self.unmap_grant(slot, mapping, &mut chain);
+                found = self.unmap_grant(slot, mapping, &mut chain).is_ok();
                 self.finish_unmap(slot, &mut chain);
             } else {
                 progress = SPACE - 1;
             }
             progress += 1;
-            budget = budget.saturating_sub(steps);
+            budget = budget.saturating_sub(if found { OBJECT } else { 1 });
         }
         let space = self.domains[slot].space;
         for &(start, end) in areas {
@@ -146,15 +144,14 @@ impl<M: Machine> Core<M> {
             _ = self.sched.remove(id);
             self.frames.give_back(&self.machine, context);
         }
-        let Domain { space, handles, records, ports, active, mappings, info, .. } =
-            core::mem::replace(&mut self.domains[slot], Domain::NONE);
-        let tables = [space.0, handles, records].into_iter().chain(ports.0).chain(active).chain(mappings);
-        for frame in tables.filter(|&frame| frame != NO_FRAME) {
+        let mut gone = core::mem::replace(&mut self.domains[slot], Domain::NONE);
+        let root = gone.space.0;
+        for frame in gone.tables().map(|place| *place).chain([root]).filter(|&frame| frame != NO_FRAME) {
             self.frames.give_back(&self.machine, frame);
         }
         // The incarnation is gone: nothing names this any more but mappings of its frames.
         let domain = &mut self.domains[slot];
-        (domain.state, domain.progress, domain.info.resets) = (Some(State::Dying), GONE, info.resets);
+        (domain.state, domain.progress, domain.info.resets) = (Some(State::Dying), GONE, gone.info.resets);
         self.reap(slot);
     }
 

@@ -94,11 +94,10 @@ impl Scene {
         let domain = |slot| {
             let domain = &core.domains[slot];
             let mut info = domain.info;
-            (info.hypercalls, info.state, info.reason) =
-                (0, domain.state.map_or(9, |state| state as u32), domain.reason as u32);
+            (info.hypercalls, info.state) = (0, domain.state.map_or(9, |state| state as u32));
             let mut bytes = info.as_bytes().to_vec();
             let account = core.frames.accounts[slot];
-            for number in [domain.mappings_used, domain.mapping_free, account.used, account.set_aside, account.mapped] {
+            for number in [domain.mapping_free, account.used, account.set_aside, account.mapped] {
                 bytes.extend(number.to_le_bytes());
             }
             bytes.extend(domain.io_ports.iter().flat_map(|range| [range.0 as u8, range.1 as u8]));

@@ -101,7 +101,7 @@ fn a_new_domain_is_built_started_and_gone_without_a_trace() {
 
 #[test]
 fn creation_fails_whole_wherever_memory_ends() {
-    let mut world = World::with_fill(1000, 1, 0);
+    let mut world = World::new(1000, 1);
     let wanted = DomainSpec { vcpus: 3, grant_frames: 2, max_mappings: 200, retained_pages: 3, ..spec(0) };
     let before = system(&mut world);
     let mut needed = 0;

@@ -85,7 +85,7 @@ impl World {
                 note(frame, slot, &[Kind::OBJECT]);
             }
             let mut held = 0;
-            for index in 0..domain.mappings_used {
+            for index in 0..domain.spec.max_mappings {
                 let Mapping { grant, address, .. } = m.get(domain.mapping(index));
                 if address == 0 {
                     continue;
@@ -109,7 +109,7 @@ impl World {
         }
         for slot in (0..core.domains.0.len()).map(Slot::new) {
             let domain = &core.domains[slot];
-            for reference in 0..domain.grant_frames * ENTRIES_PER_PAGE as u32 {
+            for reference in 0..domain.spec.grant_frames * ENTRIES_PER_PAGE as u32 {
                 let (_, active) = domain.grant(reference).unwrap();
                 let active: Active = m.get(active);
                 let expected = uses.remove(&(slot.number(), reference)).unwrap_or_default();
@@ -123,7 +123,7 @@ impl World {
     /// Panics if a grant table whose owner was honest says something else than the core.
     pub fn check_grants(&self, slot: Slot) {
         let (m, domain) = (&self.core.machine, &self.core.domains[slot]);
-        for reference in 0..domain.grant_frames * ENTRIES_PER_PAGE as u32 {
+        for reference in 0..domain.spec.grant_frames * ENTRIES_PER_PAGE as u32 {
             let (entry, active) = domain.grant(reference).unwrap();
             let (flags, active) = (m.load_u32(entry) as u16, m.get::<Active>(active));
             assert_eq!(
