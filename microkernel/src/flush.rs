@@ -18,6 +18,11 @@ use protocol::system::MAX_CPUS;
 #[cfg(not(loom))]
 pub static MAILBOXES: Mailboxes<MAX_CPUS> =
     Mailboxes { last: AtomicU64::new(0), boxes: [const { Mailbox::new() }; MAX_CPUS] };
+#[cfg(loom)]
+loom::lazy_static! {
+    /// The same for the model checker, whose atomics cannot be made before it runs.
+    pub static ref MAILBOXES: Mailboxes<MAX_CPUS> = Mailboxes::new();
+}
 
 /// One CPU's mailbox, in a cache line of its own.
 #[repr(align(64))]
@@ -36,6 +41,14 @@ pub struct Mailboxes<const CPUS: usize> {
 impl Mailbox {
     const fn new() -> Mailbox {
         Mailbox { wanted: AtomicU64::new(0), done: AtomicU64::new(0) }
+    }
+}
+
+#[cfg(loom)]
+impl<const CPUS: usize> Mailboxes<CPUS> {
+    fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Mailboxes { last: zero(), boxes: std::array::from_fn(|_| Mailbox { wanted: zero(), done: zero() }) }
     }
 }
 
@@ -120,13 +133,8 @@ mod loom_tests {
 
     fn model(pages: usize) -> Arc<Model> {
         let zero = || AtomicU64::new(0);
-        let boxes = std::array::from_fn(|_| Mailbox { wanted: zero(), done: zero() });
         let mapped = (0..pages).map(|_| AtomicU64::new(1)).collect();
-        Arc::new(Model {
-            boxes: Mailboxes { last: zero(), boxes },
-            mapped,
-            cached: (0..pages).map(|_| zero()).collect(),
-        })
+        Arc::new(Model { boxes: Mailboxes::new(), mapped, cached: (0..pages).map(|_| zero()).collect() })
     }
 
     impl Model {
