@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     for target in &chosen {
         process::step(format_args!("fuzzing {target} for {} s", arguments.seconds));
         let limit = format!("-max_total_time={}", arguments.seconds);
-        let options = [limit.as_str(), "-verbosity=0", "-print_final_stats=1"];
+        let options = [limit.as_str(), "-verbosity=0", "-print_funcs=0", "-print_final_stats=1"];
         let mut fuzzer = cargo_fuzz(&["run", "--sanitizer", "none", target, "--"]);
         if process::run(fuzzer.args(options)).is_err() {
             failed.push(target.as_str());
