@@ -65,9 +65,6 @@ const ANSWER: usize = 64;
 const RESULT: usize = 72;
 const LEFT_OVER: usize = 80;
 
-/// How long a call that does not wait may take on a busy emulator.
-const ANSWER_TIME: Duration = Duration::from_millis(500);
-
 /// What a call gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -115,15 +112,19 @@ impl Puppet {
         Ok(Puppet { child, orders, console, order: 0 })
     }
 
-    /// Lets it make a call. `None` if the call does not return in time.
-    pub fn call(&mut self, number: u64, arguments: [u64; 5]) -> Option<Answer> {
+    /// Lets it make a call.
+    pub fn order(&mut self, number: u64, arguments: [u64; 5]) {
         self.orders.write(NUMBER, &number.to_le_bytes());
         for (index, argument) in arguments.iter().enumerate() {
             self.orders.write(ARGUMENTS + index * 8, &argument.to_le_bytes());
         }
         self.order = self.order.wrapping_add(1);
         self.orders.store_u32(ORDER, self.order);
-        let deadline = time::after(ANSWER_TIME);
+    }
+
+    /// What the call gave, as soon as that is there. `None` if the call does not return in time.
+    pub fn answer(&self, limit: Duration) -> Option<Answer> {
+        let deadline = time::after(limit);
         while self.orders.load_u32(ANSWER) != self.order {
             if time::now() >= deadline {
                 return None;

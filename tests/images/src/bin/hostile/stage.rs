@@ -27,6 +27,11 @@ const HARMLESS_PORTS: (u16, u16) = (0x80, 1);
 /// An interrupt line that nothing raises here: that of the second parallel port.
 const HARMLESS_LINE: u8 = 5;
 
+/// How long a call that has not returned is waited for before somebody looks why.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a call may take for which nothing explains it, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// What the caller holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authority {
@@ -275,7 +280,17 @@ impl Stage {
         let mut numbers = [0; 5];
         numbers.iter_mut().zip(arguments).for_each(|(number, value)| *number = value.number);
         let Some(cast) = &mut self.cast else { return Err(Silence::Gone) };
-        cast.caller.call(number, numbers).ok_or_else(|| silence(&cast.caller.child.handle))
+        cast.caller.order(number, numbers);
+        let deadline = time::after(PATIENCE);
+        loop {
+            if let Some(answer) = cast.caller.answer(LOOK) {
+                return Ok(answer);
+            }
+            match silence(&cast.caller.child.handle) {
+                Silence::Runs if time::now() < deadline => {}
+                silence => return Err(silence),
+            }
+        }
     }
 }
 
