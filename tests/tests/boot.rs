@@ -16,7 +16,7 @@ fn boots(cpus: u32) {
     assert_eq!(info["domains"], 3, "{info}");
     assert_eq!(info["idle_ns"].as_array().map(Vec::len), Some(cpus as usize), "{info}");
     // The core's own frames, those set aside for domains, and the pool are all there is.
-    let set_aside: u64 = system.json("list").as_array().expect("a list").iter().map(|row| pages(row)).sum();
+    let set_aside: u64 = system.json("list").as_array().expect("a list").iter().map(pages).sum();
     let total = info["total_memory_bytes"].as_u64().unwrap_or(0) / 4096;
     let reserved = info["reserved_memory_bytes"].as_u64().unwrap_or(0) / 4096;
     assert_eq!(info["pool_frames"].as_u64(), Some(total - reserved - set_aside), "{info}");
