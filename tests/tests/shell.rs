@@ -65,7 +65,7 @@ fn lines_can_be_edited() {
     let reply = system.type_keys(INTERRUPT);
     assert!(reply.status == 1 && reply.text.contains("interrupted"), "{reply:?}");
     // As much at once as a hasty paste brings.
-    let line = vec!["uptime"; 12].join(";");
+    let line = ["uptime"; 12].join(";");
     assert_eq!(system.ok(&line).matches("Uptime").count(), 12);
 }
 
