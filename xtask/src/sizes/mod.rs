@@ -136,16 +136,14 @@ fn table(sizes: &Sizes) -> String {
     for (file, lines) in &sizes.files {
         out += &format!("{lines:>7}  {file}\n");
     }
-    out += &format!("{:>7}  total, budget {} ({} left)\n", sizes.total, sizes.budget, left(sizes));
+    let (total, budget) = (sizes.total, sizes.budget);
+    let side = if total < budget { "under" } else { "OVER" };
+    out += &format!("{total:>7}  total, {} {side} the budget of {budget}\n", total.abs_diff(budget));
     out += "\nthird-party crates linked into it, counted likewise\n\n";
     for (name, lines) in &sizes.third_party {
         out += &format!("{lines:>7}  {name}\n");
     }
     out
-}
-
-fn left(sizes: &Sizes) -> i64 {
-    sizes.budget as i64 - sizes.total as i64
 }
 
 fn comparison(before: &Sizes, now: &Sizes) -> String {
