@@ -8,8 +8,8 @@ use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
 use spin::Once;
 
-use super::boot::{AcpiRoot, u32_at, u64_at};
-use super::ioapic::LINES;
+use super::boot::{u32_at, u64_at};
+use super::ioapic::{ACTIVE_LOW, LEVEL, LINES};
 use super::paging::{READ, Tables};
 use super::window;
 
@@ -36,10 +36,8 @@ pub struct Table {
 pub struct Line {
     /// Number of the input over all controllers.
     pub gsi: u32,
-    /// Level-triggered.
-    pub level: bool,
-    /// Active when low.
-    pub active_low: bool,
+    /// Trigger and polarity: [`LEVEL`], [`ACTIVE_LOW`].
+    pub mode: u32,
 }
 
 /// What the MADT says.
@@ -80,22 +78,20 @@ fn table(at: u64, tables: &mut Tables) -> Option<Table> {
     Some(Table { signature: *header.first_chunk()?, at: Phys(at), length: length as usize })
 }
 
-/// Finds all tables.
-pub fn find(root: AcpiRoot, tables: &mut Tables) -> Result<(), &'static str> {
-    let list = table(root.address, tables).ok_or("the list of ACPI tables lies nowhere")?;
+/// Finds all tables of the list at `root`.
+pub fn find(root: u64, tables: &mut Tables) -> Result<(), &'static str> {
+    let list = table(root, tables).ok_or("the list of ACPI tables lies nowhere")?;
     let mut found = Vec::new();
     let entries = bytes(list.at, list.length).get(HEADER as usize..).unwrap_or(&[]);
-    for entry in entries.chunks_exact(root.entry as usize) {
+    for entry in entries.chunks_exact(if list.signature == *b"XSDT" { 8 } else { 4 }) {
         let at = u64_at(entry, 0).or(u32_at(entry, 0).map(u64::from)).unwrap_or(0);
         let Some(table) = table(at, tables) else { continue };
         if table.signature == *b"FACP" {
             let fadt = bytes(table.at, table.length);
             // X_DSDT, or DSDT where that is missing.
             let at = u64_at(fadt, 140).filter(|at| *at != 0).or(u32_at(fadt, 40).map(u64::from));
-            if let Some(dsdt) = at.and_then(|at| self::table(at, tables)) {
-                // More tables than fit are left out, here and below.
-                let _ = found.push(dsdt);
-            }
+            // More tables than fit are left out, here and below.
+            let _ = at.and_then(|at| self::table(at, tables)).map(|dsdt| found.push(dsdt));
         }
         let _ = found.push(table);
     }
@@ -119,7 +115,7 @@ pub fn madt() -> Result<Madt, &'static str> {
         registers: u32_at(madt, 36).unwrap_or(0).into(),
         cpus: Vec::new(),
         ioapics: Vec::new(),
-        lines: core::array::from_fn(|line| Line { gsi: line as u32, level: false, active_low: false }),
+        lines: core::array::from_fn(|line| Line { gsi: line as u32, mode: 0 }),
     };
     let mut rest = madt.get(44..).unwrap_or(&[]);
     while let [kind, length, ..] = *rest {
@@ -131,9 +127,9 @@ pub fn madt() -> Result<Madt, &'static str> {
             1 => _ = found.ioapics.push((number(4).into(), number(8))),
             2 if length >= 10 && usize::from(entry[3]) < LINES => {
                 // Polarity and trigger: 3 is low and level; 0 is what the ISA bus has, high and edge.
-                let flags = entry[8];
-                found.lines[usize::from(entry[3])] =
-                    Line { gsi: number(4), level: flags >> 2 & 3 == 3, active_low: flags & 3 == 3 };
+                let low = if entry[8] & 3 == 3 { ACTIVE_LOW } else { 0 };
+                let level = if entry[8] >> 2 & 3 == 3 { LEVEL } else { 0 };
+                found.lines[usize::from(entry[3])] = Line { gsi: number(4), mode: low | level };
             }
             5 => found.registers = u64_at(entry, 4).unwrap_or(found.registers),
             9 if number(8) & 1 != 0 && !found.cpus.contains(&number(4)) => _ = found.cpus.push(number(4)),

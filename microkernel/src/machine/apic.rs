@@ -5,9 +5,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
+use x86_64::registers::model_specific::Msr;
 
-use super::cpu::{outb, rdmsr, wrmsr};
-use super::window;
+use super::cpu::outb;
+use super::{timer, window};
 
 /// Vector of the timer.
 pub const TIMER: u64 = 0x40;
@@ -18,7 +19,7 @@ pub const SPURIOUS: u64 = 0xff;
 /// Vectors of the PICs, which are masked; a spurious one may still come.
 const PIC_VECTORS: u8 = 0x20;
 
-const BASE_MSR: u32 = 0x1b;
+const BASE: u32 = 0x1b;
 const BASE_ENABLED: u64 = 1 << 11;
 const BASE_X2APIC: u64 = 1 << 10;
 
@@ -29,9 +30,8 @@ const SPURIOUS_VECTOR: u32 = 0xf0;
 const COMMAND: u32 = 0x300;
 const COMMAND_HIGH: u32 = 0x310;
 const LVT_TIMER: u32 = 0x320;
-const LVT_LINT0: u32 = 0x350;
-const LVT_LINT1: u32 = 0x360;
-const LVT_ERROR: u32 = 0x370;
+/// The local vectors that every controller has: timer, LINT0, LINT1, error.
+const LOCAL_VECTORS: [u32; 4] = [LVT_TIMER, 0x350, 0x360, 0x370];
 const INITIAL_COUNT: u32 = 0x380;
 const CURRENT_COUNT: u32 = 0x390;
 const DIVIDE: u32 = 0x3e0;
@@ -51,10 +51,15 @@ static REGISTERS: AtomicU64 = AtomicU64::new(0);
 /// APIC ids by CPU number.
 static IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 
+/// The register in x2APIC mode.
+fn msr(register: u32) -> Msr {
+    Msr::new(0x800 + (register >> 4))
+}
+
 fn read(register: u32) -> u32 {
     match REGISTERS.load(Relaxed) {
         // SAFETY: the CPU is in x2APIC mode, where these registers exist.
-        0 => unsafe { rdmsr(0x800 + (register >> 4)) as u32 },
+        0 => unsafe { msr(register).read() as u32 },
         // SAFETY: mapped, uncached registers of this CPU.
         base => unsafe { ((base + u64::from(register)) as *const u32).read_volatile() },
     }
@@ -63,7 +68,7 @@ fn read(register: u32) -> u32 {
 fn write(register: u32, value: u32) {
     match REGISTERS.load(Relaxed) {
         // SAFETY: as in `read`; the values written in this module are defined ones.
-        0 => unsafe { wrmsr(0x800 + (register >> 4), value.into()) },
+        0 => unsafe { msr(register).write(value.into()) },
         // SAFETY: as in `read`.
         base => unsafe { ((base + u64::from(register)) as *mut u32).write_volatile(value) },
     }
@@ -81,10 +86,11 @@ pub fn initialize(cpu: usize) {
     // SAFETY: the register exists on every CPU with an APIC, and CPUID offers x2APIC mode if it was chosen. Firmware that
     // left x2APIC mode on only does so where CPUID offers it, so the mode never goes back.
     unsafe {
-        wrmsr(BASE_MSR, rdmsr(BASE_MSR) | BASE_ENABLED);
-        wrmsr(BASE_MSR, rdmsr(BASE_MSR) | mode);
+        let mut base = Msr::new(BASE);
+        base.write(base.read() | BASE_ENABLED);
+        base.write(base.read() | mode);
     }
-    for register in [LVT_TIMER, LVT_LINT0, LVT_LINT1, LVT_ERROR] {
+    for register in LOCAL_VECTORS {
         write(register, MASKED);
     }
     write(TASK_PRIORITY, 0);
@@ -120,15 +126,11 @@ fn command(target: u32, command: u32) {
         // SAFETY: as in `write`. Writing the MSR orders nothing, so what was stored before is made visible first.
         unsafe {
             asm!("mfence", "lfence", options(nostack, preserves_flags));
-            wrmsr(0x800 + (COMMAND >> 4), u64::from(target) << 32 | u64::from(command));
+            msr(COMMAND).write(u64::from(target) << 32 | u64::from(command));
         }
         return;
     }
-    for _ in 0..PATIENCE {
-        if read(COMMAND) & PENDING == 0 {
-            break;
-        }
-    }
+    let _ = (0..PATIENCE).find(|_| read(COMMAND) & PENDING == 0);
     write(COMMAND_HIGH, target << 24);
     write(COMMAND, command);
 }
@@ -140,14 +142,14 @@ pub fn kick(cpu: usize) {
     }
 }
 
-/// Puts a CPU into the state in which it waits for [`start_up`].
-pub fn reset(id: u32) {
+/// Resets a CPU and starts it at a physical page below 1 MiB, with the pauses that Intel's SDM asks for (vol. 3, 9.4.4.1).
+pub fn start(id: u32, page: u64) {
     command(id, ASSERT | DELIVER_INIT);
-}
-
-/// Starts a CPU at a physical page below 1 MiB.
-pub fn start_up(id: u32, page: u64) {
-    command(id, ASSERT | DELIVER_STARTUP | (page >> 12) as u32);
+    timer::pause(10_000);
+    for _ in 0..2 {
+        command(id, ASSERT | DELIVER_STARTUP | (page >> 12) as u32);
+        timer::pause(200);
+    }
 }
 
 /// Sends an NMI to all other CPUs.

@@ -1,32 +1,31 @@
-//! Single instructions that Rust has no name for.
+//! Single instructions that neither Rust nor the crate `x86_64` has a name for, or that are safe here.
 //!
 //! The functions are safe where the instruction cannot break memory safety by itself in the one program that ring 0 runs:
 //! what a device or a register does with the value is its caller's matter, and is argued there.
 
 use core::arch::asm;
 
-const FS_BASE: u32 = 0xc000_0100;
+use x86_64::VirtAddr;
+use x86_64::instructions::port::Port;
+use x86_64::registers::control::Cr2;
+use x86_64::registers::model_specific::FsBase;
 
 /// Reads an I/O port.
 pub fn inb(port: u16) -> u8 {
-    let value;
-    // SAFETY: touches no memory and no flags; no device the core reads answers a read with DMA.
-    unsafe { asm!("in al, dx", out("al") value, in("dx") port, options(nomem, nostack, preserves_flags)) }
-    value
+    // SAFETY: no device the core reads answers a read with DMA.
+    unsafe { Port::new(port).read() }
 }
 
 /// Writes an I/O port.
 pub fn outb(port: u16, value: u8) {
-    // SAFETY: touches no memory and no flags; the devices the core writes to (UART, PIC, PIT) do no DMA.
-    unsafe { asm!("out dx, al", in("al") value, in("dx") port, options(nomem, nostack, preserves_flags)) }
+    // SAFETY: the devices the core writes to (UART, PIC, PIT) do no DMA.
+    unsafe { Port::new(port).write(value) }
 }
 
 /// Reads a 32-bit I/O port.
 pub fn inl(port: u16) -> u32 {
-    let value;
     // SAFETY: as for `inb`; used for the ACPI timer only.
-    unsafe { asm!("in eax, dx", out("eax") value, in("dx") port, options(nomem, nostack, preserves_flags)) }
-    value
+    unsafe { Port::new(port).read() }
 }
 
 /// Reads the time stamp counter, not before earlier loads.
@@ -37,43 +36,9 @@ pub fn tsc() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// Reads a model-specific register.
-///
-/// # Safety
-/// The register exists on this CPU, or the read raises #GP in the core.
-pub unsafe fn rdmsr(register: u32) -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: the caller vouches for the register.
-    unsafe {
-        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
-    }
-    u64::from(high) << 32 | u64::from(low)
-}
-
-/// Writes a model-specific register.
-///
-/// # Safety
-/// The register exists, the value is valid for it, and its effect on this CPU is what the rest of the core relies on.
-pub unsafe fn wrmsr(register: u32, value: u64) {
-    let (low, high) = (value as u32, (value >> 32) as u32);
-    // SAFETY: the caller vouches for register and value. No `nomem`: the effect may concern memory.
-    unsafe { asm!("wrmsr", in("ecx") register, in("eax") low, in("edx") high, options(nostack, preserves_flags)) }
-}
-
 /// Reads CR2: the address of the last page fault.
 pub fn fault_address() -> u64 {
-    let value;
-    // SAFETY: reading CR2 has no effect.
-    unsafe { asm!("mov {}, cr2", out(reg) value, options(nomem, nostack, preserves_flags)) }
-    value
-}
-
-/// Reads CR3: the root of the address space.
-pub fn root() -> u64 {
-    let value;
-    // SAFETY: reading CR3 has no effect.
-    unsafe { asm!("mov {}, cr3", out(reg) value, options(nomem, nostack, preserves_flags)) }
-    value
+    Cr2::read_raw()
 }
 
 /// Loads CR3, which also forgets every cached translation but the global ones; the core has none of those.
@@ -94,18 +59,7 @@ pub unsafe fn set_user_segments(base: u64) {
     unsafe {
         asm!("mov ds, {0:e}", "mov es, {0:e}", "mov fs, {0:e}", "swapgs", "mov gs, {0:e}", "swapgs", in(reg) 0,
             options(nostack, preserves_flags));
-        wrmsr(FS_BASE, base);
-    }
-}
-
-/// Reads and then writes CR4.
-///
-/// # Safety
-/// CPUID says that the bits exist: a bit that does not is answered by undefined behaviour in some emulators.
-pub unsafe fn set_cr4_bits(bits: u64) {
-    // SAFETY: the caller vouches for the bits.
-    unsafe {
-        asm!("mov {old}, cr4", "or {old}, {bits}", "mov cr4, {old}", old = out(reg) _, bits = in(reg) bits, options(nostack))
+        FsBase::write(VirtAddr::new_unsafe(base));
     }
 }
 

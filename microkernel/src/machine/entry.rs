@@ -18,20 +18,18 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 
 use microkernel::platform::{ENTERED_BY_CALL, ENTERED_BY_TRAP, Registers, XSTATE, XSTATE_READY, reg};
+use x86_64::registers::rflags::RFlags;
 
 use super::descriptors::{USER_CODE, USER_DATA};
 use super::percpu::Cpu;
 
 /// RFLAGS bits that SYSCALL clears: TF, IF, DF, IOPL, NT, AC.
-pub const SYSCALL_MASK: u64 = 0x47700;
+pub const SYSCALL_MASK: RFlags = RFlags::from_bits_retain(0x47700);
 
 /// Distance of two stubs.
 const STUB_SIZE: usize = 16;
 /// First vector that is an interrupt.
 pub const FIRST_INTERRUPT: u64 = 32;
-
-/// General protection: what a non-canonical RIP is reported as.
-const GENERAL_PROTECTION: u64 = 13;
 
 unsafe extern "C" {
     static interrupt_stubs: [u8; 256 * STUB_SIZE];
@@ -52,26 +50,9 @@ pub struct Leave {
     pub switched: u64,
 }
 
-/// Registers of the core itself at an exception, as the assembly pushes them.
-#[repr(C)]
-pub struct CoreFrame {
-    /// r15 down to r8, rdi, rsi, rbp, rbx, rdx, rcx, rax.
-    pub general: [u64; 15],
-    /// Vector of the exception.
-    pub vector: u64,
-    /// Its error code, or 0.
-    pub error: u64,
-    /// Instruction pointer.
-    pub rip: u64,
-    /// Code segment; its low bits are the ring.
-    pub cs: u64,
-    /// RFLAGS.
-    pub rflags: u64,
-    /// Stack pointer.
-    pub rsp: u64,
-    /// Stack segment.
-    pub ss: u64,
-}
+/// The core's own state at an exception, as it lies on the stack: r15 down to r8, rdi, rsi, rbp, rbx, rdx, rcx, rax, vector,
+/// error code, rip, cs, rflags, rsp, ss.
+pub type CoreFrame = [u64; 22];
 
 /// Address of the stub of a vector.
 pub fn stub(vector: usize) -> u64 {
@@ -98,7 +79,7 @@ global_asm!(
     user_code = const USER_CODE,
     stub_size = const STUB_SIZE,
     first_interrupt = const FIRST_INTERRUPT,
-    general_protection = const GENERAL_PROTECTION,
+    general_protection = const 13,
     stopped = sym super::panic::STOPPED,
     on_start = sym super::dispatch::on_start,
     on_hypercall = sym super::dispatch::on_hypercall,

@@ -10,7 +10,9 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use protocol::system::Features;
 
-use super::cpu::{rdmsr, set_cr4_bits, wrmsr};
+use x86_64::registers::control::{Cr4, Cr4Flags};
+use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
+
 use super::descriptors::USER_DATA;
 
 /// What the entry code has to know: bit 0, vector state by XSAVEOPT; bit 1, AVX registers exist.
@@ -24,7 +26,6 @@ pub const HAS_AVX: u32 = 2;
 /// buffers.
 static BARRIERS: AtomicU32 = AtomicU32::new(0);
 
-const EFER: u32 = 0xc000_0080;
 const PREDICTION_COMMAND: u32 = 0x49;
 
 /// The leaf, or zeros if the CPU has none of that number.
@@ -71,20 +72,15 @@ pub fn brand() -> [u8; 48] {
 /// Switches on, on this CPU, what [`detect`] found.
 pub fn enable(features: Features) {
     // SAFETY: EFER exists on every 64-bit CPU; SCE and NXE (whose absence was refused) break nothing.
-    unsafe { wrmsr(EFER, rdmsr(EFER) | 1 | 1 << 11) };
-    let mut bits = 0;
-    let machine_check = bit(leaf(1, 0).edx, 7);
-    for (present, number) in [
-        (machine_check, 6),
-        (features.contains(Features::UMIP), 11),
-        (features.contains(Features::XSAVE), 18),
-        (features.contains(Features::SMEP), 20),
-        (features.contains(Features::SMAP), 21),
-    ] {
-        bits |= u64::from(present) << number;
-    }
-    // SAFETY: CPUID names every bit that is set.
-    unsafe { set_cr4_bits(bits) };
+    unsafe { Efer::update(|efer| efer.insert(EferFlags::SYSTEM_CALL_EXTENSIONS | EferFlags::NO_EXECUTE_ENABLE)) };
+    let mut cr4 = Cr4::read();
+    cr4.set(Cr4Flags::MACHINE_CHECK_EXCEPTION, bit(leaf(1, 0).edx, 7));
+    cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.contains(Features::UMIP));
+    cr4.set(Cr4Flags::OSXSAVE, features.contains(Features::XSAVE));
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.contains(Features::SMEP));
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.contains(Features::SMAP));
+    // SAFETY: CPUID names every bit that is set; one that does not exist is undefined behaviour in some emulators.
+    unsafe { Cr4::write(cr4) };
     let (intel, amd) = (leaf(7, 0).edx, leaf(0x8000_0008, 0).ebx);
     BARRIERS.store(u32::from(bit(intel, 26) || bit(amd, 12)) | u32::from(bit(intel, 10)) << 1, Relaxed);
     if features.contains(Features::XSAVE) {
@@ -101,7 +97,7 @@ pub fn separate_domains() {
     let barriers = BARRIERS.load(Relaxed);
     if barriers & 1 != 0 {
         // SAFETY: CPUID offers the command register; bit 0 forgets indirect branch predictions.
-        unsafe { wrmsr(PREDICTION_COMMAND, 1) };
+        unsafe { Msr::new(PREDICTION_COMMAND).write(1) };
     }
     if barriers & 2 != 0 {
         // SAFETY: checks a segment for writing, and changes the flags only; the buffers are cleared as a side effect.

@@ -12,8 +12,10 @@ pub const LINES: usize = 16;
 const FIRST_VECTOR: u64 = 0x30;
 
 const MASKED: u32 = 1 << 16;
-const LEVEL: u32 = 1 << 15;
-const ACTIVE_LOW: u32 = 1 << 13;
+/// A line is level-triggered.
+pub const LEVEL: u32 = 1 << 15;
+/// A line is active when low.
+pub const ACTIVE_LOW: u32 = 1 << 13;
 
 /// Where a line arrives.
 #[derive(Clone, Copy)]
@@ -58,10 +60,8 @@ pub fn initialize(madt: &Madt, target: u32) {
             write(controller, register, MASKED);
             let Some(line) = madt.lines.iter().position(|line| line.gsi == first.wrapping_add(pin)) else { continue };
             write(controller, register + 1, target << 24);
-            let level = if madt.lines[line].level { LEVEL } else { 0 };
-            let low = if madt.lines[line].active_low { ACTIVE_LOW } else { 0 };
-            routes[line] =
-                Some(Route { controller, register, entry: (FIRST_VECTOR as u32 + line as u32) | level | low });
+            let entry = (FIRST_VECTOR as u32 + line as u32) | madt.lines[line].mode;
+            routes[line] = Some(Route { controller, register, entry });
         }
     }
 }

@@ -24,11 +24,12 @@ pub const READ: u64 = NX;
 /// Readable and executable.
 pub const EXECUTE: u64 = 0;
 /// Writable.
-pub const WRITE: u64 = 1 << 1 | NX;
+pub const WRITE: u64 = WRITABLE | NX;
 /// Registers of a device: writable, not cached.
 pub const DEVICE: u64 = WRITE | 1 << 3 | 1 << 4;
 
 const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
 const LARGE: u64 = 1 << 7;
 const NX: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -45,7 +46,7 @@ unsafe extern "C" {
     static data_end: u8;
 }
 
-/// Physical addresses that the core was loaded to.
+/// Physical addresses that the core was loaded to, in whole frames.
 pub fn image() -> Range<u64> {
     (&raw const image_start) as u64..((&raw const image_end) as u64)
 }
@@ -104,39 +105,26 @@ impl Tables {
         while done < length {
             let (virt, phys) = (virt + done, phys + done);
             let large = (virt | phys).is_multiple_of(LARGE_PAGE) && length - done >= LARGE_PAGE;
-            done += self.map_one(virt, phys, large.into(), access)?;
+            let (last, page) = if large { (1, phys | access | LARGE) } else { (0, phys | access) };
+            let mut table = self.root;
+            for level in (last..4).rev() {
+                let at = window::pointer::<u64>(Phys(table + (virt >> (12 + 9 * level) & 511) * 8));
+                // SAFETY: an entry of a table that this type made from its own memory and nobody else writes.
+                let mut entry = unsafe { at.read_volatile() };
+                if entry & PRESENT == 0 {
+                    entry = PRESENT | if level == last { page } else { self.take(FRAME)? | WRITABLE };
+                    // SAFETY: as above; the address was not mapped before, so no translation becomes stale.
+                    unsafe { at.write_volatile(entry) };
+                }
+                if level == last || entry & LARGE != 0 {
+                    let size = FRAME << (9 * level);
+                    done += size - virt % size;
+                    break;
+                }
+                table = entry & ADDRESS;
+            }
         }
         Ok(())
-    }
-
-    /// Makes one entry in a table of `level`; gives the size of the page that maps `virt` now.
-    fn map_one(&mut self, virt: u64, phys: u64, level: usize, access: u64) -> Result<u64, &'static str> {
-        let mut table = self.root;
-        for current in (level + 1..4).rev() {
-            let at = Self::entry(table, virt, current);
-            // SAFETY: `at` is an entry of a table that this type made from its own memory and nobody else writes.
-            let mut entry = unsafe { at.read_volatile() };
-            if entry & PRESENT == 0 {
-                entry = self.take(FRAME)? | PRESENT | 1 << 1;
-                // SAFETY: as above.
-                unsafe { at.write_volatile(entry) };
-            } else if entry & LARGE != 0 {
-                return Ok(LARGE_PAGE - virt % LARGE_PAGE);
-            }
-            table = entry & ADDRESS;
-        }
-        let at = Self::entry(table, virt, level);
-        // SAFETY: as above; the address was not mapped before, so no translation becomes stale.
-        unsafe {
-            if at.read_volatile() & PRESENT == 0 {
-                at.write_volatile(phys | access | PRESENT | if level > 0 { LARGE } else { 0 });
-            }
-        }
-        Ok(if level > 0 { LARGE_PAGE } else { FRAME })
-    }
-
-    fn entry(table: u64, virt: u64, level: usize) -> *mut u64 {
-        window::pointer(Phys(table + (virt >> (12 + 9 * level) & 511) * 8))
     }
 
     /// Makes sure that the window reaches these addresses, with `access` where it did not.

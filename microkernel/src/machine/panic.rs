@@ -4,10 +4,11 @@
 //! a second failure halts at once. `xtask` turns the addresses into names.
 
 use core::fmt::Arguments;
-use core::panic::PanicInfo;
+use core::panic::{Location, PanicInfo};
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use microkernel::platform::exception_name;
+use x86_64::registers::control::Cr3;
 
 use super::entry::CoreFrame;
 use super::serial::{self, line};
@@ -31,16 +32,14 @@ pub fn set_exit_port(port: u16) {
 
 #[panic_handler]
 fn on_panic(info: &PanicInfo<'_>) -> ! {
-    match info.location() {
-        Some(at) => report(format_args!("{} ({}:{})", info.message(), at.file(), at.line()), None),
-        None => report(format_args!("{}", info.message()), None),
-    }
+    let at = info.location().unwrap_or(Location::caller());
+    report(format_args!("{} ({}:{})", info.message(), at.file(), at.line()), None)
 }
 
 /// An exception in ring 0.
 pub extern "C" fn on_core_fault(frame: &CoreFrame) -> ! {
-    let name = exception_name(frame.vector);
-    report(format_args!("{name} (vector {}, error {:#x})", frame.vector, frame.error), Some(frame));
+    let [.., vector, error, _rip, _cs, _rflags, _rsp, _ss] = *frame;
+    report(format_args!("{} (vector {vector}, error {error:#x})", exception_name(vector)), Some(frame));
 }
 
 /// Stops the machine with a report.
@@ -56,14 +55,14 @@ pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
     }
     serial::release(false);
     line(format_args!("CORE PANIC on CPU {}: {reason}", percpu::number()));
-    let mut pointer = frame_pointer();
+    let mut pointer: u64;
+    // SAFETY: copies a register.
+    unsafe { core::arch::asm!("mov {}, rbp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
     if let Some(frame) = frame {
-        let [r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax] = frame.general;
-        line(format_args!(
-            "  rip {:016x} rsp {:016x} rflags {:08x} cs {:x}",
-            frame.rip, frame.rsp, frame.rflags, frame.cs
-        ));
-        line(format_args!("  cr2 {:016x} cr3 {:016x}", cpu::fault_address(), cpu::root()));
+        let [r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax, ref rest @ ..] = *frame;
+        let [_vector, _error, rip, cs, rflags, rsp, _ss] = *rest;
+        line(format_args!("  rip {rip:016x} rsp {rsp:016x} rflags {rflags:08x} cs {cs:x}"));
+        line(format_args!("  cr2 {:016x} cr3 {:016x}", cpu::fault_address(), Cr3::read_raw().0.start_address()));
         line(format_args!("  rax {rax:016x} rbx {rbx:016x} rcx {rcx:016x} rdx {rdx:016x}"));
         line(format_args!("  rsi {rsi:016x} rdi {rdi:016x} rbp {rbp:016x} r8  {r8:016x}"));
         line(format_args!("  r9  {r9:016x} r10 {r10:016x} r11 {r11:016x} r12 {r12:016x}"));
@@ -71,7 +70,7 @@ pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
         if percpu::is_guard(cpu::fault_address()) {
             line(format_args!("  the core's stack is used up"));
         }
-        line(format_args!("  backtrace: {:016x}", frame.rip));
+        line(format_args!("  backtrace: {rip:016x}"));
         pointer = rbp;
     }
     for _ in 0..FRAMES {
@@ -79,7 +78,7 @@ pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
             break;
         }
         // SAFETY: both words lie on a stack of the core.
-        let (next, back) = unsafe { ((pointer as *const u64).read(), (pointer as *const u64).add(1).read()) };
+        let [next, back] = unsafe { (pointer as *const [u64; 2]).read() };
         if !paging::text().contains(&back) {
             break;
         }
@@ -100,11 +99,4 @@ pub fn end() -> ! {
         cpu::outb(port, EXIT_STATUS);
     }
     cpu::halt()
-}
-
-fn frame_pointer() -> u64 {
-    let pointer;
-    // SAFETY: copies a register.
-    unsafe { core::arch::asm!("mov {}, rbp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
-    pointer
 }

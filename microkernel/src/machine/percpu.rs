@@ -8,16 +8,14 @@ use core::cell::Cell;
 
 use microkernel::platform::{PORT_RANGES, Registers};
 
-use super::cpu::{rdmsr, wrmsr};
-use super::descriptors::{self, Segments};
-use super::entry;
-use super::paging::{FRAME, Tables, WRITE};
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::{GsBase, KernelGsBase, LStar, Msr, SFMask, Star};
 
-const GS_BASE: u32 = 0xc000_0101;
-const USER_GS_BASE: u32 = 0xc000_0102;
-const STAR: u32 = 0xc000_0081;
-const LSTAR: u32 = 0xc000_0082;
-const SYSCALL_MASK: u32 = 0xc000_0084;
+use super::descriptors::{CORE_CODE, Segments};
+use super::entry::{SYSCALL_MASK, syscall_entry};
+use super::paging::{FRAME, Tables, WRITE};
+use super::start::{BOOT_STACK, BOOT_STACK_SIZE};
+
 const SYSENTER_CS: u32 = 0x174;
 
 /// Where the areas start: entry 510 of the root table.
@@ -27,9 +25,9 @@ const AREA_SIZE: u64 = 32 * FRAME;
 /// Pages of the stack on which the core runs, behind the unmapped first page.
 const STACK_PAGES: u64 = 8;
 /// Stacks of one page behind that, for NMI, machine check, and double fault with debug exceptions.
-pub const SPECIAL_STACKS: u64 = 3;
+pub const SPECIAL_STACKS: usize = 3;
 /// First page of [`Cpu`].
-const CPU_PAGE: u64 = 1 + STACK_PAGES + SPECIAL_STACKS;
+const CPU_PAGE: u64 = 1 + STACK_PAGES + SPECIAL_STACKS as u64;
 
 const _: () = assert!(CPU_PAGE * FRAME + size_of::<Cpu>() as u64 <= AREA_SIZE);
 
@@ -66,7 +64,6 @@ impl Cpu {
         let memory = tables.take(length)?;
         tables.map(area + FRAME, memory, length, WRITE)?;
         let stack = area + (1 + STACK_PAGES) * FRAME;
-        let special = [1, 2, 3].map(|n| stack + n * FRAME);
         let this = (area + CPU_PAGE * FRAME) as *mut Cpu;
         // SAFETY: freshly mapped memory, large enough and aligned, that nobody else knows.
         unsafe {
@@ -80,25 +77,25 @@ impl Cpu {
                 armed: Cell::new(u64::MAX),
                 kicks: Cell::new(0),
                 ports: Cell::new([(0, 0); PORT_RANGES]),
-                segments: Segments::new(stack, special),
+                segments: Segments::new(stack),
             });
             Ok(&mut *this)
         }
     }
 
     /// Makes this the area of the CPU this runs on: segments, interrupt table, GS base, the entry of hypercalls.
-    pub fn install(&mut self) {
-        self.segments.load();
-        // SAFETY: all of them exist on every 64-bit CPU. From here on GS means this area; SYSENTER raises #GP, because it
-        // would bypass the entry code.
+    pub fn install(&'static mut self) {
+        GsBase::write(VirtAddr::from_ptr(self));
+        KernelGsBase::write(VirtAddr::zero());
+        LStar::write(VirtAddr::new(syscall_entry as *const () as u64));
+        SFMask::write(SYSCALL_MASK);
+        // SAFETY: both exist on every 64-bit CPU. SYSCALL loads CS and the selector behind it for SS; SYSRET loads the second
+        // behind 0x13 for CS and the first for SS. SYSENTER raises #GP, because it would bypass the entry code.
         unsafe {
-            wrmsr(GS_BASE, &raw const *self as u64);
-            wrmsr(USER_GS_BASE, 0);
-            wrmsr(STAR, descriptors::STAR);
-            wrmsr(LSTAR, entry::syscall_entry as *const () as u64);
-            wrmsr(SYSCALL_MASK, entry::SYSCALL_MASK);
-            wrmsr(SYSENTER_CS, 0);
+            Star::write_raw(0x13, CORE_CODE);
+            Msr::new(SYSENTER_CS).write(0);
         }
+        self.segments.load();
     }
 
     /// The CPU this runs on.
@@ -113,8 +110,7 @@ impl Cpu {
 
 /// Whether [`Cpu::current`] works yet on this CPU.
 pub fn is_ready() -> bool {
-    // SAFETY: the register exists on every 64-bit CPU.
-    unsafe { rdmsr(GS_BASE) != 0 }
+    !GsBase::read().is_null()
 }
 
 /// Number of this CPU; 0 before it has an area.
@@ -124,8 +120,8 @@ pub fn number() -> usize {
 
 /// Whether eight bytes at `address` lie on a stack of the core, so that reading them cannot fault.
 pub fn on_stack(address: u64) -> bool {
-    let boot = &raw const super::start::BOOT_STACK as u64;
-    if (boot..=boot + size_of::<super::start::BootStack>() as u64 - 8).contains(&address) {
+    let boot = BOOT_STACK.as_ptr() as u64;
+    if (boot..=boot + BOOT_STACK_SIZE as u64 - 8).contains(&address) {
         return true;
     }
     area_page(address).is_some_and(|page| (1..CPU_PAGE).contains(&page) && address % FRAME <= FRAME - 8)

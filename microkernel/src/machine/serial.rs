@@ -44,34 +44,32 @@ pub fn set_debug_console(port: u16) {
     DEBUG_CONSOLE.store(port, Relaxed);
 }
 
-/// Where the core shows text.
-pub struct Output;
-
-impl Output {
-    fn byte(&self, byte: u8) {
-        let debug = DEBUG_CONSOLE.load(Relaxed);
-        if debug != 0 {
-            outb(debug, byte);
-        }
-        if RELEASED.load(Relaxed) || ABSENT.load(Relaxed) {
-            return;
-        }
-        for _ in 0..PATIENCE {
-            if inb(COM1 + 5) & 0x20 != 0 {
-                return outb(COM1, byte);
-            }
-        }
-        ABSENT.store(true, Relaxed);
+fn send(byte: u8) {
+    let debug = DEBUG_CONSOLE.load(Relaxed);
+    if debug != 0 {
+        outb(debug, byte);
     }
+    if RELEASED.load(Relaxed) || ABSENT.load(Relaxed) {
+        return;
+    }
+    for _ in 0..PATIENCE {
+        if inb(COM1 + 5) & 0x20 != 0 {
+            return outb(COM1, byte);
+        }
+    }
+    ABSENT.store(true, Relaxed);
 }
+
+/// Where the core shows text.
+struct Output;
 
 impl Write for Output {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
             if byte == b'\n' {
-                self.byte(b'\r');
+                send(b'\r');
             }
-            self.byte(byte);
+            send(byte);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! One at a time: the first CPU offers an area, sends INIT and the start-up interrupt, and the new CPU claims the offer in its
 //! first instructions. A CPU that comes too late finds no offer and halts, so it can never share a stack.
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
@@ -12,15 +12,13 @@ use super::acpi::Madt;
 use super::paging::Tables;
 use super::percpu::Cpu;
 use super::symbols::copy_bytes;
-use super::{apic, serial, start, timer, window};
+use super::{apic, features, serial, start, timer, window};
 
 /// The area for the CPU that comes next; the entry code takes it.
 pub static OFFER: AtomicPtr<Cpu> = AtomicPtr::new(core::ptr::null_mut());
 
 /// CPUs that run.
-static RUNNING: AtomicU32 = AtomicU32::new(1);
-/// Set once the safe core can be entered.
-static OPEN: AtomicU32 = AtomicU32::new(0);
+static RUNNING: AtomicUsize = AtomicUsize::new(1);
 
 /// Time a CPU has to claim the offer and to report, in steps of 100 us.
 const PATIENCE: u32 = 2000;
@@ -32,7 +30,7 @@ unsafe extern "C" {
 
 /// CPUs that run.
 pub fn cpus() -> usize {
-    RUNNING.load(Ordering::Acquire) as usize
+    RUNNING.load(Ordering::Acquire)
 }
 
 /// Starts every CPU of the MADT but this one, up to `limit` CPUs in all. `page` is free memory below 1 MiB.
@@ -48,16 +46,9 @@ pub fn start(madt: &Madt, tables: &mut Tables, page: u64, limit: usize) -> Resul
             break;
         }
         OFFER.store(Cpu::new(tables, cpu)?, Ordering::Release);
-        apic::reset(id);
-        timer::pause(10_000);
-        for _ in 0..2 {
-            apic::start_up(id, page);
-            timer::pause(200);
-        }
-        let mut patience = PATIENCE;
-        while cpus() == cpu && patience > 0 {
+        apic::start(id, page);
+        for _ in (0..PATIENCE).take_while(|_| cpus() == cpu) {
             timer::pause(100);
-            patience -= 1;
         }
         if cpus() == cpu {
             if OFFER.swap(core::ptr::null_mut(), Ordering::AcqRel).is_null() {
@@ -69,18 +60,15 @@ pub fn start(madt: &Madt, tables: &mut Tables, page: u64, limit: usize) -> Resul
     Ok(())
 }
 
-/// Lets the other CPUs into the safe core.
-pub fn open() {
-    OPEN.store(1, Ordering::Release);
-}
-
-/// Where another CPU gets to on its own stack, with the core's own tables.
+/// Where another CPU gets to on its own stack, with the core's own tables; it goes on once the safe core can be entered.
 pub extern "C" fn start_secondary(this: *mut Cpu) -> ! {
+    features::enable(features::detect());
     // SAFETY: the entry code claimed the offer, so the area is this CPU's alone.
-    let this = unsafe { &mut *this };
-    start::initialize_cpu(this);
+    unsafe { &mut *this }.install();
+    apic::initialize(Cpu::current().index);
+    timer::initialize();
     RUNNING.fetch_add(1, Ordering::AcqRel);
-    while OPEN.load(Ordering::Acquire) == 0 {
+    while timer::time().is_none() {
         core::hint::spin_loop();
     }
     start::run()

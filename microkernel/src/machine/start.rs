@@ -1,7 +1,6 @@
 //! Bringing the machine up, in order.
 
-use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use microkernel::boot::BootConfig;
 use microkernel::platform::Phys;
@@ -11,20 +10,15 @@ use super::boot::{BootInfo, word};
 use super::paging::{DEVICE, FRAME, Tables};
 use super::percpu::Cpu;
 use super::serial::line;
-use super::{acpi, apic, descriptors, entry, features, ioapic, lock, paging, panic, serial, smp, timer, window};
+use super::{acpi, apic, entry, features, ioapic, lock, paging, panic, serial, smp, timer, window};
 
 /// Memory below this is the firmware's and the other CPUs' entry; the core leaves it alone.
 const LOW_MEMORY: u64 = 1 << 20;
 
-/// The stack on which the first CPU boots.
-#[repr(C, align(16))]
-pub struct BootStack(UnsafeCell<[u8; 64 << 10]>);
-
-// SAFETY: only the assembly uses it, as the stack of one CPU.
-unsafe impl Sync for BootStack {}
-
-/// The stack on which the first CPU boots.
-pub static BOOT_STACK: BootStack = BootStack(UnsafeCell::new([0; 64 << 10]));
+/// Bytes of the stack on which the first CPU boots.
+pub const BOOT_STACK_SIZE: usize = 64 << 10;
+/// The stack on which the first CPU boots; only the assembly uses it.
+pub static BOOT_STACK: [AtomicU64; BOOT_STACK_SIZE / 8] = [const { AtomicU64::new(0) }; BOOT_STACK_SIZE / 8];
 
 /// The first Rust that runs: on the first CPU, with the early page tables.
 pub extern "C" fn start_primary(protocol: u32, information: u32) -> ! {
@@ -44,14 +38,6 @@ pub fn run() -> ! {
     unsafe { entry::first_entry() }
 }
 
-/// Makes this CPU ready for the scheduler: its registers, its interrupt controller, its timer.
-pub fn initialize_cpu(this: &mut Cpu) {
-    features::enable(features::detect());
-    this.install();
-    apic::initialize(this.index);
-    timer::initialize();
-}
-
 fn port(text: Option<&str>) -> Option<u16> {
     u16::from_str_radix(text?.trim_start_matches("0x"), 16).ok()
 }
@@ -68,16 +54,16 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     }
     features::enable(found);
 
-    let total_frames = info.ram.total() / FRAME;
+    let total_frames = info.ram.as_slice().iter().map(|range| range.end - range.start).sum::<u64>() / FRAME;
     let image = paging::image();
-    if !info.ram.contains(&(image.start & !(FRAME - 1)..image.end.next_multiple_of(FRAME))) {
+    if !info.ram.contains(&image) {
         return Err("the core was loaded over memory that the firmware uses");
     }
     let bundle = info.bundle.start..info.bundle.end.checked_next_multiple_of(FRAME).unwrap_or(u64::MAX);
     if bundle.is_empty() {
         return Err("no boot bundle: it is the first boot module (QEMU: -initrd, GRUB: module2)");
     }
-    info.ram.remove(image.start & !(FRAME - 1)..image.end.next_multiple_of(FRAME))?;
+    info.ram.remove(image)?;
     if bundle.start % FRAME != 0 || !info.ram.contains(&bundle) {
         return Err("the boot bundle does not start on a page of RAM");
     }
@@ -92,7 +78,6 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     let rest = (bundle.end - info.bundle.end) as usize;
     // SAFETY: RAM of the bundle, which is mapped now; the loader's structures were copied.
     unsafe { core::ptr::write_bytes(window::pointer::<u8>(Phys(info.bundle.end)), 0, rest) };
-    descriptors::fill_interrupt_table();
     Cpu::new(&mut tables, 0)?.install();
 
     acpi::find(info.acpi.ok_or("the boot loader knows no ACPI tables")?, &mut tables)?;
@@ -132,11 +117,9 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     let (mib, mhz) = (total_frames / 256, config.tsc_hz / 1_000_000);
     core.say(format_args!("core: {mib} MiB of memory, {} CPUs: {name}, {mhz} MHz", config.cpus));
     core.boot(&config)?;
-    timer::set_clock(core.clock);
-    drop(core);
     let crash = word(&info.line, "crash").and_then(|how| CRASHES.iter().position(|name| *name == how));
     CRASH.store(crash.unwrap_or(CRASHES.len()), Relaxed);
-    smp::open();
+    timer::set_clock(core.clock);
     Ok(())
 }
 

@@ -7,8 +7,9 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use microkernel::clock::Clock;
 use spin::Once;
+use x86_64::registers::model_specific::Msr;
 
-use super::cpu::{inl, tsc, wrmsr};
+use super::cpu::{inl, tsc};
 use super::percpu::Cpu;
 use super::{acpi, apic, features};
 
@@ -26,12 +27,12 @@ static TSC_HZ: AtomicU64 = AtomicU64::new(0);
 /// Rate of the local APIC timer, Hz; 0 if it fires at TSC values.
 static APIC_HZ: AtomicU64 = AtomicU64::new(0);
 
-const DEADLINE_MSR: u32 = 0x6e0;
+const DEADLINE: u32 = 0x6e0;
 
 /// The core's clock, once it runs.
 static CLOCK: Once<Clock> = Once::new();
 
-/// Keeps the core's clock, for [`time`].
+/// Keeps the core's clock, for [`time`], once the core has booted: the other CPUs wait for this.
 pub fn set_clock(clock: Clock) {
     CLOCK.call_once(|| clock);
 }
@@ -98,16 +99,15 @@ pub fn initialize() {
 #[cold]
 pub fn arm(this: &Cpu, deadline: u64) {
     let rate = APIC_HZ.load(Relaxed);
+    this.armed.set(deadline);
     if rate == 0 {
-        this.armed.set(deadline);
         // SAFETY: CPUID offers the register. 0 would stop the timer; a deadline in the past fires at once.
-        unsafe { wrmsr(DEADLINE_MSR, deadline.max(1)) };
+        unsafe { Msr::new(DEADLINE).write(deadline.max(1)) };
         return;
     }
     let now = tsc();
     let ticks = u128::from(deadline.saturating_sub(now)) * u128::from(rate) / u128::from(tsc_hz());
     let count = ticks.clamp(1, u32::MAX.into()) as u32;
     // A count that does not reach the deadline fires early, and is armed again then.
-    this.armed.set(deadline);
     apic::count_down(count, true);
 }

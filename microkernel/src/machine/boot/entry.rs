@@ -11,25 +11,16 @@ use core::arch::global_asm;
 pub const PROTOCOL_PVH: u32 = 0;
 /// The value a multiboot2 loader leaves in EAX; the argument points to its boot information.
 pub const PROTOCOL_MULTIBOOT2: u32 = 0x36d7_6289;
+
 /// Only inside the assembly: another CPU comes up.
 const SECONDARY: u32 = 1;
-
-/// CR4: PAE, OSFXSR, OSXMMEXCPT.
-const CR4_BOOT: u32 = 1 << 5 | 1 << 9 | 1 << 10;
-/// CR0 bits that must be clear: EM, TS, NW, CD.
-const CR0_CLEAR: u32 = !(1 << 2 | 1 << 3 | 1 << 29 | 1 << 30);
-/// CR0 bits that must be set: PE, MP, NE, WP, PG.
-const CR0_SET: u32 = 1 | 1 << 1 | 1 << 5 | 1 << 16 | 1 << 31;
 
 global_asm!(
     include_str!("entry.s"),
     pvh = const PROTOCOL_PVH,
     secondary = const SECONDARY,
-    cr4 = const CR4_BOOT,
-    cr0_clear = const CR0_CLEAR,
-    cr0_set = const CR0_SET,
     stack = sym crate::machine::start::BOOT_STACK,
-    stack_size = const size_of::<crate::machine::start::BootStack>(),
+    stack_size = const crate::machine::start::BOOT_STACK_SIZE,
     start_primary = sym crate::machine::start::start_primary,
     core_root = sym crate::machine::paging::CORE_ROOT,
     offer = sym crate::machine::smp::OFFER,

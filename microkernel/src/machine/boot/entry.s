@@ -28,12 +28,14 @@ boot_multiboot2:
 1:  cli; cld
     mov esi, ebx
 enter_long_mode:
-    mov eax, cr4; or eax, {cr4}; mov cr4, eax
+    // CR4: PAE, OSFXSR, OSXMMEXCPT.
+    mov eax, cr4; or eax, 0x620; mov cr4, eax
     mov eax, offset early_root; mov cr3, eax
     // EFER.LME
     mov ecx, 0xc0000080
     rdmsr; or eax, 0x100; wrmsr
-    mov eax, cr0; and eax, {cr0_clear}; or eax, {cr0_set}; mov cr0, eax
+    // CR0: without EM, TS, NW and CD; with PE, MP, NE, WP and PG.
+    mov eax, cr0; and eax, 0x9ffffff3; or eax, 0x80010023; mov cr0, eax
     lgdt [early_gdt_pointer]
     // Far jumps are spelled out in bytes: the assembler knows no symbol there in this syntax. This one is to 0x08:2f.
     .byte 0xea
@@ -48,7 +50,7 @@ enter_core:
     xor ebp, ebp
     cmp edi, {secondary}
     je 3f
-    mov rsp, offset {stack} + {stack_size}
+    mov rsp, offset {stack} + {stack_size}; and rsp, -16
     call {start_primary}
     // Another CPU goes on in the core's own tables, because its stack is only there; they need EFER.NXE, which the first CPU
     // has found to exist. Then it claims the area that waits for it.

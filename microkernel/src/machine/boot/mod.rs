@@ -13,6 +13,7 @@ use core::ops::Range;
 
 use heapless::String;
 
+use super::paging::FRAME;
 use super::window;
 use ranges::Ranges;
 
@@ -26,15 +27,6 @@ pub const BOOT_LINE_MAX: usize = 1024;
 /// Type of usable memory in both protocols' memory maps (E820).
 const RAM: u32 = 1;
 
-/// Where the list of ACPI tables lies.
-#[derive(Clone, Copy)]
-pub struct AcpiRoot {
-    /// Physical address of the RSDT or XSDT.
-    pub address: u64,
-    /// Bytes of one entry in it: 4 or 8.
-    pub entry: u64,
-}
-
 /// The result of either protocol.
 pub struct BootInfo {
     /// RAM, in whole frames.
@@ -43,8 +35,8 @@ pub struct BootInfo {
     pub bundle: Range<u64>,
     /// The boot line.
     pub line: String<BOOT_LINE_MAX>,
-    /// The ACPI tables, if the loader knows them.
-    pub acpi: Option<AcpiRoot>,
+    /// Physical address of the list of ACPI tables (XSDT or RSDT), if the loader knows it.
+    pub acpi: Option<u64>,
 }
 
 impl BootInfo {
@@ -61,15 +53,18 @@ impl BootInfo {
         }
     }
 
-    /// Takes a memory map, given as (address, length, type): first all RAM, then everything that is not.
-    fn set_memory(&mut self, map: impl Iterator<Item = (u64, u64, u32)> + Clone) -> Result<(), &'static str> {
-        let ends =
-            map.map(|(start, length, kind)| (start.min(RAM_END), start.saturating_add(length).min(RAM_END), kind));
+    /// Takes a memory map with entries of `size` bytes, which begin with address, length and type: first all RAM, then
+    /// everything that is not.
+    fn set_memory(&mut self, map: &[u8], size: usize) -> Result<(), &'static str> {
+        let ends = map.chunks_exact(size).filter_map(|entry| {
+            let (start, length, kind) = (u64_at(entry, 0)?, u64_at(entry, 8)?, u32_at(entry, 16)?);
+            Some((start.min(RAM_END), start.saturating_add(length).min(RAM_END), kind))
+        });
         for (start, end, _) in ends.clone().filter(|(_, _, kind)| *kind == RAM) {
-            self.ram.add(start.next_multiple_of(4096)..end & !4095)?;
+            self.ram.add(start.next_multiple_of(FRAME)..end & !(FRAME - 1))?;
         }
         for (start, end, _) in ends.filter(|(_, _, kind)| *kind != RAM) {
-            self.ram.remove(start & !4095..end.next_multiple_of(4096))?;
+            self.ram.remove(start & !(FRAME - 1)..end.next_multiple_of(FRAME))?;
         }
         Ok(())
     }
@@ -83,17 +78,15 @@ impl BootInfo {
 
     /// Takes the root pointer (ACPI specification, section 5.2.5.3) if its checksum is right.
     fn set_acpi(&mut self, pointer: &[u8]) {
-        let sum =
-            |length| pointer.get(..length).map(|bytes: &[u8]| bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)));
-        if !pointer.starts_with(b"RSD PTR ") || sum(20) != Some(0) {
-            return;
-        }
-        let wide = pointer[15] >= 2 && sum(36) == Some(0);
-        self.acpi = match (u64_at(pointer, 24), u32_at(pointer, 16)) {
-            (Some(address), _) if wide && address != 0 => Some(AcpiRoot { address, entry: 8 }),
-            (_, Some(address)) if address != 0 => Some(AcpiRoot { address: address.into(), entry: 4 }),
-            _ => self.acpi,
+        let valid = |length| {
+            let bytes: Option<&[u8]> = pointer.get(..length);
+            bytes.is_some_and(|bytes| bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)) == 0)
         };
+        if pointer.starts_with(b"RSD PTR ") && valid(20) {
+            let xsdt = u64_at(pointer, 24).filter(|at| *at != 0 && pointer[15] >= 2 && valid(36));
+            let rsdt = u32_at(pointer, 16).filter(|at| *at != 0).map(u64::from);
+            self.acpi = xsdt.or(rsdt).or(self.acpi);
+        }
     }
 }
 

@@ -24,8 +24,6 @@ pub fn read(address: u32) -> Result<BootInfo, &'static str> {
     info.set_line(if field(24) == 0 { &[] } else { early_bytes(field(24), super::BOOT_LINE_MAX as u64 + 1) })?;
     info.set_acpi(early_bytes(field(32), 36));
     let map = early_bytes(field(40), u64::from(u32_at(start, 48).unwrap_or(0)).min(ENTRIES_MAX) * 24);
-    info.set_memory(
-        map.chunks_exact(24).filter_map(|entry| Some((u64_at(entry, 0)?, u64_at(entry, 8)?, u32_at(entry, 16)?))),
-    )?;
+    info.set_memory(map, 24)?;
     Ok(info)
 }

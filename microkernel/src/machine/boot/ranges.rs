@@ -23,11 +23,6 @@ impl Ranges {
         &self.0
     }
 
-    /// Bytes in the set.
-    pub fn total(&self) -> u64 {
-        self.0.iter().map(|range| range.end - range.start).sum()
-    }
-
     /// Whether all of `inner` is in the set, in one range.
     pub fn contains(&self, inner: &Range<u64>) -> bool {
         self.0.iter().any(|range| range.start <= inner.start && inner.end <= range.end)
@@ -48,17 +43,13 @@ impl Ranges {
 
     /// Removes addresses.
     pub fn remove(&mut self, gone: Range<u64>) -> Result<(), &'static str> {
-        let mut index = 0;
-        while let Some(old) = self.0.get(index).cloned() {
-            if gone.is_empty() || old.end <= gone.start || gone.end <= old.start {
-                index += 1;
-                continue;
-            }
-            self.0.swap_remove(index);
-            for rest in [old.start..gone.start, gone.end..old.end] {
-                if rest.start < rest.end {
-                    self.0.push(rest).map_err(|_| FULL)?;
-                }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for old in core::mem::take(&mut self.0) {
+            let rests = [old.start..old.end.min(gone.start), old.start.max(gone.end)..old.end];
+            for rest in rests.into_iter().filter(|rest| !rest.is_empty()) {
+                self.0.push(rest).map_err(|_| FULL)?;
             }
         }
         Ok(())
