@@ -9,7 +9,7 @@ use protocol::domain::{CLASS_DRIVER, DomainSpec, SchedParams};
 use protocol::event::DOMAIN_EVENT_PORT;
 use protocol::layout::{ARGUMENTS, BUNDLE, VCPU_AREA_SIZE, VCPU_AREAS};
 use protocol::start::{ARGUMENTS_MAX, BootArguments, encode_arguments};
-use protocol::system::{Features, SystemInfo};
+use protocol::system::SystemInfo;
 
 use crate::calls::MAX_PAGES;
 use crate::handles;
@@ -36,22 +36,14 @@ pub struct BootConfig<'a> {
     /// structures or the firmware lies in it. The core takes its frame table from it. All of it must be reachable through
     /// [`crate::platform::Memory`].
     pub ram: &'a [Range<u64>],
-    /// Frames of RAM the firmware reported, used ones included.
-    pub total_frames: u64,
     /// The boot bundle, which nobody changes any more.
     pub bundle: &'a [u8],
     /// Where it lies: at the start of a page. The rest of its last page is nobody's either.
     pub bundle_start: Phys,
     /// The boot line.
     pub boot_line: &'a str,
-    /// CPUs that run, numbered from 0.
-    pub cpus: usize,
-    /// TSC frequency, Hz.
-    pub tsc_hz: u64,
-    /// What the CPUs offer and the shell switched on.
-    pub features: Features,
-    /// Brand string of the CPU, zero-padded.
-    pub brand: [u8; 48],
+    /// What is told about the machine, as far as it does not change: CPUs are numbered from 0.
+    pub info: SystemInfo,
     /// Root page table of the core's own address space: its entries 256..512 go into every address space.
     pub template: Frame,
 }
@@ -73,19 +65,11 @@ fn find<'a>(mut tar: &'a [u8], name: &str) -> Option<&'a [u8]> {
 impl<M: Machine> Core<M> {
     /// Takes the memory over, loads the first domain from the bundle and makes it runnable. The error says why it cannot.
     pub fn boot(&mut self, config: &BootConfig<'_>) -> Result<(), &'static str> {
-        self.clock.init(config.tsc_hz, self.machine.tsc());
-        self.sched.init(config.cpus);
+        self.clock.init(config.info.tsc_hz, self.machine.tsc());
+        self.sched.init(config.info.cpus as usize);
         self.template = config.template;
         self.bundle_bytes = config.bundle.len() as u64;
-        self.info = SystemInfo {
-            abi_version: protocol::ABI_VERSION,
-            cpus: config.cpus as u32,
-            tsc_hz: config.tsc_hz,
-            total_frames: config.total_frames,
-            features: config.features.bits(),
-            cpu_brand: config.brand,
-            ..self.info
-        };
+        self.info = SystemInfo { abi_version: protocol::ABI_VERSION, ..config.info };
         let bundle_end = config.bundle_start.0 + self.bundle_bytes;
         if !self.frames.manage(&self.machine, config.ram, bundle_end) {
             return Err("not enough memory for the frame table");
@@ -126,8 +110,7 @@ impl<M: Machine> Core<M> {
         let mut page = [0; ARGUMENTS_MAX];
         let command_line = String::try_from(config.boot_line).unwrap_or_default();
         encode_arguments(&BootArguments { command_line, console: None }, &mut page);
-        self.fill(slot, ARGUMENTS, &page);
-        Ok(())
+        self.fill(slot, ARGUMENTS, &page)
     }
 
     /// Loads the segments of a static ELF file; gives its entry point.
@@ -154,16 +137,14 @@ impl<M: Machine> Core<M> {
                 let part = pages.min(first + MAX_PAGES as u64) - first;
                 self.populate(slot, address, part, access).map_err(|_| NO_ROOM)?;
             }
-            self.fill(slot, segment.p_vaddr, bytes);
+            self.fill(slot, segment.p_vaddr, bytes).map_err(|_| NO_IMAGE)?;
         }
         Ok(file.ehdr.e_entry)
     }
 
-    /// Copies bytes to pages of a domain from the start of one on, whatever their access.
-    fn fill(&self, slot: Slot, address: u64, bytes: &[u8]) {
-        for (page, part) in (address..).step_by(PAGE_SIZE as usize).zip(bytes.chunks(PAGE_SIZE as usize)) {
-            let frame = self.domains[slot].space.translate(&self.machine, page, false);
-            frame.into_iter().for_each(|frame| self.machine.write(frame.at(0), part));
-        }
+    /// Copies bytes to memory of a domain, whatever its access.
+    fn fill(&self, slot: Slot, address: u64, bytes: &[u8]) -> protocol::error::Result<()> {
+        self.reach(slot, address, bytes.len(), false)?.write(&self.machine, 0, bytes);
+        Ok(())
     }
 }

@@ -8,7 +8,6 @@ use protocol::name_text;
 
 use crate::platform::{Fault, Registers, exception_name, reg};
 use crate::prelude::*;
-use crate::user::UserRange;
 
 /// What ended a domain.
 pub(crate) enum Cause<'a> {
@@ -68,10 +67,7 @@ impl<M: Machine> Core<M> {
     fn backtrace(&self, slot: Slot, mut frame: u64) -> [u64; BACKTRACE_MAX] {
         let mut found = [0; BACKTRACE_MAX];
         for address in &mut found {
-            let range = UserRange::new(frame, 16);
-            let Ok(pair) = range.and_then(|range| range.check(&self.machine, self.domains[slot].space, false)) else {
-                break;
-            };
+            let Ok(pair) = self.reach(slot, frame, 16, false) else { break };
             let [next, back]: [u64; 2] = pair.get(&self.machine, 0);
             *address = back;
             if next <= frame {

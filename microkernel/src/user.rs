@@ -120,5 +120,12 @@ impl Checked {
     }
 }
 
+impl<M: Machine> Core<M> {
+    /// Memory of a domain.
+    pub(crate) fn reach(&self, slot: Slot, address: u64, length: usize, write: bool) -> Result<Checked> {
+        UserRange::new(address, length as u64)?.check(&self.machine, self.domains[slot].space, write)
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -8,17 +8,15 @@ use crate::prelude::*;
 
 impl<M: Machine> Core<M> {
     pub(super) fn grant_map(&mut self, caller: Caller, elements: u64, count: u64) -> Result {
-        self.batch(caller, elements, count, |core, element: &mut MapElement| {
-            element.status = status(core.map_grant(caller.slot, element));
-            element.status
-        })
+        let status = |element: &mut MapElement, status| element.status = status;
+        self.batch(caller, elements, count, status, |core, element| core.map_grant(caller.slot, element))
     }
 
     pub(super) fn grant_unmap(&mut self, caller: Caller, elements: u64, count: u64) -> Result {
         let mut chain = 0;
-        let done = self.batch(caller, elements, count, |core, element: &mut UnmapElement| {
-            element.status = status(core.unmap_grant(caller.slot, element.mapping, &mut chain));
-            element.status
+        let status = |element: &mut UnmapElement, status| element.status = status;
+        let done = self.batch(caller, elements, count, status, |core, element| {
+            core.unmap_grant(caller.slot, element.mapping, &mut chain)
         })?;
         if chain != 0 {
             self.cpu(self.here).unmapped = chain;
@@ -28,10 +26,8 @@ impl<M: Machine> Core<M> {
     }
 
     pub(super) fn grant_copy(&mut self, caller: Caller, elements: u64, count: u64) -> Result {
-        self.batch(caller, elements, count, |core, element: &mut CopyElement| {
-            element.status = status(core.copy(caller, element));
-            element.status
-        })
+        let status = |element: &mut CopyElement, status| element.status = status;
+        self.batch(caller, elements, count, status, |core, element| core.copy(caller, element))
     }
 
     /// Carries out each element of an array in the caller's memory and writes it back; gives how many had status 0. Each
@@ -41,7 +37,8 @@ impl<M: Machine> Core<M> {
         caller: Caller,
         elements: u64,
         count: u64,
-        mut each: impl FnMut(&mut Self, &mut T) -> i32,
+        report: impl Fn(&mut T, i32),
+        mut each: impl FnMut(&mut Self, &mut T) -> Result<()>,
     ) -> Result {
         let count = at_most(count, MAX_BATCH)?;
         if count == 0 {
@@ -51,7 +48,9 @@ impl<M: Machine> Core<M> {
         let mut done = 0;
         for index in 0..count {
             let mut element: T = memory.get(&self.machine, index);
-            done += (each(self, &mut element) == 0) as u64;
+            let result = each(self, &mut element);
+            done += result.is_ok() as u64;
+            report(&mut element, result.map_or_else(|error| -(error as i32), |()| 0));
             // An element may have unmapped the memory it lies in: then its status goes nowhere.
             memory.put(&self.machine, index, &element);
         }
@@ -89,9 +88,4 @@ impl<M: Machine> Core<M> {
         let frame = self.domains[caller.slot].space.translate(&self.machine, address, write);
         Ok((frame.filter(|_| address.is_multiple_of(PAGE_SIZE)).ok_or(Error::BadAddress)?, None))
     }
-}
-
-/// What an element reports.
-fn status(result: Result<()>) -> i32 {
-    result.map_or_else(|error| -(error as i32), |()| 0)
 }

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use microkernel::boot::BootConfig;
 use microkernel::platform::Phys;
-use protocol::system::{Features, MAX_CPUS};
+use protocol::system::{Features, MAX_CPUS, SystemInfo};
 
 use super::boot::{BootInfo, word};
 use super::paging::{DEVICE, FRAME, Tables};
@@ -103,19 +103,22 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     let bundle_bytes = unsafe { core::slice::from_raw_parts(window::pointer(Phys(info.bundle.start)), length) };
     let config = BootConfig {
         ram: tables.free.as_slice(),
-        total_frames,
         bundle: bundle_bytes,
         bundle_start: Phys(info.bundle.start),
         boot_line: &info.line,
-        cpus: smp::cpus(),
-        tsc_hz: timer::tsc_hz(),
-        features: found,
-        brand,
+        info: SystemInfo {
+            cpus: smp::cpus() as u32,
+            tsc_hz: timer::tsc_hz(),
+            total_frames,
+            features: found.bits(),
+            cpu_brand: brand,
+            ..SystemInfo::default()
+        },
         template: Phys(tables.root).frame(),
     };
     let mut core = lock::lock();
-    let (mib, mhz) = (total_frames / 256, config.tsc_hz / 1_000_000);
-    core.say(format_args!("core: {mib} MiB of memory, {} CPUs: {name}, {mhz} MHz", config.cpus));
+    let (mib, mhz) = (total_frames / 256, config.info.tsc_hz / 1_000_000);
+    core.say(format_args!("core: {mib} MiB of memory, {} CPUs: {name}, {mhz} MHz", config.info.cpus));
     core.boot(&config)?;
     let crash = word(&info.line, "crash").and_then(|how| CRASHES.iter().position(|name| *name == how));
     CRASH.store(crash.unwrap_or(CRASHES.len()), Relaxed);

@@ -8,7 +8,7 @@ use protocol::error::{Error, Result, decode};
 use protocol::handle::Handle;
 use protocol::hypercall::Hypercall;
 use protocol::layout::{HEAP, IMAGE_BASE, PAGE_SIZE};
-use protocol::system::Features;
+use protocol::system::{Features, SystemInfo};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::sim::Sim;
@@ -119,14 +119,17 @@ impl World {
         let ram = FIRST as u64 * PAGE_SIZE..end as u64 * PAGE_SIZE;
         let config = BootConfig {
             ram: &[ram],
-            total_frames: end as u64,
             bundle,
             bundle_start: Phys(BUNDLE),
             boot_line: "dom0_mem=1 console=x",
-            cpus,
-            tsc_hz: 1_000_000_000,
-            features: Features::NX,
-            brand: [b'x'; 48],
+            info: SystemInfo {
+                cpus: cpus as u32,
+                tsc_hz: 1_000_000_000,
+                total_frames: end as u64,
+                features: Features::NX.bits(),
+                cpu_brand: [b'x'; 48],
+                ..SystemInfo::default()
+            },
             template: TEMPLATE,
         };
         core.boot(&config)?;
