@@ -80,7 +80,7 @@ global_asm!(
     stub_size = const STUB_SIZE,
     first_interrupt = const FIRST_INTERRUPT,
     general_protection = const 13,
-    stopped = sym super::panic::STOPPED,
+    reporter = sym super::panic::REPORTER,
     on_start = sym super::dispatch::on_start,
     on_hypercall = sym super::dispatch::on_hypercall,
     on_trap = sym super::dispatch::on_trap,

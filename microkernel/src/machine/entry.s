@@ -146,7 +146,7 @@ interrupt_stubs:
     .balign {stub_size}
 
 nmi:
-    cmp byte ptr [rip + {stopped}], 0
+    cmp dword ptr [rip + {reporter}], 0
     jne 2f
     iretq
 2:  cli; hlt

@@ -41,11 +41,6 @@ fn select(controller: u64, register: u32) -> *mut u32 {
     }
 }
 
-fn read(controller: u64, register: u32) -> u32 {
-    // SAFETY: as in `select`.
-    unsafe { select(controller, register).read_volatile() }
-}
-
 fn write(controller: u64, register: u32, value: u32) {
     // SAFETY: as in `select`.
     unsafe { select(controller, register).write_volatile(value) }
@@ -55,7 +50,9 @@ fn write(controller: u64, register: u32, value: u32) {
 pub fn initialize(madt: &Madt, target: u32) {
     let mut routes = ROUTES.lock();
     for (controller, first) in madt.ioapics.iter().copied() {
-        for pin in 0..=(read(controller, 1) >> 16 & 0xff) {
+        // SAFETY: as in `select`.
+        let version = unsafe { select(controller, 1).read_volatile() };
+        for pin in 0..=(version >> 16 & 0xff) {
             let register = 0x10 + 2 * pin;
             write(controller, register, MASKED);
             let Some(line) = madt.lines.iter().position(|line| line.gsi == first.wrapping_add(pin)) else { continue };

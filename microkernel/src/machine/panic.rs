@@ -5,7 +5,7 @@
 
 use core::fmt::Arguments;
 use core::panic::{Location, PanicInfo};
-use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use microkernel::platform::exception_name;
 use x86_64::registers::control::Cr3;
@@ -14,21 +14,14 @@ use super::entry::CoreFrame;
 use super::serial::{self, line};
 use super::{apic, cpu, paging, percpu};
 
-/// Set for good once a CPU reports; an NMI halts the others.
-pub static STOPPED: AtomicBool = AtomicBool::new(false);
-/// Number of the CPU that reports, plus one; 0 while all is well.
-static REPORTER: AtomicU32 = AtomicU32::new(0);
-/// The emulator's port that ends it; 0 is none.
-static EXIT_PORT: AtomicU16 = AtomicU16::new(0);
+/// Number of the CPU that reports, plus one; 0 while all is well. Once it is set an NMI halts the other CPUs.
+pub static REPORTER: AtomicU32 = AtomicU32::new(0);
+/// The emulator's port that ends it, for when the core fails; 0 is none.
+pub static EXIT_PORT: AtomicU16 = AtomicU16::new(0);
 /// What is written there: what a Rust program that panics exits with.
 const EXIT_STATUS: u8 = 101;
 /// Frames of the backtrace shown.
 const FRAMES: usize = 24;
-
-/// Ends the emulator when the core fails.
-pub fn set_exit_port(port: u16) {
-    EXIT_PORT.store(port, Ordering::Relaxed);
-}
 
 #[panic_handler]
 fn on_panic(info: &PanicInfo<'_>) -> ! {
@@ -46,7 +39,7 @@ pub extern "C" fn on_core_fault(frame: &CoreFrame) -> ! {
 pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
     let own = percpu::number() as u32 + 1;
     match REPORTER.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => STOPPED.store(true, Ordering::Release),
+        Ok(_) => {}
         Err(reporter) if reporter == own => end(),
         Err(_) => cpu::halt(),
     }

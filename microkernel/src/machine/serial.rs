@@ -21,8 +21,8 @@ const PATIENCE: u32 = 30_000;
 static RELEASED: AtomicBool = AtomicBool::new(false);
 /// No transmitter answers.
 static ABSENT: AtomicBool = AtomicBool::new(false);
-/// I/O port of the debug console; 0 is none.
-static DEBUG_CONSOLE: AtomicU16 = AtomicU16::new(0);
+/// I/O port of the debug console, which gets everything shown as well; 0 is none.
+pub static DEBUG_CONSOLE: AtomicU16 = AtomicU16::new(0);
 
 /// Programs the port: 115,200 baud, 8 bits, no parity, FIFOs on, no interrupts.
 pub fn initialize() {
@@ -37,11 +37,6 @@ pub fn release(released: bool) {
     if RELEASED.swap(released, Relaxed) && !released {
         initialize();
     }
-}
-
-/// Sends everything shown to this I/O port as well.
-pub fn set_debug_console(port: u16) {
-    DEBUG_CONSOLE.store(port, Relaxed);
 }
 
 fn send(byte: u8) {

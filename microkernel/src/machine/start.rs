@@ -38,14 +38,15 @@ pub fn run() -> ! {
     unsafe { entry::first_entry() }
 }
 
-fn port(text: Option<&str>) -> Option<u16> {
-    u16::from_str_radix(text?.trim_start_matches("0x"), 16).ok()
+/// The I/O port that a word of the boot line names; 0 for none.
+fn port(text: Option<&str>) -> u16 {
+    text.and_then(|text| u16::from_str_radix(text.trim_start_matches("0x"), 16).ok()).unwrap_or(0)
 }
 
 fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     let mut info = BootInfo::read(protocol, information)?;
-    serial::set_debug_console(port(word(&info.line, "debugcon")).unwrap_or(0));
-    panic::set_exit_port(port(word(&info.line, "exit-port")).unwrap_or(0));
+    serial::DEBUG_CONSOLE.store(port(word(&info.line, "debugcon")), Relaxed);
+    panic::EXIT_PORT.store(port(word(&info.line, "exit-port")), Relaxed);
     line(format_args!("Bulkhead {}", env!("CARGO_PKG_VERSION")));
 
     let mut found = features::detect();
@@ -122,7 +123,7 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     core.boot(&config)?;
     let crash = word(&info.line, "crash").and_then(|how| CRASHES.iter().position(|name| *name == how));
     CRASH.store(crash.unwrap_or(CRASHES.len()), Relaxed);
-    timer::set_clock(core.clock);
+    timer::CLOCK.call_once(|| core.clock);
     Ok(())
 }
 

@@ -29,13 +29,8 @@ static APIC_HZ: AtomicU64 = AtomicU64::new(0);
 
 const DEADLINE: u32 = 0x6e0;
 
-/// The core's clock, once it runs.
-static CLOCK: Once<Clock> = Once::new();
-
-/// Keeps the core's clock, for [`time`], once the core has booted: the other CPUs wait for this.
-pub fn set_clock(clock: Clock) {
-    CLOCK.call_once(|| clock);
-}
+/// The core's clock, once the core has booted; the other CPUs wait for it.
+pub static CLOCK: Once<Clock> = Once::new();
 
 /// ns since the core started.
 pub fn time() -> Option<u64> {

@@ -28,6 +28,7 @@ pub const BOOT_LINE_MAX: usize = 1024;
 const RAM: u32 = 1;
 
 /// The result of either protocol.
+#[derive(Default)]
 pub struct BootInfo {
     /// RAM, in whole frames.
     pub ram: Ranges,
@@ -40,10 +41,6 @@ pub struct BootInfo {
 }
 
 impl BootInfo {
-    const fn new() -> BootInfo {
-        BootInfo { ram: Ranges::new(), bundle: 0..0, line: String::new(), acpi: None }
-    }
-
     /// Reads what the loader left at `address`.
     pub fn read(protocol: u32, address: u32) -> Result<BootInfo, &'static str> {
         match protocol {

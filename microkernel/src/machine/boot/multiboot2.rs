@@ -10,7 +10,7 @@ pub fn read(address: u32) -> Result<BootInfo, &'static str> {
     let header = early_bytes(address.into(), 8);
     let size = u64::from(u32_at(header, 0).unwrap_or(0)).min(SIZE_MAX);
     let mut rest = early_bytes(address.into(), size).get(8..).unwrap_or(&[]);
-    let mut info = BootInfo::new();
+    let mut info = BootInfo::default();
     while let (Some(kind), Some(length)) = (u32_at(rest, 0), u32_at(rest, 4)) {
         let Some(body) = rest.get(8..length as usize) else { break };
         match kind {

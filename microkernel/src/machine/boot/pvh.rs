@@ -14,7 +14,7 @@ pub fn read(address: u32) -> Result<BootInfo, &'static str> {
     if u32_at(start, 0) != Some(MAGIC) || u32_at(start, 4).is_none_or(|version| version < 1) {
         return Err("PVH boot without a memory map (start info older than version 1)");
     }
-    let mut info = BootInfo::new();
+    let mut info = BootInfo::default();
     if u32_at(start, 12) == Some(1) {
         let module = early_bytes(field(16), 16);
         if let (Some(at), Some(length)) = (u64_at(module, 0), u64_at(module, 8)) {

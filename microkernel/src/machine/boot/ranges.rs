@@ -9,15 +9,10 @@ const MAX: usize = 128;
 const FULL: &str = "the firmware's memory map has more than 128 ranges";
 
 /// A set of addresses; its ranges are disjoint, not empty, and in no order.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Ranges(Vec<Range<u64>, MAX>);
 
 impl Ranges {
-    /// The empty set.
-    pub const fn new() -> Ranges {
-        Ranges(Vec::new())
-    }
-
     /// The ranges.
     pub fn as_slice(&self) -> &[Range<u64>] {
         &self.0
