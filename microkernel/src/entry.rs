@@ -54,6 +54,12 @@ impl<M: Machine> Core<M> {
         Step::Done
     }
 
+    /// Whether something happened that lets another vCPU run on `cpu`, or none.
+    #[inline]
+    pub fn must_choose(&self, cpu: usize) -> bool {
+        self.sched.must_choose(cpu)
+    }
+
     /// Decides what `cpu` does next. The shell calls it last in every entry, whatever the reason (the timer and a kick by
     /// another CPU have no other), and loads the root it names before it releases the lock.
     pub fn schedule(&mut self, cpu: usize) -> Next {

@@ -35,6 +35,8 @@ impl<M: Machine> Core<M> {
         let enabled = &mut self.domains[caller.slot].io_ports;
         if !enabled.contains(&range) {
             *enabled.iter_mut().find(|place| place.1 == 0).ok_or(Error::TableFull)? = range;
+            // The way out of the core has to let the CPU know.
+            self.sched.reconsider(self.here);
         }
         if self.machine.is_serial(range.0, range.1) {
             self.serial = Some(caller.slot);

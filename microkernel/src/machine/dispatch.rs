@@ -34,7 +34,7 @@ pub extern "C" fn on_hypercall(a: u64, b: u64, c: u64, d: u64, e: u64, number: u
         unsafe { (&raw mut (*context).general[reg::RAX]).write(answer) };
         return Leave { context, switched: 0 };
     }
-    enter(this, |core| core.hypercall(this.index, number, [a, b, c, d, e]))
+    enter(this, true, |core| core.hypercall(this.index, number, [a, b, c, d, e]))
 }
 
 /// An exception in ring 3, or an interrupt in ring 3 or while idle.
@@ -45,12 +45,12 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
             panic::report(format_args!("{} while a domain ran", exception_name(vector)), None);
         }
         let fault = Fault { vector, error, address: cpu::fault_address() };
-        return enter(this, |core| core.fault(this.index, fault));
+        return enter(this, false, |core| core.fault(this.index, fault));
     }
     if vector == apic::TIMER {
         this.armed.set(u64::MAX);
     }
-    enter(this, |core| {
+    enter(this, false, |core| {
         // The timer and a kick ask for nothing but the decision that every entry ends with.
         if let Some(line) = ioapic::line(vector) {
             core.interrupt(this.index, line);
@@ -65,11 +65,12 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
 /// The first entry on each CPU, on its own stack.
 pub extern "C" fn on_start() -> Leave {
     super::start::crash_if_asked();
-    enter(Cpu::current(), |_| Step::Done)
+    enter(Cpu::current(), false, |_| Step::Done)
 }
 
-/// Runs `work` with the lock held, and whatever must follow it; then takes the core's decision.
-fn enter(this: &Cpu, work: impl FnOnce(&mut Core<Hardware>) -> Step) -> Leave {
+/// Runs `work` with the lock held, and whatever must follow it; then takes the core's decision. Without one that is due, who
+/// made a hypercall goes on: the timer sees to deadlines.
+fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>) -> Step) -> Leave {
     serve_flushes();
     let mut core = lock();
     let mut step = work(&mut core);
@@ -79,8 +80,12 @@ fn enter(this: &Cpu, work: impl FnOnce(&mut Core<Hardware>) -> Step) -> Leave {
         core = lock();
         step = core.resume(this.index);
     }
-    let next = core.schedule(this.index);
-    let leave = carry_out(this, next);
+    let leave = if call && !core.must_choose(this.index) {
+        Leave { context: this.context.get(), switched: 0 }
+    } else {
+        let next = core.schedule(this.index);
+        carry_out(this, next)
+    };
     unlock(this, core);
     leave
 }

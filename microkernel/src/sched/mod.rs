@@ -361,6 +361,17 @@ impl Scheduler {
         }
     }
 
+    /// Makes `cpu` choose anew.
+    pub fn reconsider(&mut self, cpu: usize) {
+        self.cpu(cpu).again = true;
+    }
+
+    /// Whether something happened since `cpu` chose last that may change its choice.
+    #[inline]
+    pub fn must_choose(&self, cpu: usize) -> bool {
+        self.cpus[cpu % MAX_CPUS].again
+    }
+
     /// Decides what `cpu` does next.
     #[inline]
     pub fn pick(&mut self, cpu: usize, now: u64) -> Decision {
