@@ -22,13 +22,12 @@ const MAX_IOAPICS: usize = 16;
 const HEADER: u64 = 36;
 
 /// One table.
-pub struct Table {
-    /// Signature.
-    pub signature: [u8; 4],
+struct Table {
+    signature: [u8; 4],
     /// Where it lies.
-    pub at: Phys,
+    at: Phys,
     /// Bytes, header included.
-    pub length: usize,
+    length: usize,
 }
 
 /// How an ISA line is wired.
@@ -54,9 +53,10 @@ pub struct Madt {
 
 static TABLES: Once<Vec<Table, MAX_TABLES>> = Once::new();
 
-/// All tables.
-pub fn tables() -> &'static [Table] {
-    TABLES.get().map_or(&[], |tables| tables)
+/// Where a table lies, and how long it is.
+pub fn place(signature: [u8; 4], instance: usize) -> Option<(Phys, usize)> {
+    let mut found = TABLES.get()?.iter().filter(|table| table.signature == signature);
+    found.nth(instance).map(|table| (table.at, table.length))
 }
 
 /// Bytes of a table that the window reaches.
@@ -100,7 +100,7 @@ pub fn find(root: u64, tables: &mut Tables) -> Result<(), &'static str> {
 }
 
 fn find_bytes(signature: &[u8; 4]) -> Option<&'static [u8]> {
-    tables().iter().find(|table| table.signature == *signature).map(|table| bytes(table.at, table.length))
+    place(*signature, 0).map(|(at, length)| bytes(at, length))
 }
 
 /// The I/O port of the ACPI timer.

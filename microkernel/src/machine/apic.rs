@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
-use x86_64::registers::model_specific::Msr;
+use x86_64::registers::model_specific::{ApicBase, ApicBaseFlags, Msr};
 
 use super::cpu::outb;
 use super::{timer, window};
@@ -18,10 +18,6 @@ pub const KICK: u64 = 0x41;
 pub const SPURIOUS: u64 = 0xff;
 /// Vectors of the PICs, which are masked; a spurious one may still come.
 const PIC_VECTORS: u8 = 0x20;
-
-const BASE: u32 = 0x1b;
-const BASE_ENABLED: u64 = 1 << 11;
-const BASE_X2APIC: u64 = 1 << 10;
 
 const ID: u32 = 0x20;
 const TASK_PRIORITY: u32 = 0x80;
@@ -81,14 +77,15 @@ pub fn choose_mode(x2apic: bool, registers: u64) {
 
 /// Switches this CPU's controller on, with everything masked but what the core sends itself, and enters its id.
 pub fn initialize(cpu: usize) {
-    let mode = if REGISTERS.load(Relaxed) == 0 { BASE_X2APIC } else { 0 };
+    let mode = if REGISTERS.load(Relaxed) == 0 { ApicBaseFlags::X2APIC_ENABLE } else { ApicBaseFlags::empty() };
+    let (frame, flags) = ApicBase::read();
+    let enabled = flags | ApicBaseFlags::LAPIC_ENABLE;
     // In two steps, because there is none from off to x2APIC mode.
     // SAFETY: the register exists on every CPU with an APIC, and CPUID offers x2APIC mode if it was chosen. Firmware that
     // left x2APIC mode on only does so where CPUID offers it, so the mode never goes back.
     unsafe {
-        let mut base = Msr::new(BASE);
-        base.write(base.read() | BASE_ENABLED);
-        base.write(base.read() | mode);
+        ApicBase::write(frame, enabled);
+        ApicBase::write(frame, enabled | mode);
     }
     for register in LOCAL_VECTORS {
         write(register, MASKED);

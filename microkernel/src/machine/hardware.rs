@@ -39,11 +39,7 @@ impl Machine for Hardware {
     }
 
     fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)> {
-        acpi::tables()
-            .iter()
-            .filter(|table| table.signature == signature)
-            .nth(instance as usize)
-            .map(|table| (table.at, table.length))
+        acpi::place(signature, instance as usize)
     }
 
     fn port_reserved(&self, first: u16, count: u16) -> bool {

@@ -37,17 +37,18 @@ pub extern "C" fn on_core_fault(frame: &CoreFrame) -> ! {
 
 /// Stops the machine with a report.
 pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
-    let own = percpu::number() as u32 + 1;
+    let number = percpu::number();
+    let own = number.unwrap_or(0) as u32 + 1;
     match REPORTER.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {}
         Err(reporter) if reporter == own => end(),
         Err(_) => cpu::halt(),
     }
-    if percpu::is_ready() {
+    if number.is_some() {
         apic::stop_others();
     }
     serial::release(false);
-    line(format_args!("CORE PANIC on CPU {}: {reason}", percpu::number()));
+    line(format_args!("CORE PANIC on CPU {}: {reason}", own - 1));
     let mut pointer: u64;
     // SAFETY: copies a register.
     unsafe { core::arch::asm!("mov {}, rbp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };

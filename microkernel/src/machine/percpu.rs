@@ -108,14 +108,9 @@ impl Cpu {
     }
 }
 
-/// Whether [`Cpu::current`] works yet on this CPU.
-pub fn is_ready() -> bool {
-    !GsBase::read().is_null()
-}
-
-/// Number of this CPU; 0 before it has an area.
-pub fn number() -> usize {
-    if is_ready() { Cpu::current().index } else { 0 }
+/// Number of this CPU, once [`Cpu::current`] works on it.
+pub fn number() -> Option<usize> {
+    (!GsBase::read().is_null()).then(|| Cpu::current().index)
 }
 
 /// Whether eight bytes at `address` lie on a stack of the core, so that reading them cannot fault.
