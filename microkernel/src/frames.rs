@@ -68,9 +68,8 @@ pub struct Frames {
     table: Phys,
     /// Frames that were given back.
     free: Frame,
-    /// Frames that nobody had yet: ranges of numbers, and the first of them that may hold some.
+    /// Frames that nobody had yet: ranges of numbers.
     untouched: [Range<u32>; RANGES],
-    range: usize,
     /// Frames managed.
     pub managed: u32,
     /// Of those, how many are set aside for domains.
@@ -90,7 +89,6 @@ impl Frames {
             table: Phys(0),
             free: END,
             untouched: [const { 0..0 }; RANGES],
-            range: 0,
             managed: 0,
             set_aside: 0,
             used: 0,
@@ -158,10 +156,7 @@ impl Frames {
         if frame != END {
             self.free = Frame(self.info(m, frame).count);
         } else {
-            while self.range < RANGES - 1 && self.untouched[self.range].is_empty() {
-                self.range += 1;
-            }
-            frame = Frame(self.untouched[self.range].next().ok_or(Error::NoMemory)?);
+            frame = self.untouched.iter_mut().find_map(Iterator::next).map(Frame).ok_or(Error::NoMemory)?;
             m.zero(frame);
         }
         self.accounts[owner].used += 1;
@@ -213,20 +208,14 @@ impl Frames {
 
     /// Another domain maps the frame; or, with `unmaps`, has unmapped it, and the last one gives it back if its owner left.
     pub fn pin(&mut self, m: &impl Memory, frame: Frame, unmaps: bool) {
-        let mut info = self.info(m, frame);
+        let info = self.info(m, frame);
         // There are fewer mappings than frames times domains, far below 2^32.
-        info.count = if unmaps { info.count.saturating_sub(1) } else { info.count + 1 };
-        self.set(m, frame, info);
+        let count = if unmaps { info.count.saturating_sub(1) } else { info.count + 1 };
+        self.set(m, frame, Info { count, ..info });
         let mapped = &mut self.accounts[info.owner].mapped;
-        match (info.count, unmaps) {
-            (1, false) => *mapped += 1,
-            (0, _) => {
-                *mapped -= 1;
-                if info.kind == Kind::ORPHAN {
-                    self.give_back(m, frame);
-                }
-            }
-            _ => {}
+        *mapped = *mapped + (count > 0) as u32 - (info.count > 0) as u32;
+        if count == 0 && info.kind == Kind::ORPHAN {
+            self.give_back(m, frame);
         }
     }
 }

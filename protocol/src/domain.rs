@@ -1,6 +1,6 @@
 //! What the control plane says about a domain, and what it hears.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::Name;
 
@@ -18,7 +18,7 @@ pub const CLASS_GUEST: u32 = 0;
 pub const CLASS_DRIVER: u32 = 1;
 
 /// How a domain or one of its vCPUs is scheduled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct SchedParams {
     /// Share of the CPU relative to others, in [`WEIGHTS`].
@@ -46,44 +46,6 @@ impl Default for SchedParams {
 pub const MAX_MAPPINGS: u32 = 4096;
 /// Most pages of retained memory: all are made by the one call that makes the domain, which has to be short.
 pub const MAX_RETAINED: u32 = 1024;
-
-/// Argument of [`crate::hypercall::Hypercall::DomainCreate`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct DomainSpec {
-    /// Its name, for logs and reports; need not be unique for the core.
-    pub name: Name,
-    /// Frames set aside for it now. Everything is charged to them: its memory, page tables, vCPU contexts, tables.
-    pub memory_pages: u64,
-    /// Bound for later [`crate::hypercall::Hypercall::DomainSetMemory`].
-    pub max_pages: u64,
-    /// vCPUs, 1 to [`crate::event::MAX_VCPUS`].
-    pub vcpus: u32,
-    /// Pages of its grant table, 1 to [`crate::grant::MAX_GRANT_FRAMES`].
-    pub grant_frames: u32,
-    /// Grants of others that it can hold mapped at once, 0 to [`MAX_MAPPINGS`].
-    pub max_mappings: u32,
-    /// Pages of retained memory, 0 to [`MAX_RETAINED`].
-    pub retained_pages: u32,
-    /// How it is scheduled; `vcpu` must be [`ALL_VCPUS`].
-    pub schedule: SchedParams,
-}
-
-/// Result of [`crate::hypercall::Hypercall::DomainCreate`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct DomainCreated {
-    /// The caller's handle of the new domain, with every right.
-    pub handle: u32,
-    /// Its id: also its index in the caller's peer table.
-    pub id: u16,
-    /// Zero.
-    pub reserved: u16,
-    /// Its incarnation number; never given twice while the machine is up.
-    pub incarnation: u32,
-    /// The caller's end of the control channel.
-    pub control_port: u32,
-}
 
 macro_rules! numbered {
     ($(#[$meta:meta])* $type:ident { $($(#[doc = $doc:literal])* $name:ident = $number:literal $text:literal,)* }) => {
@@ -140,56 +102,6 @@ numbered! {
     }
 }
 
-/// Result of [`crate::hypercall::Hypercall::DomainInfo`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct DomainInfo {
-    /// Its name.
-    pub name: Name,
-    /// Its id.
-    pub id: u32,
-    /// Its incarnation.
-    pub incarnation: u32,
-    /// [`State`] as a number.
-    pub state: u32,
-    /// [`Reason`] as a number.
-    pub reason: u32,
-    /// How often it is paused; it runs at 0.
-    pub pauses: u32,
-    /// vCPUs it has.
-    pub vcpus: u32,
-    /// vCPUs that were started.
-    pub vcpus_started: u32,
-    /// Handles in use.
-    pub handles: u32,
-    /// Ports open.
-    pub ports: u32,
-    /// Grants of others it holds mapped.
-    pub mappings: u32,
-    /// Its pages that others hold mapped.
-    pub mapped_by_others: u32,
-    /// Times it was reset.
-    pub resets: u32,
-    /// Frames charged to it.
-    pub used_pages: u64,
-    /// Frames set aside for it.
-    pub memory_pages: u64,
-    /// Bound for `memory_pages`.
-    pub max_pages: u64,
-    /// CPU time of all its vCPUs, in ns.
-    pub cpu_ns: u64,
-    /// Hypercalls it made.
-    pub hypercalls: u64,
-    /// Events it sent.
-    pub events_sent: u64,
-    /// TSC when it was created or its last reset began.
-    pub created_tsc: u64,
-    /// TSC when its first instruction (since then) was about to run; 0 before that.
-    pub first_run_tsc: u64,
-    /// How it is scheduled.
-    pub schedule: SchedParams,
-}
-
 numbered! {
     /// What a vCPU is doing.
     VcpuState {
@@ -206,57 +118,131 @@ numbered! {
     }
 }
 
-/// Result of [`crate::hypercall::Hypercall::VcpuInfo`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct VcpuInfo {
-    /// [`VcpuState`] as a number.
-    pub state: u32,
-    /// The CPU it is on, or was last.
-    pub cpu: u32,
-    /// CPUs it may run on, a bit each.
-    pub affinity: u64,
-    /// CPU time, in ns.
-    pub cpu_ns: u64,
-}
-
 /// Longest message of a death report, in bytes.
 pub const MESSAGE_MAX: usize = 256;
 /// Return addresses in a death report.
 pub const BACKTRACE_MAX: usize = 16;
 
-/// Result of [`crate::hypercall::Hypercall::DomainDeath`]: how the last death came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct DeathReport {
-    /// [`Reason`] as a number.
-    pub reason: u32,
-    /// The vCPU.
-    pub vcpu: u32,
-    /// Exit code, for an exit by itself.
-    pub code: u64,
-    /// Exception vector (Intel SDM vol. 3, table 6-1), for a fault.
-    pub vector: u64,
-    /// Error code of the exception.
-    pub error: u64,
-    /// CR2, for a page fault.
-    pub address: u64,
-    /// Instruction pointer.
-    pub rip: u64,
-    /// RFLAGS.
-    pub rflags: u64,
-    /// rax rbx rcx rdx rsi rdi rbp rsp r8..r15. After a hypercall only rbx rbp rsp r12..r15 are meaningful.
-    pub registers: [u64; 16],
-    /// Return addresses by frame pointers, innermost first, 0 after the last.
-    pub backtrace: [u64; BACKTRACE_MAX],
-    /// Bytes in `message`.
-    pub message_length: u64,
-    /// What the domain said, UTF-8 if it is honest.
-    pub message: [u8; MESSAGE_MAX],
-}
+records! {
+    /// Argument of [`crate::hypercall::Hypercall::DomainCreate`].
+    pub struct DomainSpec {
+        /// Its name, for logs and reports; need not be unique for the core.
+        pub name: Name,
+        /// Frames set aside for it now. Everything is charged to them: its memory, page tables, vCPU contexts, tables.
+        pub memory_pages: u64,
+        /// Bound for later [`crate::hypercall::Hypercall::DomainSetMemory`].
+        pub max_pages: u64,
+        /// vCPUs, 1 to [`crate::event::MAX_VCPUS`].
+        pub vcpus: u32,
+        /// Pages of its grant table, 1 to [`crate::grant::MAX_GRANT_FRAMES`].
+        pub grant_frames: u32,
+        /// Grants of others that it can hold mapped at once, 0 to [`MAX_MAPPINGS`].
+        pub max_mappings: u32,
+        /// Pages of retained memory, 0 to [`MAX_RETAINED`].
+        pub retained_pages: u32,
+        /// How it is scheduled; `vcpu` must be [`ALL_VCPUS`].
+        pub schedule: SchedParams,
+    }
 
-impl Default for DeathReport {
-    fn default() -> Self {
-        zerocopy::FromZeros::new_zeroed()
+    /// Result of [`crate::hypercall::Hypercall::DomainCreate`].
+    pub struct DomainCreated {
+        /// The caller's handle of the new domain, with every right.
+        pub handle: u32,
+        /// Its id: also its index in the caller's peer table.
+        pub id: u16,
+        /// Zero.
+        pub reserved: u16,
+        /// Its incarnation number; never given twice while the machine is up.
+        pub incarnation: u32,
+        /// The caller's end of the control channel.
+        pub control_port: u32,
+    }
+
+    /// Result of [`crate::hypercall::Hypercall::DomainInfo`].
+    pub struct DomainInfo {
+        /// Its name.
+        pub name: Name,
+        /// Its id.
+        pub id: u32,
+        /// Its incarnation.
+        pub incarnation: u32,
+        /// [`State`] as a number.
+        pub state: u32,
+        /// [`Reason`] as a number.
+        pub reason: u32,
+        /// How often it is paused; it runs at 0.
+        pub pauses: u32,
+        /// vCPUs it has.
+        pub vcpus: u32,
+        /// vCPUs that were started.
+        pub vcpus_started: u32,
+        /// Handles in use.
+        pub handles: u32,
+        /// Ports open.
+        pub ports: u32,
+        /// Grants of others it holds mapped.
+        pub mappings: u32,
+        /// Its pages that others hold mapped.
+        pub mapped_by_others: u32,
+        /// Times it was reset.
+        pub resets: u32,
+        /// Frames charged to it.
+        pub used_pages: u64,
+        /// Frames set aside for it.
+        pub memory_pages: u64,
+        /// Bound for `memory_pages`.
+        pub max_pages: u64,
+        /// CPU time of all its vCPUs, in ns.
+        pub cpu_ns: u64,
+        /// Hypercalls it made.
+        pub hypercalls: u64,
+        /// Events it sent.
+        pub events_sent: u64,
+        /// TSC when it was created or its last reset began.
+        pub created_tsc: u64,
+        /// TSC when its first instruction (since then) was about to run; 0 before that.
+        pub first_run_tsc: u64,
+        /// How it is scheduled.
+        pub schedule: SchedParams,
+    }
+
+    /// Result of [`crate::hypercall::Hypercall::VcpuInfo`].
+    pub struct VcpuInfo {
+        /// [`VcpuState`] as a number.
+        pub state: u32,
+        /// The CPU it is on, or was last.
+        pub cpu: u32,
+        /// CPUs it may run on, a bit each.
+        pub affinity: u64,
+        /// CPU time, in ns.
+        pub cpu_ns: u64,
+    }
+
+    /// Result of [`crate::hypercall::Hypercall::DomainDeath`]: how the last death came about.
+    pub struct DeathReport {
+        /// [`Reason`] as a number.
+        pub reason: u32,
+        /// The vCPU.
+        pub vcpu: u32,
+        /// Exit code, for an exit by itself.
+        pub code: u64,
+        /// Exception vector (Intel SDM vol. 3, table 6-1), for a fault.
+        pub vector: u64,
+        /// Error code of the exception.
+        pub error: u64,
+        /// CR2, for a page fault.
+        pub address: u64,
+        /// Instruction pointer.
+        pub rip: u64,
+        /// RFLAGS.
+        pub rflags: u64,
+        /// rax rbx rcx rdx rsi rdi rbp rsp r8..r15. After a hypercall only rbx rbp rsp r12..r15 are meaningful.
+        pub registers: [u64; 16],
+        /// Return addresses by frame pointers, innermost first, 0 after the last.
+        pub backtrace: [u64; BACKTRACE_MAX],
+        /// Bytes in `message`.
+        pub message_length: u64,
+        /// What the domain said, UTF-8 if it is honest.
+        pub message: [u8; MESSAGE_MAX],
     }
 }

@@ -78,14 +78,10 @@ pub const fn encode(result: Result) -> u64 {
 }
 
 /// Unpacks the result register. A number that is no declared error reads as [`Error::NoSuchCall`].
-pub const fn decode(register: u64) -> Result {
-    let signed = register as i64;
-    if signed >= 0 {
-        return Ok(register);
-    }
-    match Error::from_number(signed.wrapping_neg() as i32) {
-        Some(error) => Err(error),
-        None => Err(Error::NoSuchCall),
+pub fn decode(register: u64) -> Result {
+    match register as i64 {
+        0.. => Ok(register),
+        negated => Err(Error::from_number(negated.wrapping_neg() as i32).unwrap_or(Error::NoSuchCall)),
     }
 }
 

@@ -3,8 +3,6 @@
 //! Version 1 entries only (Xen `public/grant_table.h`, `grant_entry_v1`). The granter writes entries in its table; a mapper
 //! names (peer, reference). Batches report per element: an error in one neither skips nor falsifies the others.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
 /// A reference: an index into the granter's table.
 pub type GrantRef = u32;
 
@@ -26,18 +24,6 @@ pub const PEER_FIRST_FREE: u16 = 8;
 /// Entries of a peer table. In dom0's table the index of a domain is its domain id.
 pub const PEERS: usize = 256;
 
-/// One entry of the table, 8 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct GrantEntry {
-    /// [`PERMIT_ACCESS`] and its flags; the core sets [`READING`] and [`WRITING`] while the page is mapped.
-    pub flags: u16,
-    /// The peer that may use it, as an index into the granter's peer table.
-    pub peer: u16,
-    /// The page: virtual page number in the granter's native face (guest frame number in a guest face).
-    pub frame: u32,
-}
-
 /// The entry is not in use.
 pub const INVALID: u16 = 0;
 /// The peer may map or copy the page.
@@ -56,63 +42,67 @@ pub const MAX_GRANT_FRAMES: usize = 8;
 /// Elements in the largest batch.
 pub const MAX_BATCH: usize = 64;
 
-/// One element of [`crate::hypercall::Hypercall::GrantMap`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct MapElement {
-    /// In: the granter, as an index into the caller's peer table.
-    pub peer: u16,
-    /// In: 0 or [`READONLY`].
-    pub flags: u16,
-    /// In: the granter's reference.
-    pub reference: GrantRef,
-    /// In: page-aligned address inside the grant window that maps nothing yet.
-    pub address: u64,
-    /// Out: the address a device of the caller uses for this page.
-    pub device_address: u64,
-    /// Out: names the mapping for [`UnmapElement`].
-    pub mapping: u32,
-    /// Out: 0 or a negated [`crate::error::Error`].
-    pub status: i32,
-}
-
-/// One element of [`crate::hypercall::Hypercall::GrantUnmap`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct UnmapElement {
-    /// In: what [`MapElement::mapping`] gave.
-    pub mapping: u32,
-    /// Out: 0 or a negated error.
-    pub status: i32,
-}
-
 /// In [`CopyElement`]: this side is the caller's own memory, and `reference_or_address` an address.
 pub const OWN_MEMORY: u16 = 0xffff;
 
-/// One side of a [`CopyElement`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct CopySide {
-    /// A grant reference of `peer`, or a page-aligned address of the caller's if `peer` is [`OWN_MEMORY`].
-    pub reference_or_address: u64,
-    /// Index into the caller's peer table, or [`OWN_MEMORY`].
-    pub peer: u16,
-    /// Offset inside the page.
-    pub offset: u16,
-    /// Must be zero.
-    pub reserved: u32,
-}
+records! {
+    /// One entry of the table, 8 bytes.
+    pub struct GrantEntry {
+        /// [`PERMIT_ACCESS`] and its flags; the core sets [`READING`] and [`WRITING`] while the page is mapped.
+        pub flags: u16,
+        /// The peer that may use it, as an index into the granter's peer table.
+        pub peer: u16,
+        /// The page: virtual page number in the granter's native face (guest frame number in a guest face).
+        pub frame: u32,
+    }
 
-/// One element of [`crate::hypercall::Hypercall::GrantCopy`]; at least one side is a grant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct CopyElement {
-    /// Where the bytes come from.
-    pub source: CopySide,
-    /// Where they go.
-    pub destination: CopySide,
-    /// In: bytes, 1 to 4096, inside one page on both sides.
-    pub length: u32,
-    /// Out: 0 or a negated error.
-    pub status: i32,
+    /// One element of [`crate::hypercall::Hypercall::GrantMap`].
+    pub struct MapElement {
+        /// In: the granter, as an index into the caller's peer table.
+        pub peer: u16,
+        /// In: 0 or [`READONLY`].
+        pub flags: u16,
+        /// In: the granter's reference.
+        pub reference: GrantRef,
+        /// In: page-aligned address inside the grant window that maps nothing yet.
+        pub address: u64,
+        /// Out: the address a device of the caller uses for this page.
+        pub device_address: u64,
+        /// Out: names the mapping for [`UnmapElement`].
+        pub mapping: u32,
+        /// Out: 0 or a negated [`crate::error::Error`].
+        pub status: i32,
+    }
+
+    /// One element of [`crate::hypercall::Hypercall::GrantUnmap`].
+    pub struct UnmapElement {
+        /// In: what [`MapElement::mapping`] gave.
+        pub mapping: u32,
+        /// Out: 0 or a negated error.
+        pub status: i32,
+    }
+
+    /// One side of a [`CopyElement`].
+    pub struct CopySide {
+        /// A grant reference of `peer`, or a page-aligned address of the caller's if `peer` is [`OWN_MEMORY`].
+        pub reference_or_address: u64,
+        /// Index into the caller's peer table, or [`OWN_MEMORY`].
+        pub peer: u16,
+        /// Offset inside the page.
+        pub offset: u16,
+        /// Must be zero.
+        pub reserved: u32,
+    }
+
+    /// One element of [`crate::hypercall::Hypercall::GrantCopy`]; at least one side is a grant.
+    pub struct CopyElement {
+        /// Where the bytes come from.
+        pub source: CopySide,
+        /// Where they go.
+        pub destination: CopySide,
+        /// In: bytes, 1 to 4096, inside one page on both sides.
+        pub length: u32,
+        /// Out: 0 or a negated error.
+        pub status: i32,
+    }
 }

@@ -9,6 +9,22 @@
 #[cfg(any(test, loom))]
 extern crate std;
 
+/// Declares records: numbers in memory that two sides share, laid out as C does it, without padding. All default to zero.
+macro_rules! records {
+    ($($(#[doc = $doc:literal])* pub struct $name:ident { $($fields:tt)* })*) => {$(
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable)]
+        #[repr(C)]
+        pub struct $name { $($fields)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                zerocopy::FromZeros::new_zeroed()
+            }
+        }
+    )*};
+}
+
 pub mod control;
 pub mod domain;
 pub mod error;
@@ -35,10 +51,7 @@ pub type Name = [u8; NAME_MAX];
 /// Packs `text` into a [`Name`]; what does not fit is cut at a character boundary.
 pub fn name(text: &str) -> Name {
     let mut out = [0; NAME_MAX];
-    let mut end = text.len().min(NAME_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = text.floor_char_boundary(NAME_MAX);
     out[..end].copy_from_slice(&text.as_bytes()[..end]);
     out
 }

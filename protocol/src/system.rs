@@ -1,53 +1,7 @@
 //! What the core says about the machine.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
 /// Largest number of CPUs the core starts.
 pub const MAX_CPUS: usize = 64;
-
-/// Result of [`crate::hypercall::Hypercall::SystemInfo`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct SystemInfo {
-    /// [`crate::ABI_VERSION`].
-    pub abi_version: u32,
-    /// CPUs that run.
-    pub cpus: u32,
-    /// Domains that exist.
-    pub domains: u32,
-    /// Handles in use, in all domains.
-    pub handles: u32,
-    /// Ports open, in all domains.
-    pub ports: u32,
-    /// Grant mappings held, in all domains.
-    pub mappings: u32,
-    /// TSC frequency, Hz.
-    pub tsc_hz: u64,
-    /// ns since the core started.
-    pub uptime_ns: u64,
-    /// Frames of RAM the firmware reported.
-    pub total_frames: u64,
-    /// Frames that no domain has set aside.
-    pub pool_frames: u64,
-    /// Frames that lie free (in the pool, or set aside and not yet used).
-    pub free_frames: u64,
-    /// Frames that wait for every CPU to have flushed.
-    pub parked_frames: u64,
-    /// Frames the core keeps for itself.
-    pub reserved_frames: u64,
-    /// ns in which CPU `i` ran nothing, for `i` below `cpus`.
-    pub idle_ns: [u64; MAX_CPUS],
-    /// [`Features`] bits.
-    pub features: u64,
-    /// Brand string of the CPU, zero-padded.
-    pub cpu_brand: [u8; 48],
-}
-
-impl Default for SystemInfo {
-    fn default() -> Self {
-        zerocopy::FromZeros::new_zeroed()
-    }
-}
 
 bitflags::bitflags! {
     /// What the machine offers and the core uses.
@@ -76,31 +30,65 @@ bitflags::bitflags! {
     }
 }
 
-/// Argument of [`crate::hypercall::Hypercall::LogRead`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct LogRead {
-    /// In: position to read from, in bytes since the start; what was overwritten is skipped. Out: position after the last
-    /// byte read.
-    pub position: u64,
-    /// In: where the bytes go.
-    pub address: u64,
-    /// In: room there, at most 4096.
-    pub length: u64,
-}
+records! {
+    /// Result of [`crate::hypercall::Hypercall::SystemInfo`].
+    pub struct SystemInfo {
+        /// [`crate::ABI_VERSION`].
+        pub abi_version: u32,
+        /// CPUs that run.
+        pub cpus: u32,
+        /// Domains that exist.
+        pub domains: u32,
+        /// Handles in use, in all domains.
+        pub handles: u32,
+        /// Ports open, in all domains.
+        pub ports: u32,
+        /// Grant mappings held, in all domains.
+        pub mappings: u32,
+        /// TSC frequency, Hz.
+        pub tsc_hz: u64,
+        /// ns since the core started.
+        pub uptime_ns: u64,
+        /// Frames of RAM the firmware reported.
+        pub total_frames: u64,
+        /// Frames that no domain has set aside.
+        pub pool_frames: u64,
+        /// Frames that lie free (in the pool, or set aside and not yet used).
+        pub free_frames: u64,
+        /// Frames that wait for every CPU to have flushed.
+        pub parked_frames: u64,
+        /// Frames the core keeps for itself.
+        pub reserved_frames: u64,
+        /// ns in which CPU `i` ran nothing, for `i` below `cpus`.
+        pub idle_ns: [u64; MAX_CPUS],
+        /// [`Features`] bits.
+        pub features: u64,
+        /// Brand string of the CPU, zero-padded.
+        pub cpu_brand: [u8; 48],
+    }
 
-/// Argument of [`crate::hypercall::Hypercall::AcpiRead`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct AcpiRead {
-    /// Table signature, for instance `FACP` or `DSDT`.
-    pub signature: [u8; 4],
-    /// Which one, of several with the same signature.
-    pub instance: u32,
-    /// Offset of the first byte wanted.
-    pub offset: u64,
-    /// Where the bytes go.
-    pub address: u64,
-    /// Room there, at most 4096.
-    pub length: u64,
+    /// Argument of [`crate::hypercall::Hypercall::LogRead`].
+    pub struct LogRead {
+        /// In: position to read from, in bytes since the start; what was overwritten is skipped. Out: position after the last
+        /// byte read.
+        pub position: u64,
+        /// In: where the bytes go.
+        pub address: u64,
+        /// In: room there, at most 4096.
+        pub length: u64,
+    }
+
+    /// Argument of [`crate::hypercall::Hypercall::AcpiRead`].
+    pub struct AcpiRead {
+        /// Table signature, for instance `FACP` or `DSDT`.
+        pub signature: [u8; 4],
+        /// Which one, of several with the same signature.
+        pub instance: u32,
+        /// Offset of the first byte wanted.
+        pub offset: u64,
+        /// Where the bytes go.
+        pub address: u64,
+        /// Room there, at most 4096.
+        pub length: u64,
+    }
 }
