@@ -51,7 +51,7 @@ pub fn format(arguments: &Arguments) -> Result<Vec<String>> {
 /// Clippy on everything as the host builds it.
 pub fn lints_hosted() -> Result<Vec<String>> {
     let mut cargo = process::cargo();
-    cargo.args(["clippy", "--quiet", "--workspace", "--all-targets"]);
+    cargo.args(["clippy", "--quiet", "--workspace", "--all-targets", "--keep-going"]);
     command(deny_warnings(&mut cargo))
 }
 
@@ -81,6 +81,6 @@ fn deny_warnings(cargo: &mut Command) -> &mut Command {
 /// The documentation builds without a broken link or another warning.
 pub fn documentation() -> Result<Vec<String>> {
     let mut cargo = process::cargo();
-    cargo.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings");
+    cargo.args(["doc", "--quiet", "--workspace", "--no-deps", "--keep-going"]).env("RUSTDOCFLAGS", "--deny warnings");
     command(&mut cargo)
 }
