@@ -26,7 +26,13 @@ impl<M: Machine> Core<M> {
         let line = &mut line[..at_most(length, LINE_MAX)?];
         self.memory(caller, text, line.len(), false)?.read(&self.machine, 0, line);
         let name = self.domains[caller.slot].info.name;
-        self.say(format_args!("[{}] {}", name_text(&name), Text(line)));
+        let line = format_args!("[{}] {}", name_text(&name), Text(line));
+        if caller.slot == Slot::DOM0 {
+            self.say(line);
+        } else {
+            // To the log alone: a domain must not be able to hold up all CPUs at the speed of a serial line.
+            self.log.line(self.now(), line);
+        }
         Ok(0)
     }
 

@@ -6,7 +6,7 @@
 //! as guests. A *cap* keeps a vCPU from running until the next period.
 //!
 //! Shares that cannot be had (a weight beyond one CPU, several vCPUs pinned to one) would make virtual times drift apart without
-//! bound, and whoever falls behind would own its CPU for as long when that ends. So virtual time is kept within [`FAR`] of
+//! bound, and whoever falls behind would own its CPU for as long when that ends. So virtual time is kept within `FAR` of
 //! the time at which CPUs are contended. vCPUs that stand at the bound take turns, and slices are proportional to weights.
 
 mod entity;

@@ -2,7 +2,7 @@
 //!
 //! Its code is a few machine instructions, so that no Rust stands between the test and the core: nothing in it can be
 //! upset by what a call does to its memory, registers or handles. It takes orders from its page [`CONTROL_IN`], which this
-//! domain maps, and lets others run while there are none. Its page [`CONSOLE`] is what calls read and write.
+//! domain maps, and lets others run while there are none. Its console page is what calls read and write.
 
 use core::time::Duration;
 

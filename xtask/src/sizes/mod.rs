@@ -18,7 +18,7 @@ use count::Count;
 /// Lines the core is meant to have at most.
 pub const BUDGET: usize = 4_500;
 /// Lines at which `cargo xtask check` fails.
-pub const LIMIT: usize = 6_000;
+pub const LIMIT: usize = 5_500;
 
 /// Count the lines of the core against its budget
 #[derive(Clone, Debug, clap::Args)]
