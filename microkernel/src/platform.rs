@@ -92,8 +92,8 @@ pub trait Machine: Memory {
     fn is_serial(&self, first: u16, count: u16) -> bool;
     /// Gives the core's serial port away (`true`), or takes it back.
     fn release_serial(&self, released: bool);
-    /// Shows a line of the log at once: on the serial port while the core owns it, and on the emulator's debug console.
-    fn show(&self, line: fmt::Arguments<'_>);
+    /// Shows a line of the log at once: on the emulator's debug console and, `aloud`, on the serial port while the core owns it.
+    fn show(&self, line: fmt::Arguments<'_>, aloud: bool);
 }
 
 /// Registers of a vCPU, at the start of its context frame. The shell's assembly knows the offsets.

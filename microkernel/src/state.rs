@@ -88,7 +88,7 @@ impl<M: Machine> Core<M> {
     /// Puts a line into the log.
     pub fn say(&mut self, line: fmt::Arguments<'_>) {
         self.log.line(self.clock.ns(self.machine.tsc()), line);
-        self.machine.show(line);
+        self.machine.show(line, true);
     }
 
     #[inline]

@@ -27,12 +27,9 @@ impl<M: Machine> Core<M> {
         self.memory(caller, text, line.len(), false)?.read(&self.machine, 0, line);
         let name = self.domains[caller.slot].info.name;
         let line = format_args!("[{}] {}", name_text(&name), Text(line));
-        if caller.slot == Slot::DOM0 {
-            self.say(line);
-        } else {
-            // To the log alone: a domain must not be able to hold up all CPUs at the speed of a serial line.
-            self.log.line(self.now(), line);
-        }
+        self.log.line(self.now(), line);
+        // A guest must not be able to hold up all CPUs at the speed of a serial line.
+        self.machine.show(line, caller.slot == Slot::DOM0);
         Ok(0)
     }
 

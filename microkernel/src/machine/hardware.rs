@@ -54,7 +54,7 @@ impl Machine for Hardware {
         serial::release(released);
     }
 
-    fn show(&self, line: fmt::Arguments<'_>) {
-        serial::line(line);
+    fn show(&self, line: fmt::Arguments<'_>, aloud: bool) {
+        serial::show(line, aloud);
     }
 }

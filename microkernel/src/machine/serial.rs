@@ -39,12 +39,12 @@ pub fn release(released: bool) {
     }
 }
 
-fn send(byte: u8) {
+fn send(byte: u8, aloud: bool) {
     let debug = DEBUG_CONSOLE.load(Relaxed);
     if debug != 0 {
         outb(debug, byte);
     }
-    if RELEASED.load(Relaxed) || ABSENT.load(Relaxed) {
+    if !aloud || RELEASED.load(Relaxed) || ABSENT.load(Relaxed) {
         return;
     }
     for _ in 0..PATIENCE {
@@ -55,16 +55,16 @@ fn send(byte: u8) {
     ABSENT.store(true, Relaxed);
 }
 
-/// Where the core shows text.
-struct Output;
+/// Where the core shows text; on the serial port, too, if it holds `true`.
+struct Output(bool);
 
 impl Write for Output {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
             if byte == b'\n' {
-                send(b'\r');
+                send(b'\r', self.0);
             }
-            send(byte);
+            send(byte, self.0);
         }
         Ok(())
     }
@@ -72,6 +72,11 @@ impl Write for Output {
 
 /// Shows one line.
 pub fn line(text: fmt::Arguments<'_>) {
+    show(text, true);
+}
+
+/// Shows one line on the debug console and, `aloud`, on the serial port.
+pub fn show(text: fmt::Arguments<'_>, aloud: bool) {
     // Output never fails.
-    let _ = writeln!(Output, "{text}");
+    let _ = writeln!(Output(aloud), "{text}");
 }

@@ -165,7 +165,7 @@ impl Machine for Sim {
         self.serial_released.set(released);
     }
 
-    fn show(&self, line: fmt::Arguments<'_>) {
+    fn show(&self, line: fmt::Arguments<'_>, _aloud: bool) {
         self.lines.borrow_mut().push(line.to_string());
     }
 }
