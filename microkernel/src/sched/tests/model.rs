@@ -105,7 +105,7 @@ impl Bench {
             }
             Op::Params(weight, cap, class) => sched.set_params(id, &params(weight, cap, class, 0), now),
             Op::Affinity(mask) => {
-                let online = mask & (1 << self.machine.until.len()) - 1;
+                let online = mask & ((1 << self.machine.until.len()) - 1);
                 sched.set_affinity(id, online, now)
             }
             Op::Yield if sched.is_running(id) => {
