@@ -66,8 +66,9 @@ pub fn write(path: &Path, entries: &[Entry]) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Renamed into place: a machine that boots from the former bundle keeps reading it.
-    let temporary = path.with_extension("tar.new");
+    // Renamed into place, from a name of this process's own: a machine that boots from the former bundle keeps reading it,
+    // and several may be built at once.
+    let temporary = path.with_extension(format!("tar.{}", std::process::id()));
     fs::File::create(&temporary)
         .and_then(|mut file| file.write_all(&bytes))
         .and_then(|()| fs::rename(&temporary, path))
