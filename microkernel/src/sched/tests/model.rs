@@ -140,6 +140,7 @@ impl Bench {
         let settled = (0..VCPUS).map(|id| self.machine.cpu_ns(VcpuId(id))).collect::<Vec<_>>();
         assert_eq!(before, settled, "time passed while nothing happened");
         self.machine.run(ns);
+        self.settled();
         let mut busy = 0;
         for (id, before) in (0..VCPUS).map(VcpuId).zip(before) {
             let ran = self.machine.cpu_ns(id) - before;
@@ -155,6 +156,21 @@ impl Bench {
 
     fn idle_ns(&self) -> u64 {
         (0..self.machine.until.len()).map(|cpu| self.machine.sched.idle_ns(cpu, self.machine.now)).sum()
+    }
+
+    /// Once everybody did as told: nobody is where it may not be, or waits for a CPU that idles, or beyond its time.
+    fn settled(&self) {
+        let sched = &self.machine.sched;
+        for cpu in 0..self.machine.until.len() {
+            assert!(sched.first_timer(cpu).1 > self.machine.now, "CPU {cpu} overslept");
+            for id in (0..VCPUS).map(VcpuId) {
+                let entity = &sched.entities[id.0 as usize];
+                let allowed = entity.allowed & 1 << cpu != 0;
+                assert!(allowed || sched.current(cpu) != Some(id), "{id:?} is on CPU {cpu}");
+                let waits = entity.hold == 0 && !sched.is_running(id);
+                assert!(!allowed || !waits || sched.current(cpu).is_some(), "{id:?} waits while CPU {cpu} idles");
+            }
+        }
     }
 
     /// The scheduler says of every vCPU what the model does.

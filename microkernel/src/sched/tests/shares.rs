@@ -133,6 +133,23 @@ fn a_cap_counts_what_timers_missed() {
 }
 
 #[test]
+fn a_cap_set_while_its_cpu_sleeps_ends_with_the_period() {
+    let mut machine = Machine::new(1);
+    let id = machine.spawn(Spin, params(DEFAULT_WEIGHT, 50, CLASS_GUEST, 0));
+    machine.run(4 * MS);
+    machine.sched.stop(id);
+    machine.until[0] = machine.now;
+    machine.run(0);
+    machine.sched.set_params(id, &params(DEFAULT_WEIGHT, 30, CLASS_GUEST, 0), machine.now);
+    let kick = machine.sched.start(id, machine.now).map_or(0, |cpu| 1 << cpu);
+    machine.kick(kick);
+    machine.run(0);
+    assert_eq!(machine.sched.current(0), None, "it has used up more than its cap");
+    // One ms is owed by the second period, then come three whole ones.
+    assert_eq!(machine.measure(&[id], 46 * MS)[0], 11 * MS);
+}
+
+#[test]
 fn storming_drivers_cannot_starve_guests() {
     for drivers in [1, 3] {
         let mut machine = Machine::new(1);
@@ -188,6 +205,21 @@ fn sleepers_lose_nothing_beside_spinners_and_take_no_more_than_their_share() {
     close(got[0], 3 * SECOND / 10, 6);
     close(got[1] + got[2], 27 * SECOND / 10, 2);
     assert!(got[2] * 100 >= got[1] * 95, "{got:?}");
+}
+
+#[test]
+fn who_slept_long_or_comes_late_shares_from_then_on() {
+    let mut machine = Machine::new(1);
+    let spin = machine.spawn(Spin, guest(0));
+    let sleeper = machine.spawn(Burst(SECOND, 5 * SECOND), guest(0));
+    // Each of them runs for a second, then the sleeper sleeps for five.
+    machine.run(7 * SECOND - 10 * MS);
+    let got = machine.measure(&[spin, sleeper], 100 * MS);
+    assert!(got[0] + 10 * MS >= got[1], "{got:?}");
+    let late = machine.spawn(Spin, guest(0));
+    for got in machine.measure(&[spin, sleeper, late], 60 * MS) {
+        assert!(got >= 15 * MS, "{got}");
+    }
 }
 
 #[test]
