@@ -155,3 +155,6 @@ pub fn receive<'b>(
     buffer[..length].copy_from_slice(&frame[2..length + 2]);
     Ok(Some(&buffer[..length]))
 }
+
+#[cfg(test)]
+mod tests;

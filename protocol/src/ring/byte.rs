@@ -105,3 +105,8 @@ impl Consumer {
         Ok(count)
     }
 }
+
+#[cfg(all(test, loom))]
+mod interleavings;
+#[cfg(test)]
+mod tests;

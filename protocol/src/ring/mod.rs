@@ -9,6 +9,8 @@ pub mod console;
 pub mod net;
 pub mod order;
 pub mod sring;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// Access to a page that a peer can change at any moment. No reference to the page is ever made: values are copied in and
 /// out. Offsets beyond the page are a bug of this crate, and implementations may panic on them.

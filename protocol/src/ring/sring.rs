@@ -203,42 +203,21 @@ impl Back {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::testing::Page;
     use proptest::prelude::*;
-    use std::cell::RefCell;
     use std::collections::VecDeque;
-    use std::vec::Vec;
 
     const GEOMETRY: Geometry = Geometry { entries: 8, entry_size: 12 };
 
-    struct Page(RefCell<Vec<u8>>);
-
-    impl Page {
-        fn fresh() -> Page {
-            let page = Page(RefCell::new(std::vec![0; 4096]));
-            initialise(&page);
-            page
-        }
-    }
-
-    impl Shared for Page {
-        fn load_u32(&self, offset: usize) -> u32 {
-            u32::from_le_bytes(self.0.borrow()[offset..offset + 4].try_into().unwrap())
-        }
-        fn store_u32(&self, offset: usize, value: u32) {
-            self.write(offset, &value.to_le_bytes());
-        }
-        fn read(&self, offset: usize, out: &mut [u8]) {
-            out.copy_from_slice(&self.0.borrow()[offset..offset + out.len()]);
-        }
-        fn write(&self, offset: usize, bytes: &[u8]) {
-            self.0.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
-        }
-        fn fence(&self) {}
+    fn fresh() -> Page {
+        let page = Page::new(0);
+        initialise(&page);
+        page
     }
 
     #[test]
     fn a_peer_that_is_awake_is_not_notified() {
-        let page = Page::fresh();
+        let page = fresh();
         let (mut front, mut back) = (Front::new(GEOMETRY), Back::resume(GEOMETRY, 0, 0));
         assert!(front.write(&page, &[1; 12]));
         assert!(front.publish(&page), "the backend never looked: it sleeps");
@@ -255,7 +234,7 @@ mod tests {
 
     #[test]
     fn indexes_that_cannot_be_are_named() {
-        let page = Page::fresh();
+        let page = fresh();
         let back = Back::resume(GEOMETRY, 0, 0);
         for wrong in [9, 1 << 31, u32::MAX] {
             page.store_u32(REQUEST_PRODUCER, wrong);
@@ -271,7 +250,7 @@ mod tests {
 
     #[test]
     fn no_more_responses_than_requests() {
-        let page = Page::fresh();
+        let page = fresh();
         let mut back = Back::resume(GEOMETRY, 0, 0);
         assert!(!back.write(&page, &[0; 4]));
     }
@@ -280,7 +259,7 @@ mod tests {
         /// Both ends against two queues, across the wrap of the indexes.
         #[test]
         fn everything_arrives_once_and_in_order(start: u32, steps in prop::collection::vec(0u8..6, 1..200)) {
-            let page = Page::fresh();
+            let page = fresh();
             for offset in [REQUEST_PRODUCER, RESPONSE_PRODUCER] {
                 page.store_u32(offset, start);
             }
