@@ -359,4 +359,31 @@ mod interleavings {
             assert!(stays_awake || notified, "the backend sleeps with a request in the ring");
         });
     }
+
+    /// The same the other way round: either the frontend sees the response, or the backend is told to notify.
+    #[test]
+    fn loom_an_answer_is_never_slept_through() {
+        loom::model(|| {
+            let page = Arc::new(Page(core::array::from_fn(|_| AtomicU32::new(0))));
+            let mut front = Front::new(GEOMETRY);
+            assert!(front.write(&*page, &7u32.to_le_bytes()));
+            let _ = front.publish(&*page);
+            let mut back = Back::resume(GEOMETRY, 0, 0);
+            assert_eq!(back.peek(&*page, &mut [0; 4]), Ok(Some(0)));
+            back.take();
+            let peer = page.clone();
+            let backend = loom::thread::spawn(move || {
+                assert!(back.write(&*peer, &9u32.to_le_bytes()));
+                back.publish(&*peer)
+            });
+            let mut entry = [0; 4];
+            let stays_awake = front.rearm(&*page).unwrap();
+            if stays_awake {
+                assert_eq!(front.take(&*page, &mut entry), Ok(true));
+                assert_eq!(u32::from_le_bytes(entry), 9);
+            }
+            let notified = backend.join().unwrap();
+            assert!(stays_awake || notified, "the frontend sleeps with a response in the ring");
+        });
+    }
 }
