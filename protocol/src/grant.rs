@@ -12,6 +12,8 @@ pub const REF_CONSOLE: GrantRef = 0;
 pub const REF_CONTROL_IN: GrantRef = 1;
 /// Entry of the ring from the domain to dom0.
 pub const REF_CONTROL_OUT: GrantRef = 2;
+/// Entry of the heartbeat page, for [`PEER_DOM0`], read-only.
+pub const REF_HEARTBEAT: GrantRef = 3;
 /// First reference that the domain itself may use.
 pub const REF_FIRST_FREE: GrantRef = 8;
 
