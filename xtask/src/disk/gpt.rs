@@ -142,13 +142,17 @@ mod tests {
             let table = GPT::read_from(&mut Cursor::new(&disk), SECTOR).unwrap();
             assert_eq!((table.header.disk_guid, table.is_backup()), ([9; 16], broken));
             let used: Vec<_> = table.iter().filter(|(_, entry)| entry.is_used()).collect();
-            let found: Vec<_> = used.iter().map(|(_, entry)| (entry.partition_name.as_str(), entry.starting_lba)).collect();
+            let found: Vec<_> =
+                used.iter().map(|(_, entry)| (entry.partition_name.as_str(), entry.starting_lba)).collect();
             assert_eq!(found, [("one", 2048), ("two", 4096)]);
             assert_ne!(used[0].1.unique_partition_guid, used[1].1.unique_partition_guid);
         }
         assert_eq!(&disk[MIB as usize..][..5], b"first");
         assert_eq!(&disk[2 * MIB as usize..][..6], b"second");
-        assert_eq!((disk[439], disk[440], &disk[446..451], &disk[510..512]), (0xeb, 0, &[0x80, 0, 2, 0, 0xee][..], &[0x55, 0xaa][..]));
+        assert_eq!(
+            (disk[439], disk[440], &disk[446..451], &disk[510..512]),
+            (0xeb, 0, &[0x80, 0, 2, 0, 0xee][..], &[0x55, 0xaa][..])
+        );
     }
 
     #[test]

@@ -70,10 +70,7 @@ pub fn make_standard() -> Result<()> {
 }
 
 /// Fingerprint of a medium with these partitions, made of these named inputs.
-pub fn fingerprint<'i>(
-    partitions: &[Partition],
-    inputs: impl IntoIterator<Item = (&'i str, &'i [u8])>,
-) -> Fingerprint {
+pub fn fingerprint<'i>(partitions: &[Partition], inputs: impl IntoIterator<Item = (&'i str, &'i [u8])>) -> Fingerprint {
     let mut hash = Sha256::new();
     hash.update([RECIPE]);
     for partition in partitions {
