@@ -109,7 +109,7 @@ impl<M: Machine> Core<M> {
         }
         let mut page = [0; ARGUMENTS_MAX];
         let command_line = String::try_from(config.boot_line).unwrap_or_default();
-        encode_arguments(&BootArguments { command_line, console: None }, &mut page);
+        encode_arguments(&BootArguments { command_line, ..BootArguments::default() }, &mut page);
         self.fill(slot, ARGUMENTS, &page)
     }
 

@@ -4,10 +4,15 @@
 //! that carries frames: a little-endian u16 length, then that many bytes of a postcard-encoded [`Envelope`]. Requests carry an
 //! id and are idempotent: after a restart of either side a request with the same id may come again.
 
-use heapless::String;
+use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
+use crate::connection::{
+    BlockAttach, BridgePort, DEVICE_MAX, DiskInfo, DiskLimits, Guilty, KillPoint, NetworkAttach, Offload,
+    RING_PAGES_MAX, Statistics,
+};
 use crate::event::Port;
+use crate::grant::GrantRef;
 use crate::ring::{Shared, Violation, byte};
 
 /// Version of the messages. Receivers refuse others.
@@ -72,6 +77,92 @@ pub enum ToDomain {
         /// Its index in the peer table.
         peer: u16,
     },
+    /// To a disk domain: serve a connection; answered by `BlockAttached`. The same connection again, after a restart or for
+    /// any other reason, continues it.
+    BlockAttach(BlockAttach),
+    /// To a network domain: serve a connection; answered by `NetworkAttached`. Otherwise as `BlockAttach`.
+    NetworkAttach(NetworkAttach),
+    /// To a driver domain: finish what is with the device, unmap the rings, and forget the connection and its record;
+    /// answered by `Done`. One that is not attached is forgotten, too. The port is closed by dom0.
+    Detach {
+        /// [`crate::connection::Frontend::connection`].
+        connection: u16,
+    },
+    /// To a driver domain: what it counted of a connection; answered by `Statistics`.
+    Statistics {
+        /// As in `Detach`.
+        connection: u16,
+    },
+    /// To a disk domain: what is the `index`-th disk or partition? Answered by `Disk`.
+    DiskAt {
+        /// From 0.
+        index: u16,
+    },
+    /// To a network domain: what is the `index`-th port? Answered by `BridgePort`.
+    BridgePortAt {
+        /// From 0; the wires come first.
+        index: u16,
+    },
+    /// To a driver domain: die at the `after`-th passage of this point from now, 1 being the next. For tests of recovery.
+    ArmKill {
+        /// Where.
+        point: KillPoint,
+        /// When.
+        after: u32,
+    },
+    /// To a frontend: there is a disk; answered by `BlockRing`. The same device again means that the former one is gone.
+    BlockOffer {
+        /// The frontend's name for it, for instance `xvda`.
+        device: String<DEVICE_MAX>,
+        /// The driver domain, as an index into the frontend's peer table.
+        peer: u16,
+        /// The frontend's port to it.
+        port: Port,
+    },
+    /// To a frontend: the disk can be used.
+    BlockReady {
+        /// As in `BlockOffer`.
+        device: String<DEVICE_MAX>,
+        /// What it is like.
+        limits: DiskLimits,
+    },
+    /// To a frontend: there is a network interface; answered by `NetworkRings`. Otherwise as `BlockOffer`.
+    NetworkOffer {
+        /// The frontend's name for it, for instance `eth0`.
+        device: String<DEVICE_MAX>,
+        /// The driver domain, as an index into the frontend's peer table.
+        peer: u16,
+        /// The frontend's port to it.
+        port: Port,
+        /// Its address.
+        mac: [u8; 6],
+    },
+    /// To a frontend: the network interface can be used.
+    NetworkReady {
+        /// As in `NetworkOffer`.
+        device: String<DEVICE_MAX>,
+        /// What the backend takes.
+        offload: Offload,
+    },
+    /// To a frontend: finish what is under way and let go of the device; answered by `Done` when no request is in flight. The
+    /// rings stay granted until `DeviceGone`.
+    DeviceRelease {
+        /// Its name.
+        device: String<DEVICE_MAX>,
+    },
+    /// To a frontend: the backend has let go, or is no more, and the rings are the frontend's alone. The port is closed by
+    /// dom0.
+    DeviceGone {
+        /// Its name.
+        device: String<DEVICE_MAX>,
+    },
+    /// To a frontend: the size of a disk changed.
+    BlockResized {
+        /// Its name.
+        device: String<DEVICE_MAX>,
+        /// What it is like now.
+        limits: DiskLimits,
+    },
 }
 
 /// What a domain says to dom0.
@@ -91,6 +182,54 @@ pub enum FromDomain {
     },
     /// From the console domain: the operator pressed the escape key; the shell has the terminal again.
     ConsoleReturned,
+    /// Answer to `BlockAttach`.
+    BlockAttached {
+        /// What the disk is like.
+        limits: DiskLimits,
+        /// Requests found in the record and executed again; 0 for a new connection.
+        replayed: u32,
+    },
+    /// Answer to `NetworkAttach`.
+    NetworkAttached {
+        /// What the backend takes.
+        offload: Offload,
+    },
+    /// Answer to `Statistics`.
+    Statistics(Statistics),
+    /// Answer to `DiskAt`; `None` past the last one.
+    Disk(Option<DiskInfo>),
+    /// Answer to `BridgePortAt`; `None` past the last one.
+    BridgePort(Option<BridgePort>),
+    /// From a frontend: answer to `BlockOffer`.
+    BlockRing {
+        /// The pages of the ring, granted to the peer of the offer, writable.
+        ring: Vec<GrantRef, RING_PAGES_MAX>,
+    },
+    /// From a frontend: answer to `NetworkOffer`.
+    NetworkRings {
+        /// The page of the transmit ring.
+        transmit: GrantRef,
+        /// The page of the receive ring.
+        receive: GrantRef,
+        /// What the frontend can take.
+        offload: Offload,
+    },
+    /// From a driver domain, unasked: a connection is closed because somebody broke a rule. It stays closed until it is detached.
+    ConnectionBroken {
+        /// [`crate::connection::Frontend::connection`].
+        connection: u16,
+        /// Who did.
+        guilty: Guilty,
+        /// What was found, with the numbers.
+        reason: String<128>,
+    },
+    /// From a disk domain, unasked: the disk behind a connection has another size.
+    DiskResized {
+        /// [`crate::connection::Frontend::connection`].
+        connection: u16,
+        /// What it is like now.
+        limits: DiskLimits,
+    },
 }
 
 /// A frame could not be taken.

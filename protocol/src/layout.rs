@@ -27,6 +27,8 @@ pub const CONTROL_IN: u64 = START_INFO + 3 * PAGE_SIZE;
 pub const CONTROL_OUT: u64 = START_INFO + 4 * PAGE_SIZE;
 /// Console ring page ([`crate::ring::console`]).
 pub const CONSOLE: u64 = START_INFO + 5 * PAGE_SIZE;
+/// Heartbeat page ([`crate::heartbeat`]).
+pub const HEARTBEAT: u64 = START_INFO + 6 * PAGE_SIZE;
 /// Grant table of the native face, [`crate::domain::DomainSpec::grant_frames`] pages.
 pub const GRANT_TABLE: u64 = 0x1_0010_0000;
 /// Retained memory: survives [`crate::hypercall::Hypercall::DomainReset`]; never granted, never mapped for a device.

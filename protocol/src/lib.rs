@@ -25,12 +25,14 @@ macro_rules! records {
     )*};
 }
 
+pub mod connection;
 pub mod control;
 pub mod domain;
 pub mod error;
 pub mod event;
 pub mod grant;
 pub mod handle;
+pub mod heartbeat;
 pub mod hypercall;
 pub mod layout;
 pub mod record;

@@ -1,6 +1,6 @@
 //! What a domain finds when its first instruction runs.
 
-use heapless::String;
+use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -52,7 +52,12 @@ pub struct BootArguments {
     pub command_line: String<1024>,
     /// The port of its console ring, if a console is connected.
     pub console: Option<Port>,
+    /// Handles of the devices it was given ([`crate::handle::Handle`]), in the order of its configuration.
+    pub devices: Vec<u32, DEVICES_MAX>,
 }
+
+/// Most devices that one domain can be given.
+pub const DEVICES_MAX: usize = 16;
 
 /// Largest encoded size of [`BootArguments`], with the length.
 pub const ARGUMENTS_MAX: usize = crate::layout::PAGE_SIZE as usize;
@@ -81,7 +86,11 @@ mod tests {
     fn arguments_survive_the_page() {
         let mut page = [0; ARGUMENTS_MAX];
         assert_eq!(decode_arguments(&page), Some(BootArguments::default()));
-        let arguments = BootArguments { command_line: String::try_from("a=1 b").unwrap(), console: Some(Port(3)) };
+        let arguments = BootArguments {
+            command_line: String::try_from("a=1 b").unwrap(),
+            console: Some(Port(3)),
+            ..BootArguments::default()
+        };
         let used = encode_arguments(&arguments, &mut page).unwrap();
         assert_eq!(decode_arguments(&page[..used]), Some(arguments));
         assert_eq!(decode_arguments(&page[..used - 1]), None);

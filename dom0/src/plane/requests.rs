@@ -78,7 +78,7 @@ impl<H: Hypervisor> Plane<'_, H> {
                 FromDomain::Done => domain.answer(envelope.id, Ok(())),
                 FromDomain::Failed { reason } => domain.answer(envelope.id, Err(crate::config::shown(&reason))),
                 FromDomain::ConsoleReturned if console == Some(domain.id) => self.terminal_returned = true,
-                FromDomain::ConsoleReturned => {}
+                _ => {}
             });
             let flushed = channel.flush();
             if received.notify || flushed.notify {

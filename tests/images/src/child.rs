@@ -142,7 +142,8 @@ impl Child {
     fn write_arguments(&self, command_line: &str, fuse: &mut Fuse) -> Result<(), Stop> {
         let command_line = command_line.try_into().map_err(|_| Stop::Failed("the command line is too long".into()))?;
         let mut page = Box::new([0; ARGUMENTS_MAX]);
-        let used = encode_arguments(&BootArguments { command_line, console: None }, &mut page).unwrap_or(0);
+        let used =
+            encode_arguments(&BootArguments { command_line, ..BootArguments::default() }, &mut page).unwrap_or(0);
         fuse.step("writing the arguments", || self.handle.write(ARGUMENTS, &page[..used]))
     }
 
