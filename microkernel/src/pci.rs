@@ -143,7 +143,7 @@ impl<M: Machine> Core<M> {
             let config = self.config(device);
             config.update(COMMAND, MASTER, 0);
             if device.messages != 0 {
-                config.update(device.messages + 2, 1 << 15 | 1, 0);
+                config.update(device.messages + 2, if device.table.is_some() { 1 << 15 } else { 1 }, 0);
             }
         }
     }

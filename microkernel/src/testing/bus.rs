@@ -87,8 +87,8 @@ pub fn functions() -> BTreeMap<u16, Function> {
         (0x70, 0x09, &[0x10]),
         (0x90, 0x10, &[]),
     ]);
-    // A list that never ends, and BARs that lie: over RAM, in the page of another, not aligned to their size.
-    let lies = [(0, 0x4_1000, !0xfff), (1, 0xfd00_3800, !0x7ff), (2, 0xfc00_1000, !0x1fff), (3, 0xfb00_0800, !0x7ff)];
+    // A list that never ends, and BARs that lie: over RAM, in the page of another, smaller than a page.
+    let lies = [(0, 0x4_1000, !0xfff), (1, 0xfd00_3800, !0x7ff), (2, 0xfc00_1000, !0xfff), (3, 0xfb00_0800, !0x7ff)];
     let small = Function::new(0x1234, 0x11e8, 0xff, &lies).capabilities(&[(0x40, 0x01, &[]), (0x44, 0x02, &[])]);
     let mut small = small;
     small.put(0x45, &[0x40]);
