@@ -8,7 +8,6 @@ use super::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
 use super::hardware::Hardware;
 use super::lock::{Guard, await_flush, lock, serve_flushes};
 use super::percpu::Cpu;
-use super::timer::time;
 use super::{apic, cpu, features, ioapic, paging, panic, timer, window};
 
 /// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
@@ -17,23 +16,31 @@ const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
 type Ports = [(u16, u16); PORT_RANGES];
 
 const VERSION: u64 = Hypercall::Version as u64;
-const CLOCK: u64 = Hypercall::Clock as u64;
+const EVENT_SEND: u64 = Hypercall::EventSend as u64;
+/// No hypercall in particular.
+const ANY: u64 = u64::MAX;
 
 /// A hypercall; the caller's registers are in the current context.
 pub extern "C" fn on_hypercall(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> Leave {
-    let this = Cpu::current();
-    // What needs no state of the core answers without the lock.
-    let answer = match number {
-        VERSION => Some(protocol::ABI_VERSION.into()),
-        CLOCK => time(),
-        _ => None,
-    };
-    if let Some(answer) = answer {
-        let context = this.context.get();
-        // SAFETY: the context that just entered is this CPU's alone, and mapped; the field lies in it.
-        unsafe { (&raw mut (*context).general[reg::RAX]).write(answer) };
-        return Leave { context, switched: 0 };
+    match number {
+        // What needs no state of the core answers without the lock, and the call that must be short has code of its own.
+        VERSION => answer(Cpu::current(), protocol::ABI_VERSION.into()),
+        EVENT_SEND => hypercall::<EVENT_SEND>(a, b, c, d, e, number),
+        _ => hypercall::<ANY>(a, b, c, d, e, number),
     }
+}
+
+/// Lets the caller go on with a result.
+fn answer(this: &Cpu, result: u64) -> Leave {
+    let context = this.context.get();
+    // SAFETY: the context that just entered is this CPU's alone, and mapped; the field lies in it.
+    unsafe { (&raw mut (*context).general[reg::RAX]).write(result) };
+    Leave { context, switched: 0 }
+}
+
+#[inline(never)]
+extern "C" fn hypercall<const NAMED: u64>(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> Leave {
+    let (this, number) = (Cpu::current(), if NAMED == ANY { number } else { NAMED });
     enter(this, true, |core| core.hypercall(this.index, number, [a, b, c, d, e]))
 }
 
@@ -70,8 +77,12 @@ pub extern "C" fn on_start() -> Leave {
 
 /// Runs `work` with the lock held, and whatever must follow it; then takes the core's decision. Without one that is due, who
 /// made a hypercall goes on: the timer sees to deadlines.
+#[inline(always)]
 fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>) -> Step) -> Leave {
-    serve_flushes();
+    if !call {
+        // Whoever asked for a flush has sent an interrupt too.
+        serve_flushes();
+    }
     let mut core = lock();
     let mut step = work(&mut core);
     while let Step::AfterFlush { epoch, cpus } = step {
@@ -80,11 +91,9 @@ fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>) -> Step)
         core = lock();
         step = core.resume(this.index);
     }
-    let leave = if call && !core.must_choose(this.index) {
-        Leave { context: this.context.get(), switched: 0 }
-    } else {
-        let next = core.schedule(this.index);
-        carry_out(this, next)
+    let leave = match core.go_on(this.index).filter(|_| call) {
+        Some(next) => carry_out(this, next),
+        None => carry_out(this, core.schedule(this.index)),
     };
     unlock(this, core);
     leave
