@@ -1,6 +1,6 @@
 //! From the assembly into the safe core and back: what each entry does with the lock, and how a decision is carried out.
 
-use microkernel::platform::{ENTERED_BY_CALL, Fault, Next, PORT_RANGES, Phys, Registers, Step, exception_name, reg};
+use microkernel::platform::{Fault, Next, PORT_RANGES, Phys, Registers, Step, exception_name, reg};
 use microkernel::state::Core;
 use protocol::hypercall::Hypercall;
 
@@ -92,8 +92,8 @@ fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>) -> Step)
         step = core.resume(this.index);
     }
     let leave = match core.go_on(this.index).filter(|_| call) {
-        Some(next) => carry_out(this, next),
-        None => carry_out(this, core.schedule(this.index)),
+        Some(next) => carry_out(this, call, next),
+        None => carry_out(this, call, core.schedule(this.index)),
     };
     unlock(this, core);
     leave
@@ -116,18 +116,18 @@ fn differ(one: &Ports, other: &Ports) -> bool {
 
 /// Does what must be done before the lock is released: from there on another CPU may take the old context, or free its memory.
 #[inline(always)]
-fn carry_out(this: &Cpu, next: Next) -> Leave {
+fn carry_out(this: &Cpu, call: bool, next: Next) -> Leave {
     let old = this.context.get();
-    let (context, root, deadline) = match &next {
+    let (context, root, deadline) = match next {
         Next::Run { context, root, deadline, ports } => {
             let loaded = this.ports.get();
-            if differ(&loaded, ports) {
-                this.segments.change_ports(&loaded, ports);
-                this.ports.set(*ports);
+            if differ(&loaded, &ports) {
+                this.segments.change_ports(loaded, ports);
+                this.ports.set(ports);
             }
-            (window::pointer::<Registers>(context.at(0)), root.at(0), *deadline)
+            (window::pointer::<Registers>(context.at(0)), root.at(0), deadline)
         }
-        Next::Idle { deadline } => (core::ptr::null_mut(), Phys(paging::core_root()), *deadline),
+        Next::Idle { deadline } => (core::ptr::null_mut(), Phys(paging::core_root()), deadline),
     };
     if root.0 != this.root.get() {
         this.root.set(root.0);
@@ -142,13 +142,9 @@ fn carry_out(this: &Cpu, next: Next) -> Leave {
         return Leave { context, switched: 0 };
     }
     this.context.set(context);
-    if !old.is_null() {
+    if call {
         // SAFETY: until the lock is released the old context belongs to this CPU; its frame is mapped.
-        unsafe {
-            if (&raw const (*old).entered).read() == ENTERED_BY_CALL {
-                save_vector_state(old);
-            }
-        }
+        unsafe { save_vector_state(old) };
     }
     if !context.is_null() {
         // SAFETY: the safe core gives a context frame that no other CPU uses, and a canonical FS base in it.

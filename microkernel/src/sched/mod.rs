@@ -247,11 +247,17 @@ impl Scheduler {
         }
         let Entity { time: behind, class: other, allowed: elsewhere, .. } = self.entities[from.0 as usize % MAX_VCPUS];
         let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+        if entity.hold != hold::BLOCKED || !entity.uncapped() || entity.cpu as usize != cpu {
+            return false;
+        }
+        if entity.allowed & 1 << cpu == 0 || (entity.allowed | elsewhere) & self.idle != 0 {
+            return false;
+        }
+        if entity.class == DRIVER && (now >= target.drivers.end || target.drivers.spent >= DRIVER_BUDGET_NS) {
+            return false;
+        }
         let time = entity.time.max(target.clock.max(self.front - FAR) - CREDIT);
-        let first = if entity.class == other { time + PREEMPT < behind } else { entity.class == DRIVER };
-        let granted = entity.class == GUEST || now < target.drivers.end && target.drivers.spent < DRIVER_BUDGET_NS;
-        let here = entity.cpu as usize == cpu && (entity.allowed | elsewhere) & self.idle == 0 && entity.allowed & 1 << cpu != 0;
-        if !first || !granted || !here || entity.hold != hold::BLOCKED || !entity.uncapped() {
+        if entity.class < other || entity.class == other && time + PREEMPT >= behind {
             return false;
         }
         (entity.hold, entity.time) = (0, time);
