@@ -21,10 +21,14 @@ pub struct Tool {
 pub const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" };
 /// UEFI firmware for the emulator.
 pub const OVMF: Tool = Tool { program: "/usr/share/OVMF/OVMF_CODE_4M.fd", package: "ovmf" };
+/// Where it keeps its settings.
+pub const OVMF_VARIABLES: Tool = Tool { program: "/usr/share/OVMF/OVMF_VARS_4M.fd", package: "ovmf" };
 /// The other emulator, with the one of its displays that brings least along.
 pub const BOCHS: Tool = Tool { program: "bochs-bin", package: "bochs bochs-term" };
-/// BIOS for it.
-pub const SEABIOS: Tool = Tool { program: "/usr/share/seabios/bios.bin", package: "seabios" };
+/// Its BIOS.
+pub const BOCHS_BIOS: Tool = Tool { program: "/usr/share/bochs/BIOS-bochs-latest", package: "bochsbios" };
+/// The firmware of its display.
+pub const BOCHS_VGA: Tool = Tool { program: "/usr/share/seabios/vgabios-isavga.bin", package: "seabios" };
 /// Puts GRUB's modules together.
 pub const GRUB_MKIMAGE: Tool = Tool { program: "grub-mkimage", package: "grub-common" };
 /// GRUB for a BIOS.
@@ -103,7 +107,8 @@ fn is_there(tool: &Tool) -> bool {
 }
 
 fn install_command(tools: &[Tool], root: bool) -> String {
-    let packages: Vec<_> = tools.iter().map(|tool| tool.package).collect();
+    let mut packages: Vec<_> = tools.iter().map(|tool| tool.package).collect();
+    packages.dedup();
     let sudo = if root { "" } else { "sudo " };
     format!(
         "{sudo}apt-get update -q && {sudo}apt-get install -q --yes --no-install-recommends -o {LOCK_TIMEOUT} {}",

@@ -25,8 +25,8 @@ const STAGE_SIZE: u64 = MIB;
 const BOOT_SIZE: u64 = 64 * MIB;
 /// Number of the partition that they are on.
 const BOOT_PARTITION: usize = 2;
-/// Cluster of its file system: gives the most clusters that FAT16 allows at this size, so that there is little waste.
-const BOOT_CLUSTER: u32 = 2048;
+/// Cluster of its file system. GRUB reads cluster by cluster.
+const BOOT_CLUSTER: u32 = 8192;
 
 /// Make one image that boots from a USB stick, on BIOS and UEFI
 #[derive(Clone, Debug, clap::Args)]
