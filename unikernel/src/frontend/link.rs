@@ -52,14 +52,33 @@ pub struct Turn {
     pub notify: bool,
 }
 
-/// The rings of a connection.
+/// The rings of a device's connection.
 pub trait Rings: 'static {
+    /// The connection.
+    fn link(&self) -> &Link;
+    /// Whether the backend has nothing that it owes an answer for.
+    fn is_idle(&self) -> bool;
     /// Takes what the backend left, and publishes what the domain wants; bounded.
     fn turn(&self) -> Result<Turn, Fault>;
     /// Asks to be notified, and looks once more: `true` if something came meanwhile.
     fn rearm(&self) -> Result<bool, Fault>;
     /// The connection is closed for good: everything under way fails.
     fn fail(&self);
+}
+
+/// Nobody serves the device any more.
+pub fn gone(rings: &dyn Rings) {
+    rings.link().gone();
+    rings.fail();
+}
+
+/// Lets nothing new be asked for; ends when everything is answered.
+pub async fn release(rings: Box<dyn Rings>) {
+    let link = rings.link();
+    if matches!(link.phase(), Phase::Offered | Phase::Ready) {
+        link.enter(Phase::Closing);
+    }
+    link.until(|| rings.is_idle()).await;
 }
 
 #[derive(Default)]
@@ -149,15 +168,7 @@ impl Link {
         }
     }
 
-    /// Nothing new is to be asked of the backend.
-    pub fn close(&self) {
-        if matches!(self.phase(), Phase::Offered | Phase::Ready) {
-            self.enter(Phase::Closing);
-        }
-    }
-
-    /// There is no backend any more.
-    pub fn gone(&self) {
+    fn gone(&self) {
         self.0.epoch.set(self.epoch().wrapping_add(1));
         self.enter(Phase::Absent);
         self.work();
