@@ -156,9 +156,9 @@ fn connections_are_announced_to_both_and_again_after_a_restart() {
     let earlier = plane.create("config/hello.toml", "name = 'echo'\nimage = 'hello'", &[], false).unwrap().id;
     let later = create(&mut plane, "connect = ['echo']\ncmdline = 'x'");
     let line = arguments(&sim, "hello").command_line;
-    let port = sim.by_name("hello", |guest| *guest.ports.iter().find(|(_, peer)| **peer == Some(earlier)).unwrap().0);
+    let port = sim.by_name("hello", |guest| *guest.ports.iter().find(|(_, end)| end.is_some_and(|(peer, _)| peer == earlier)).unwrap().0);
     assert_eq!(line, format!("x connect=echo:{port}:{earlier}").as_str());
-    let own = sim.by_name("echo", |guest| *guest.ports.iter().find(|(_, peer)| **peer == Some(later)).unwrap().0);
+    let own = sim.by_name("echo", |guest| *guest.ports.iter().find(|(_, end)| end.is_some_and(|(peer, _)| peer == later)).unwrap().0);
     let connected = ToDomain::Connected { name: "hello".try_into().unwrap(), port: Port(own), peer: later };
     assert!(messages(&sim, "echo").contains(&connected));
     sim.by_name("echo", |guest| assert_eq!(guest.peers[&later], later));
@@ -187,7 +187,7 @@ fn requests_are_answered_by_id() {
     plane.on_port(Port(3));
     plane.poll();
     assert!(plane.domain(id).unwrap().ready);
-    assert_eq!(plane.answer(first), Some(Ok(())));
+    assert_eq!(plane.answer(first), Some(Ok(FromDomain::Done)));
     assert_eq!(plane.answer(first), None);
     assert_eq!(plane.answer(second), Some(Err("too?little".into())), "nothing a domain says controls the terminal");
 }

@@ -161,7 +161,7 @@ impl Memory {
         let cannot =
             |reason: &str| Some(Err(Fault::from(format!("{}: it cannot do with {wanted}: {reason}", self.name))));
         match context.plane.answer(self.request) {
-            Some(Ok(())) => {
+            Some(Ok(_)) => {
                 let set = context.plane.hypervisor.domain_set_memory(self.handle, self.pages, self.max);
                 set.map_or_else(|_| cannot("it uses more again"), |()| Some(Ok(())))
             }
