@@ -77,6 +77,8 @@ pub struct Domain<P> {
     pub started_ns: u64,
     /// Its recent deaths.
     pub backoff: Backoff,
+    /// When a driver domain has to be ready.
+    pub ready_by_ns: u64,
     /// It said that it runs.
     pub ready: bool,
     /// Requests of somebody who will look for the answer, and those answers that came.
@@ -111,6 +113,7 @@ impl<P> Domain<P> {
             created_ns,
             started_ns: created_ns,
             backoff: Backoff::default(),
+            ready_by_ns: u64::MAX,
             ready: false,
             requests: VecDeque::new(),
             backends: Vec::new(),

@@ -11,9 +11,9 @@ use alloc::string::String;
 use protocol::connection::{Duty, Guilty, Happening, State};
 use protocol::control::{Envelope, FromDomain, ToDomain};
 
+use super::Plane;
 use super::device::{Ask, Attached, Device, Side, device_name, keys};
 use super::domain::Phase;
-use super::Plane;
 use crate::config::shown;
 use crate::hypervisor::Hypervisor;
 
@@ -50,7 +50,9 @@ impl<H: Hypervisor> Plane<'_, H> {
             // Attached as soon as the former rings are forgotten.
             Duty::Attach if link.detaching() => {}
             Duty::Attach => link.back = link.attach.clone().map(Ask::new),
-            Duty::AskRelease => link.front = Some(Ask::new(ToDomain::DeviceRelease { device: device_name(&device.name) })),
+            Duty::AskRelease => {
+                link.front = Some(Ask::new(ToDomain::DeviceRelease { device: device_name(&device.name) }))
+            }
             Duty::Announce => {
                 link.front = None;
                 let ready = link.attached.map(|attached| device.ready(attached));
@@ -177,7 +179,11 @@ impl<H: Hypervisor> Plane<'_, H> {
             (front || back).then_some((device.key, front))
         });
         let Some((key, front)) = found else { return Some(envelope) };
-        if front { self.front_answered(key, envelope.message) } else { self.back_answered(key, envelope.message) }
+        if front {
+            self.front_answered(key, envelope.message)
+        } else {
+            self.back_answered(key, envelope.message)
+        }
         None
     }
 

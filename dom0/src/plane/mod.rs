@@ -189,7 +189,8 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             Phase::Waiting(at) => Some(at),
             _ => None,
         });
-        let next = restarts.min().unwrap_or(u64::MAX).min(self.next_look()).min(self.next_trial()).min(self.repeat_at());
+        let next =
+            restarts.min().unwrap_or(u64::MAX).min(self.next_look()).min(self.next_trial()).min(self.repeat_at());
         if self.dying.is_empty() { next } else { next.min(self.hypervisor.clock() + REAP_AGAIN_NS) }
     }
 }

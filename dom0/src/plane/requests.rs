@@ -114,6 +114,8 @@ impl<H: Hypervisor> Plane<'_, H> {
             let name = self.handle(id).map(|(_, name)| name.to_owned()).unwrap_or_default();
             self.notice(&format!("{name}: {text}"));
         }
+        // It has declared by now how often it beats.
+        self.look_at = 0;
         self.links_ready(id);
         self.attached(id);
     }

@@ -3,6 +3,7 @@
 //! A domain that declared how often it beats is looked at several times a second. If it is silent, or its device owes it an
 //! answer for too long, it counts as dead and is restarted, with that as the reason. A paused domain is not judged.
 
+use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -17,6 +18,8 @@ use crate::hypervisor::Hypervisor;
 
 /// Time between two looks, in ns: a fraction of any period that a driver declares, and nothing that is noticed.
 const LOOK_NS: u64 = 100_000_000;
+/// Longest time from the start of a driver domain until it is ready, its devices found and reset, in ns.
+const START_NS: u64 = 10_000_000_000;
 /// A first request served later than this after all connections are back was no request that waited, in ns.
 const IDLE_NS: u64 = 1_000_000_000;
 
@@ -73,6 +76,7 @@ impl<H: Hypervisor> Plane<'_, H> {
     /// Begins to watch a domain that is about to start. One without a page is not watched.
     pub(super) fn watch(&mut self, domain: &mut Domain<H::Page>) {
         let now = self.hypervisor.clock();
+        domain.ready_by_ns = now.saturating_add(START_NS);
         let page = self.hypervisor.map(domain.id, REF_HEARTBEAT, false).ok();
         domain.heart = page.map(|page| Heart { page, watch: Watch::new(now), last: Heartbeat::default() });
     }
@@ -86,27 +90,36 @@ impl<H: Hypervisor> Plane<'_, H> {
         self.look_at = now.saturating_add(LOOK_NS);
         let mut silent = Vec::new();
         for domain in self.domains.iter_mut().filter(|domain| domain.phase == Phase::Running) {
+            if domain.config.backend.is_some() && !domain.ready && now >= domain.ready_by_ns {
+                silent.push((domain.id, format!("was not ready {} s after its start", START_NS / 1_000_000_000)));
+                continue;
+            }
             let Some(heart) = &mut domain.heart else { continue };
             heart.last = heartbeat::read(&heart.page);
             if let Some(outage) = &mut domain.outage {
                 outage.served_ns = outage.served_ns.or(Some(heart.last.first_served).filter(|&at| at != 0));
             }
-            let Some(silence) = heart.watch.judge(&heart.last, now) else { continue };
-            let paused = self.hypervisor.domain_info(domain.handle).is_ok_and(|info| info.pauses > 0);
-            if paused {
-                heart.watch = Watch::new(now);
-            } else {
-                silent.push((domain.id, silence));
+            if let Some(silence) = heart.watch.judge(&heart.last, now) {
+                silent.push((domain.id, silence.to_string()));
             }
         }
-        for (id, silence) in silent {
-            self.ended(id, &killed(), Some(silence.to_string()));
+        for (id, text) in silent {
+            let Some(domain) = self.domains.iter_mut().find(|domain| domain.id == id) else { continue };
+            if self.hypervisor.domain_info(domain.handle).is_ok_and(|info| info.pauses > 0) {
+                domain.ready_by_ns = now.saturating_add(START_NS);
+                domain.heart.iter_mut().for_each(|heart| heart.watch = Watch::new(now));
+            } else {
+                self.ended(id, &killed(), Some(text));
+            }
         }
     }
 
     /// When [`Plane::look`] has to be called.
     pub(super) fn next_look(&self) -> u64 {
-        let watched = self.domains.iter().any(|domain| domain.phase == Phase::Running && domain.heart.is_some());
+        let watched = self.domains.iter().any(|domain| {
+            let declared = domain.heart.as_ref().is_some_and(|heart| heart.last.period != 0);
+            domain.phase == Phase::Running && (declared || (domain.config.backend.is_some() && !domain.ready))
+        });
         if watched { self.look_at } else { u64::MAX }
     }
 }

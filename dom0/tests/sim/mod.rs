@@ -55,7 +55,8 @@ pub struct Guest {
     pub control_in: Page,
     pub control_out: Page,
     pub heartbeat: Page,
-    pub peers: BTreeMap<u16, u16>,
+    /// Ids of its peers, by index, and their incarnations.
+    pub peers: BTreeMap<u16, (u16, u32)>,
     /// Open ports, and the domain and port at the other end.
     pub ports: BTreeMap<u32, Option<(u16, u32)>>,
     /// What was written, by address.
@@ -372,12 +373,12 @@ impl Hypervisor for Sim {
         state.pool -= spec.memory_pages;
         let id = (8..128).find(|id| !state.guests.contains_key(id)).ok_or(Error::TableFull)?;
         guest.info.id = id.into();
-        guest.peers.insert(PEER_DOM0, 0);
+        guest.peers.insert(PEER_DOM0, (0, 1));
         guest.ports.insert(CONTROL_PORT.0, Some((0, 0)));
         let incarnation = guest.info.incarnation;
         state.guests.insert(id, guest);
         let dom0 = state.guests.get_mut(&0).unwrap();
-        dom0.peers.insert(id, id);
+        dom0.peers.insert(id, (id, incarnation));
         let control_port = Sim::open_port(dom0, (id, CONTROL_PORT.0)).0;
         Ok(DomainCreated { handle: handle.0, id, reserved: 0, incarnation, control_port })
     }
@@ -511,8 +512,9 @@ impl Hypervisor for Sim {
     fn domain_peer(&mut self, domain: Handle, index: u16, peer: Handle) -> Result<()> {
         self.call()?;
         let state = self.state.borrow();
-        let id = state.guests.iter().find(|(_, guest)| guest.handle == peer).map(|(id, _)| *id);
-        let there: Vec<u16> = state.guests.keys().copied().collect();
+        let name = |(id, guest): (&u16, &Guest)| (*id, guest.info.incarnation);
+        let id = state.guests.iter().find(|(_, guest)| guest.handle == peer).map(name);
+        let there: Vec<(u16, u32)> = state.guests.iter().map(name).collect();
         drop(state);
         let id = id.ok_or(Error::BadHandle)?;
         self.with(domain, |guest| match guest.peers.get(&index) {
