@@ -67,7 +67,7 @@ pub fn view<H: Hypervisor>(context: &Context<'_, '_, H>, device: &Device) -> Dev
             _ => read_only,
         },
         bytes: match limits {
-            Some(Attached::Disk(limits)) => Some(limits.sectors.saturating_mul(SECTOR as u64)),
+            Some(Attached::Disk(limits)) => Some(limits.sectors.saturating_mul(SECTOR)),
             _ => None,
         },
         mac,

@@ -253,7 +253,7 @@ fn disk(backend: String, info: &DiskInfo) -> DiskView {
         backend,
         name: shown(&info.name),
         label: shown(&info.label),
-        bytes: info.limits.sectors.saturating_mul(SECTOR as u64),
+        bytes: info.limits.sectors.saturating_mul(SECTOR),
         sector_size: info.limits.sector_size,
         read_only: info.limits.read_only,
         flush: info.limits.flush,
