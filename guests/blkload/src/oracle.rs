@@ -30,6 +30,7 @@ struct Sector {
 pub struct Bounds {
     answered: u64,
     issued: u64,
+    discarded: u64,
 }
 
 /// A sector that does not hold what it has to.
@@ -83,7 +84,10 @@ impl Oracle {
 
     /// What the range would have to hold if it were read now. For a write or a discard: what it made of it.
     pub fn bounds(&self, range: Range<u64>) -> Vec<Bounds> {
-        let bounds = |sector: &Sector| Bounds { answered: sector.answered, issued: sector.issued };
+        let bounds = |sector: &Sector| {
+            let Sector { answered, issued, discarded } = *sector;
+            Bounds { answered, issued, discarded }
+        };
         self.sectors[Self::range(&range)].iter().map(bounds).collect()
     }
 
@@ -103,7 +107,8 @@ impl Oracle {
                 Check::Relaxed => (then.answered, sector.issued),
             };
             // Before the first write, and after a discard, anything may be there.
-            if oldest == 0 || (oldest..=newest).contains(&sector.discarded) {
+            let discarded = then.discarded >= oldest || (newest > then.issued && sector.discarded > then.issued);
+            if oldest == 0 || discarded {
                 continue;
             }
             let found = Stamp::read(self.run, place, block);
