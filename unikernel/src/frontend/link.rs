@@ -85,6 +85,8 @@ pub async fn release(rings: Box<dyn Rings>) {
 struct State {
     name: Box<str>,
     phase: Cell<Phase>,
+    /// The backend in the peer table, and the port to it.
+    backend: Cell<Option<(u16, Port)>>,
     /// Counts connections: what belongs to a former one is told apart by it.
     epoch: Cell<u32>,
     work: Signal,
@@ -155,8 +157,14 @@ impl Link {
         .await;
     }
 
+    /// Whether this offer was answered before and nothing came of it yet: dom0 may have missed the answer.
+    pub fn is_repeated(&self, peer: u16, port: Port) -> bool {
+        self.phase() == Phase::Offered && self.0.backend.get() == Some((peer, port))
+    }
+
     /// There is a backend; serves the rings from now on.
-    pub fn offered(&self, port: Port, rings: impl Rings) {
+    pub fn offered(&self, peer: u16, port: Port, rings: impl Rings) {
+        self.0.backend.set(Some((peer, port)));
         self.enter(Phase::Offered);
         spawn(self.clone().serve(Channel::new(port), rings));
     }

@@ -201,12 +201,17 @@ impl Disk {
 
     /// Makes a ring for the backend that serves the disk from now on; a former one is gone.
     pub(super) fn offer(&self, peer: u16, port: Port, pages: usize) -> Result<Vec<GrantRef>, Failure> {
+        if self.0.link.is_repeated(peer, port)
+            && let Some(ring) = self.0.ring.borrow().as_ref()
+        {
+            return Ok(ring.queue.pages().iter().map(Granted::reference).collect());
+        }
         gone(self);
         let pages: Vec<Granted> =
             (0..pages).map(|_| Ok(Granted::new(Page::new()?, peer, Access::Write)?)).collect::<Result<_, Failure>>()?;
         let references = pages.iter().map(Granted::reference).collect();
         *self.0.ring.borrow_mut() = Some(Ring { queue: Queue::new(pages), peer });
-        self.0.link.offered(port, self.clone());
+        self.0.link.offered(peer, port, self.clone());
         Ok(references)
     }
 

@@ -171,16 +171,27 @@ impl Interface {
 
     /// Makes rings for the backend that serves the interface from now on; former ones are gone. Gives the answer to the offer.
     pub(super) fn offer(&self, peer: u16, port: Port, mac: [u8; 6]) -> Result<FromDomain> {
+        let answer = |ring: &Ring| {
+            let (transmit, receive) = (ring.transmit.ring().reference(), ring.receive.ring().reference());
+            FromDomain::NetworkRings { transmit, receive, offload: OFFLOAD }
+        };
+        if self.0.link.is_repeated(peer, port)
+            && let Some(ring) = self.0.ring.borrow().as_ref()
+        {
+            return Ok(answer(ring));
+        }
         gone(self);
-        let granted = || Granted::new(Page::new()?, peer, Access::Write);
-        let pages = || (0..PAGES).map(|_| granted()).collect::<Result<Vec<Granted>>>();
-        let frames = (0..PAGES).map(|_| Granted::new(Page::new()?, peer, Access::Read)).collect::<Result<_>>()?;
-        let ring = Ring { transmit: Transmit::new(granted()?, frames), receive: Receive::new(granted()?, pages()?) };
-        let (transmit, receive) = (ring.transmit.ring().reference(), ring.receive.ring().reference());
+        let pages = |access| (0..PAGES).map(|_| Granted::new(Page::new()?, peer, access)).collect::<Result<Vec<_>>>();
+        let ring = || Granted::new(Page::new()?, peer, Access::Write);
+        let ring = Ring {
+            transmit: Transmit::new(ring()?, pages(Access::Read)?),
+            receive: Receive::new(ring()?, pages(Access::Write)?),
+        };
+        let rings = answer(&ring);
         self.0.mac.set(mac);
         *self.0.ring.borrow_mut() = Some(ring);
-        self.0.link.offered(port, self.clone());
-        Ok(FromDomain::NetworkRings { transmit, receive, offload: OFFLOAD })
+        self.0.link.offered(peer, port, self.clone());
+        Ok(rings)
     }
 
     /// The backend serves the rings.
