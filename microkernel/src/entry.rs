@@ -19,7 +19,7 @@ impl<M: Machine> Core<M> {
         let caller = state.current;
         state.step = Step::Done;
         let domain = &mut self.domains[caller.slot];
-        if domain.state != Some(State::Running) || caller.is_nobody() {
+        if domain.state != Some(State::Running) {
             // Another CPU has ended it since this vCPU was let run.
             return Step::Done;
         }
@@ -95,8 +95,9 @@ impl<M: Machine> Core<M> {
 
     /// The other CPUs that have to enter the core soon, a bit each. The shell tells them once it has released the lock: before
     /// that they could only wait for it.
+    #[inline]
     pub fn take_kicks(&mut self, cpu: usize) -> u64 {
-        core::mem::take(&mut self.sched.kicks) & !(1 << cpu)
+        if self.sched.kicks == 0 { 0 } else { core::mem::take(&mut self.sched.kicks) & !(1 << cpu) }
     }
 
     /// After pages left the caller's address space: completes what waits for that, at once if no other CPU can have them

@@ -78,6 +78,9 @@ pub fn enable(features: Features) {
 /// Keeps the domain that comes next from measuring what the one before did.
 pub fn separate_domains() {
     let barriers = BARRIERS.load(Relaxed);
+    if barriers == 0 {
+        return;
+    }
     if barriers & 1 != 0 {
         // SAFETY: CPUID offers the command register; bit 0 forgets indirect branch predictions.
         unsafe { Msr::new(PREDICTION_COMMAND).write(1) };
