@@ -47,6 +47,10 @@ pub struct DomainView {
     pub ready: bool,
     pub uptime_ns: u64,
     pub last_end: Option<String>,
+    /// From its last death until its first request was served again.
+    pub blackout_ns: Option<u64>,
+    /// From its last death until its connections were attached again.
+    pub recovery_ns: Option<u64>,
     pub handles: u32,
     pub ports: u32,
     pub mappings: u32,
@@ -165,6 +169,7 @@ fn domain<H: Hypervisor>(plane: &mut Plane<'_, H>, samples: &mut Samples, id: u1
     });
     let record = plane.domain(id);
     let started = record.map_or(0, |record| record.started_ns);
+    let outage = record.and_then(|record| record.outage);
     let phase = record.map_or(Phase::Running, |record| record.phase);
     Ok(DomainView {
         name,
@@ -190,6 +195,8 @@ fn domain<H: Hypervisor>(plane: &mut Plane<'_, H>, samples: &mut Samples, id: u1
         ready: record.is_none_or(|record| record.ready),
         uptime_ns: now.saturating_sub(started),
         last_end: record.and_then(|record| record.last_end.clone()),
+        blackout_ns: outage.and_then(|outage| outage.blackout_ns(now)),
+        recovery_ns: outage.and_then(|outage| Some(outage.attached_ns?.saturating_sub(outage.died_ns))),
         handles: info.handles,
         ports: info.ports,
         mappings: info.mappings,
@@ -234,6 +241,18 @@ pub fn vcpus<H: Hypervisor>(plane: &mut Plane<'_, H>, id: u16) -> Result<Vec<Vcp
     Ok(views)
 }
 
+/// The brand string of the CPU.
+fn cpu_model() -> String {
+    use core::arch::x86_64::__cpuid;
+    if __cpuid(0x8000_0000).eax < 0x8000_0004 {
+        return String::new();
+    }
+    let leaves = (0x8000_0002..=0x8000_0004).map(__cpuid);
+    let words = leaves.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
+    let text: Vec<u8> = words.flat_map(u32::to_le_bytes).filter(|byte| (b' '..=b'~').contains(byte)).collect();
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
 /// The machine.
 pub fn machine<H: Hypervisor>(plane: &mut Plane<'_, H>) -> Result<MachineView, String> {
     let info = plane.hypervisor.system_info().map_err(|error| format!("the core says: {error}"))?;
@@ -248,11 +267,10 @@ pub fn machine<H: Hypervisor>(plane: &mut Plane<'_, H>) -> Result<MachineView, S
         () if features.contains(Features::IOMMU_OFF_INSECURE) => "off-insecure (DMA is NOT confined)",
         () => "none (devices that do DMA are refused)",
     };
-    let cpu: Vec<u8> = info.cpu_brand.iter().copied().filter(|byte| (b' '..=b'~').contains(byte)).collect();
     Ok(MachineView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         interface: info.abi_version,
-        cpu_model: String::from_utf8_lossy(&cpu).trim().to_owned(),
+        cpu_model: cpu_model(),
         cpus: info.cpus,
         cpu_mhz: (info.tsc_hz / 100_000) as f64 / 10.0,
         tsc_hz: info.tsc_hz,
