@@ -75,12 +75,19 @@ pub enum AttachError {
 }
 
 /// A request taken and not yet answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
     /// Slot of the record.
     slot: u16,
     /// Index of the request in the ring.
     pub index: u32,
+}
+
+impl Ticket {
+    /// A number below the ring's entries that no other request in flight has.
+    pub const fn slot(self) -> u16 {
+        self.slot
+    }
 }
 
 /// One ring of one connection, journalled.

@@ -23,8 +23,6 @@ pub trait Machine {
     fn pulse(&self, at: usize, value: u64);
     /// Makes the peer's end of a channel pending.
     fn notify(&self, port: Port);
-    /// Closes a port whose peer is gone.
-    fn close(&self, port: Port);
     /// ns since the core started.
     fn now(&self) -> u64;
     /// Ends the domain at once, as a fault does. Returns in tests only, where from then on nothing has an effect.

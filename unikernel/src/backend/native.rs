@@ -69,10 +69,6 @@ impl Machine for Native {
         let _ = event::send(port);
     }
 
-    fn close(&self, port: Port) {
-        let _ = event::close(port);
-    }
-
     fn now(&self) -> u64 {
         time::now()
     }

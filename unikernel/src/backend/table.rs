@@ -204,9 +204,7 @@ impl<S: Service, R> Backend<S, R> {
     fn gone(&mut self, number: u16) {
         let Some(slot) = self.table.0.get_mut(number as usize) else { return };
         slot.state = State::Free;
-        if let Some(frontend) = slot.frontend.take() {
-            self.host.machine.close(frontend.port);
-        }
+        slot.frontend = None;
         self.service.forget(&self.host, number);
     }
 
