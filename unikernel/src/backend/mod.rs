@@ -18,7 +18,7 @@ mod service;
 mod table;
 
 pub use host::Host;
-pub use machine::Machine;
+pub use machine::{DevicePage, DevicePages, Machine, Wanted};
 pub use native::{Native, run};
 pub use pages::RingPages;
 pub use ring::{Attached, Ring};

@@ -13,7 +13,7 @@ use super::table::BEAT_NS;
 use super::{Backend, Machine, Service};
 use crate::area::Area;
 use crate::control::{self, Reply};
-use crate::event::{self, AnyPort};
+use crate::event::{self, AnyPort, Channel};
 use crate::executor::{Signal, race, spawn, yield_now};
 use crate::grant::{Access, Mapped, Source, map};
 use crate::{Domain, time};
@@ -67,6 +67,10 @@ impl Machine for Native {
     fn notify(&self, port: Port) {
         // A frontend that is gone does not hear it, which dom0 learns elsewhere.
         let _ = event::send(port);
+    }
+
+    fn fired(&self, channel: &Channel) -> bool {
+        channel.fired()
     }
 
     fn now(&self) -> u64 {

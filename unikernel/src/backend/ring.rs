@@ -2,12 +2,12 @@
 
 use heapless::Vec;
 use protocol::connection::{Frontend, KillPoint, RING_PAGES_MAX, Statistics};
-use protocol::event::Port;
 use protocol::grant::GrantRef;
 use protocol::record::{AttachError, ENTRIES_MAX, Journal, PARAMETERS_MAX, Ticket};
 use protocol::ring::sring::Geometry;
 
 use super::{Broken, Cause, Host, Machine, RingPages};
+use crate::event::Channel;
 use crate::grant::Source;
 
 /// A ring that is attached.
@@ -15,7 +15,7 @@ pub struct Ring<M: Machine> {
     pages: RingPages<M::Page>,
     record: M::Record,
     journal: Journal,
-    port: Port,
+    channel: Channel,
     /// The frontend may have missed a notification of the former incarnation of this domain.
     owes_kick: bool,
     /// What was counted. The service adds bytes, errors and calls.
@@ -61,7 +61,7 @@ impl<M: Machine> Ring<M> {
             pages,
             record,
             journal: attached.journal,
-            port: frontend.port,
+            channel: Channel::new(frontend.port),
             owes_kick: attached.resumed,
             statistics,
         };
@@ -114,17 +114,23 @@ impl<M: Machine> Ring<M> {
         if core::mem::take(&mut self.owes_kick) {
             self.notify(host);
         }
+        self.statistics.wakeups += u64::from(host.machine.fired(&self.channel));
         Ok(self.journal.rearm(&self.pages)?)
     }
 
     fn notify(&mut self, host: &Host<M>) {
         self.statistics.notifications += 1;
-        host.machine.notify(self.port);
+        host.machine.notify(self.channel.port());
     }
 
     /// Requests taken and not yet published as answered.
     pub const fn in_flight(&self) -> u32 {
         self.journal.in_flight()
+    }
+
+    /// Entries of the ring.
+    pub const fn entries(&self) -> u32 {
+        self.journal.geometry().entries
     }
 
     /// What was counted, up to now.
