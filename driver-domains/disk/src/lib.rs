@@ -20,3 +20,4 @@ pub mod service;
 pub mod targets;
 #[cfg(test)]
 mod tests;
+pub mod virtio;

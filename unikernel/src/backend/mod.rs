@@ -12,7 +12,6 @@
 mod host;
 mod machine;
 mod native;
-mod pages;
 mod ring;
 mod service;
 mod table;
@@ -20,7 +19,6 @@ mod table;
 pub use host::Host;
 pub use machine::{DevicePage, DevicePages, Machine, Wanted};
 pub use native::{Native, run};
-pub use pages::RingPages;
 pub use ring::{Attached, Ring};
 pub use service::{Broken, Cause, Refusal, Service};
 pub use table::{Backend, Table};

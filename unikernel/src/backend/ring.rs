@@ -8,9 +8,10 @@ use protocol::mutant::{self, Mutant, Mutated};
 use protocol::record::{AttachError, ENTRIES_MAX, Journal, PARAMETERS_MAX, Ticket};
 use protocol::ring::sring::Geometry;
 
-use super::{Broken, Cause, Host, Machine, RingPages};
+use super::{Broken, Cause, Host, Machine};
 use crate::event::Channel;
 use crate::grant::Source;
+use crate::spread::Spread;
 
 /// The record of a ring.
 #[cfg(not(feature = "mutants"))]
@@ -21,7 +22,7 @@ type Record<M> = Mutated<<M as Machine>::Record>;
 
 /// A ring that is attached.
 pub struct Ring<M: Machine> {
-    pages: RingPages<M::Page>,
+    pages: Spread<M::Page>,
     record: Record<M>,
     journal: Journal,
     channel: Channel,
@@ -54,14 +55,13 @@ impl<M: Machine> Ring<M> {
         if !grants.len().is_power_of_two() || grants.len() > RING_PAGES_MAX {
             return Err(Broken::by_frontend(Cause::Number("pages of the ring", grants.len() as u64)));
         }
-        let mut pages = Vec::new();
+        let mut pages = alloc::vec::Vec::with_capacity(grants.len());
         for &reference in grants {
             let page = host.machine.map(Source { peer: frontend.peer, reference });
             let page = page.map_err(|error| Broken::by_frontend(Cause::Page { reference, error }))?;
-            // There is room: the count was checked.
-            let _ = pages.push(page);
+            pages.push(page);
         }
-        let pages = RingPages::new(pages);
+        let pages = Spread::new(pages);
         let geometry = Geometry::of(grants.len(), entry_size);
         #[cfg(feature = "mutants")]
         let record = Mutated::new(record, geometry, mutant::selected());

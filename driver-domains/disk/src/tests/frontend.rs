@@ -15,7 +15,8 @@ use protocol::ring::block::{
     Body, REQUEST_SIZE, RESPONSE_SIZE, Request, SEGMENT_SIZE, Segment, Segments, operation, read_response,
 };
 use protocol::ring::sring::{self, Front, Geometry};
-use unikernel::backend::{Backend, RingPages};
+use unikernel::backend::Backend;
+use unikernel::spread::Spread;
 
 use super::world::{Dice, Fake, Memory, SimDisk, World};
 use crate::service::{Disks, TIMEOUT_NS};
@@ -51,7 +52,7 @@ struct Asked {
 pub struct Frontend {
     pub who: Who,
     pub attach: BlockAttach,
-    pub page: RingPages<Memory>,
+    pub page: Spread<Memory>,
     pub front: Front,
     world: Rc<World>,
     asked: BTreeMap<u64, Asked>,
@@ -69,8 +70,8 @@ impl Frontend {
     pub fn new(world: &Rc<World>, connection: u16, pages: usize) -> Frontend {
         let peer = 10 + connection;
         let who = Who { connection, peer, incarnation: 1, port: Port(20 + u32::from(connection)) };
-        let memory: heapless::Vec<Memory, 8> = (0..pages as u32).map(|at| world.grant(peer, 1 + at, true)).collect();
-        let page = RingPages::new(memory);
+        let memory = (0..pages as u32).map(|at| world.grant(peer, 1 + at, true)).collect();
+        let page = Spread::new(memory);
         sring::initialise(&page);
         let attach = BlockAttach {
             frontend: who,
