@@ -15,8 +15,8 @@ use protocol::ring::block::{
     Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status, response,
 };
 use protocol::ring::order::{InFlight, Reach, Sectors};
-use unikernel::backend::{Broken, DevicePage, DevicePages, Host, Machine, Ring, Wanted};
-use unikernel::grant::{Access, Source};
+use unikernel::backend::{Broken, DevicePages, Host, Machine, Ring, Wanted};
+use unikernel::grant::{Access, DevicePage, Source};
 
 use crate::disk::{Disk, Operation, Piece};
 use crate::parameters::Parameters;

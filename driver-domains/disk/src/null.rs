@@ -7,20 +7,21 @@ use protocol::ring::block::SECTOR;
 
 use crate::disk::{Disk, Fault, Operation, Piece, Properties};
 
-/// Requests under way at once.
+/// Requests, and pieces of theirs, under way at once: as many as the queue of a real device has descriptors.
 pub const DEPTH: usize = 256;
 
 /// The disk.
 #[derive(Debug)]
 pub struct Null {
     sectors: u64,
-    done: Deque<u32, DEPTH>,
+    done: Deque<(u32, u16), DEPTH>,
+    used: usize,
 }
 
 impl Null {
     /// A disk of `bytes`.
     pub const fn new(bytes: u64) -> Null {
-        Null { sectors: bytes / SECTOR, done: Deque::new() }
+        Null { sectors: bytes / SECTOR, done: Deque::new(), used: 0 }
     }
 }
 
@@ -37,21 +38,26 @@ impl Disk for Null {
     }
 
     fn room(&self) -> usize {
-        DEPTH - self.done.len()
+        DEPTH - self.used
     }
 
-    fn cost(&self, _: usize) -> usize {
-        1
+    fn cost(&self, pieces: usize) -> usize {
+        pieces.max(1)
     }
 
-    fn submit(&mut self, tag: u32, _: Operation, _: &[Piece]) -> bool {
-        self.done.push_back(tag).is_ok()
+    fn submit(&mut self, tag: u32, _: Operation, pieces: &[Piece]) -> bool {
+        let cost = self.cost(pieces.len());
+        let fits = cost <= self.room() && self.done.push_back((tag, cost as u16)).is_ok();
+        self.used += if fits { cost } else { 0 };
+        fits
     }
 
     fn kick(&mut self) {}
 
     fn completed(&mut self) -> Result<Option<(u32, bool)>, Fault> {
-        Ok(self.done.pop_front().map(|tag| (tag, true)))
+        let Some((tag, cost)) = self.done.pop_front() else { return Ok(None) };
+        self.used -= usize::from(cost);
+        Ok(Some((tag, true)))
     }
 
     fn is_done(&self) -> bool {
@@ -68,6 +74,7 @@ impl Disk for Null {
 
     fn start_reset(&mut self) {
         self.done.clear();
+        self.used = 0;
     }
 
     fn is_reset(&mut self) -> Result<bool, Fault> {

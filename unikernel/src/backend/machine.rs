@@ -7,7 +7,7 @@ use protocol::grant::MAX_BATCH;
 use protocol::ring::Shared;
 
 use crate::event::Channel;
-use crate::grant::{Access, Source};
+use crate::grant::{Access, DevicePage, Source};
 
 /// The machine below a backend.
 pub trait Machine {
@@ -41,15 +41,6 @@ pub struct Wanted {
     pub source: Source,
     /// What the device may do with it.
     pub access: Access,
-}
-
-/// A frontend's page that a device can use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DevicePage {
-    /// Its address for the device.
-    pub address: u64,
-    /// What unmapping calls it.
-    pub mapping: u32,
 }
 
 /// A machine with devices that move data to and from pages of frontends. Nothing else in the domain sees these pages.

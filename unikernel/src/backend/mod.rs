@@ -17,7 +17,7 @@ mod service;
 mod table;
 
 pub use host::Host;
-pub use machine::{DevicePage, DevicePages, Machine, Wanted};
+pub use machine::{DevicePages, Machine, Wanted};
 pub use native::{Native, run};
 pub use ring::{Attached, Ring};
 pub use service::{Broken, Cause, Refusal, Service};

@@ -15,9 +15,9 @@ use protocol::grant::{GrantRef, MAX_BATCH};
 use protocol::layout::PAGE_SIZE;
 use protocol::ring::Shared;
 use protocol::ring::block::SECTOR;
-use unikernel::backend::{DevicePage, DevicePages, Machine, Wanted};
+use unikernel::backend::{DevicePages, Machine, Wanted};
 use unikernel::event::Channel;
-use unikernel::grant::{Access, Source};
+use unikernel::grant::{Access, DevicePage, Source};
 
 use crate::disk::{Disk, Fault, Operation, Piece, Properties};
 
