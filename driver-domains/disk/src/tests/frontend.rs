@@ -229,6 +229,11 @@ impl Frontend {
         }
     }
 
+    /// Makes the disk hold what this frontend expects, whatever others wrote.
+    pub fn write_all(&self) {
+        self.world.sectors.borrow_mut().iter_mut().zip(self.model).for_each(|(sector, value)| sector.fill(value));
+    }
+
     /// Whether the disk holds what was written.
     pub fn check_disk(&self) -> Result<(), String> {
         let disk: Vec<u8> = self.world.sectors.borrow()[..SECTORS as usize].iter().map(|sector| sector[0]).collect();
