@@ -273,3 +273,6 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;
