@@ -11,7 +11,7 @@ use crate::prelude::*;
 use crate::space::{Access, leaf};
 
 /// In [`Mapping::address`]: in no address space.
-const NOWHERE: u64 = 1;
+pub const NOWHERE: u64 = 1;
 
 /// A record of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
