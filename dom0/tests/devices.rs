@@ -3,151 +3,15 @@
 
 mod sim;
 
-use dom0::bundle::Bundle;
-use dom0::plane::{Phase, Plane};
-use protocol::connection::{DiskInfo, DiskLimits, Guilty, Offload, State};
-use protocol::control::{Envelope, FromDomain, ToDomain};
-use protocol::domain::Reason;
-use protocol::event::{DOMAIN_EVENT_PORT, Port};
+use dom0::plane::Phase;
+use proptest::prelude::*;
+use protocol::connection::{DiskLimits, Guilty, State};
+use protocol::control::{FromDomain, ToDomain};
+use protocol::event::Port;
 use protocol::grant::{PEER_DISK, PEER_NETWORK};
 use protocol::heartbeat;
-use sim::{Sim, image};
-
-const DISK: &str = "class = 'driver'\nbackend = 'disk'\nmemory = 1\non_crash = 'restart'\nconnections = 3";
-const NETWORK: &str = "class = 'driver'\nbackend = 'network'\nmemory = 1\non_crash = 'restart'";
-const WEB: &str = "image = 'hello'\nmemory = 1\non_crash = 'restart'\non_reboot = 'restart'\n\
-                   disk = ['phy:/dev/virtio0p1,xvda,r']\nvif = ['']";
-
-const LIMITS: DiskLimits =
-    DiskLimits { sectors: 2048, sector_size: 512, read_only: false, flush: true, discard: true, indirect_segments: 32 };
-const OFFLOAD: Offload = Offload { checksum: true, scatter_gather: false };
-
-/// The whole stack, with driver domains and guests that answer as honest ones do.
-struct Stack<'b> {
-    sim: Sim,
-    plane: Plane<'b, Sim>,
-    /// Everything that was said to whom, in order.
-    said: Vec<(String, ToDomain)>,
-    /// Domains that do not answer.
-    mute: Vec<&'static str>,
-}
-
-impl<'b> Stack<'b> {
-    fn new(image: &'b [u8], auto: &[(&str, &'b str)]) -> Stack<'b> {
-        let names = ["console", "hello", "disk", "network", "disk2"];
-        let paths: Vec<String> = names.iter().map(|name| format!("images/{name}")).collect();
-        let mut files: Vec<(&str, &[u8])> = paths.iter().map(|path| (path.as_str(), image)).collect();
-        files.extend(auto.iter().map(|(path, text)| (*path, text.as_bytes())));
-        let sim = Sim::new();
-        let mut plane = Plane::new(sim.clone(), Bundle::of(&files));
-        assert!(plane.boot(), "{:?}", sim.state.borrow().log);
-        let mut stack = Stack { sim, plane, said: Vec::new(), mute: vec!["console"] };
-        for name in stack.plane.names() {
-            stack.start(&name);
-        }
-        stack.settle();
-        stack
-    }
-
-    fn full(image: &'b [u8]) -> Stack<'b> {
-        Stack::new(image, &[("auto/disk.toml", DISK), ("auto/network.toml", NETWORK), ("auto/web.toml", WEB)])
-    }
-
-    /// A domain has come up.
-    fn start(&mut self, name: &str) {
-        if name != "dom0" {
-            self.sim.say(name, 0, FromDomain::Ready { abi_version: protocol::ABI_VERSION });
-        }
-    }
-
-    fn poll(&mut self) {
-        self.plane.on_port(DOMAIN_EVENT_PORT);
-        while self.plane.next_deadline() == 0 {
-            self.plane.poll();
-        }
-    }
-
-    /// Lets everybody hear and answer until nobody says anything more.
-    fn settle(&mut self) {
-        loop {
-            self.poll();
-            let mut silent = true;
-            for name in self.plane.names().into_iter().filter(|name| name != "dom0") {
-                if self.mute.contains(&name.as_str()) {
-                    continue;
-                }
-                for envelope in self.sim.heard(&name) {
-                    silent = false;
-                    self.answer(&name, envelope);
-                }
-            }
-            if silent {
-                return;
-            }
-        }
-    }
-
-    fn answer(&mut self, name: &str, Envelope { id, message, .. }: Envelope<ToDomain>) {
-        let answer = match &message {
-            ToDomain::BlockOffer { .. } => FromDomain::BlockRing { ring: [8].into_iter().collect() },
-            ToDomain::NetworkOffer { .. } => FromDomain::NetworkRings { transmit: 9, receive: 10, offload: OFFLOAD },
-            ToDomain::BlockAttach(attach) if attach.target == "none" => {
-                FromDomain::Failed { reason: "there is no disk none".try_into().unwrap() }
-            }
-            ToDomain::BlockAttach(_) => FromDomain::BlockAttached { limits: LIMITS, replayed: 0 },
-            ToDomain::NetworkAttach(_) => FromDomain::NetworkAttached { offload: OFFLOAD },
-            ToDomain::DiskAt { index: 0 } => FromDomain::Disk(Some(DiskInfo {
-                name: "virtio0".try_into().unwrap(),
-                label: "web".try_into().unwrap(),
-                limits: LIMITS,
-                users: 1,
-            })),
-            ToDomain::DiskAt { .. } => FromDomain::Disk(None),
-            _ => FromDomain::Done,
-        };
-        self.said.push((name.to_owned(), message));
-        self.sim.say(name, id, answer);
-    }
-
-    /// What was said to a domain since the last look.
-    fn heard(&mut self, name: &str) -> Vec<ToDomain> {
-        let (own, other): (Vec<_>, Vec<_>) = self.said.drain(..).partition(|(whom, _)| whom == name);
-        self.said = other;
-        own.into_iter().map(|(_, message)| message).collect()
-    }
-
-    fn state(&self, guest: &str, device: &str) -> Option<State> {
-        let id = self.plane.find(guest)?;
-        self.plane.find_device(id, device)?.link.as_ref().map(|link| link.state)
-    }
-
-    fn key(&self, guest: &str, device: &str) -> u32 {
-        self.plane.find_device(self.plane.find(guest).unwrap(), device).unwrap().key
-    }
-
-    fn die(&mut self, name: &str) {
-        self.sim.end(name, Reason::Fault);
-        self.poll();
-    }
-
-    fn notices(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.plane.take_notice()).collect()
-    }
-
-    fn create(&mut self, name: &str, text: &str) -> Result<u16, String> {
-        let memory = if text.contains("memory") { "" } else { "memory = 1\n" };
-        let text = format!("name = '{name}'\nimage = 'hello'\n{memory}{text}");
-        let created = self.plane.create("test.toml", &text, &[], false).map_err(|failure| failure.lines.join("; "))?;
-        self.start(name);
-        self.settle();
-        Ok(created.id)
-    }
-
-    fn beat(&self, name: &str, words: &[(usize, u64)]) {
-        self.sim
-            .by_name(name, |guest| words.iter().for_each(|&(at, word)| heartbeat::store(&guest.heartbeat, at, word)));
-    }
-}
+use sim::image;
+use sim::stack::{DISK, LIMITS, NETWORK, OFFLOAD, Stack, WEB};
 
 #[test]
 fn a_guest_gets_its_disk_and_its_interface() {
@@ -595,5 +459,168 @@ fn creating_and_destroying_guests_with_devices_leaves_nothing() {
         stack.sim.advance(20_000_000_000);
         stack.settle();
         assert_eq!((stack.sim.books(), count(&stack)), (books.clone(), before), "round {round}");
+    }
+}
+
+/// What can happen, in any order, to guests and driver domains by their numbers.
+#[derive(Clone, Debug)]
+enum Step {
+    Create(usize, bool),
+    Destroy(usize),
+    Die(usize),
+    Restart(usize),
+    Kill(usize),
+    Start(usize),
+    Mute(usize),
+    Hear,
+    Attach(usize),
+    Detach(usize, bool),
+    Broken(usize, u16, bool),
+    Lie(usize, u32),
+    Upgrade(usize, bool),
+    Wait(u64),
+    FailNext(usize),
+}
+
+/// Guests first, then driver domains.
+const ACTORS: [&str; 5] = ["a", "b", "c", "disk", "network"];
+
+fn step() -> impl Strategy<Value = Step> {
+    let actor = 0..ACTORS.len();
+    prop_oneof![
+        4 => (actor.clone(), any::<bool>()).prop_map(|(who, two)| Step::Create(who, two)),
+        2 => actor.clone().prop_map(Step::Destroy),
+        4 => actor.clone().prop_map(Step::Die),
+        1 => actor.clone().prop_map(Step::Restart),
+        1 => actor.clone().prop_map(Step::Kill),
+        4 => actor.clone().prop_map(Step::Start),
+        2 => actor.clone().prop_map(Step::Mute),
+        6 => Just(Step::Hear),
+        2 => (0..3_usize).prop_map(Step::Attach),
+        3 => (0..3_usize, any::<bool>()).prop_map(|(who, force)| Step::Detach(who, force)),
+        1 => (3..5_usize, 0..4_u16, any::<bool>()).prop_map(|(who, number, front)| Step::Broken(who, number, front)),
+        2 => (actor.clone(), 0..40_u32).prop_map(|(who, id)| Step::Lie(who, id)),
+        1 => (3..5_usize, any::<bool>()).prop_map(|(who, good)| Step::Upgrade(who, good)),
+        2 => (0..20_000_000_000_u64).prop_map(Step::Wait),
+        1 => (0..30_usize).prop_map(Step::FailNext),
+    ]
+}
+
+trait Take {
+    fn take(&mut self, step: Step);
+}
+
+impl Take for Stack<'_> {
+    fn take(&mut self, step: Step) {
+        let id = |stack: &Self, who: usize| stack.plane.find(ACTORS[who]);
+        match step {
+            Step::Create(who, two) if id(self, who).is_none() => {
+                let text = match who {
+                    3 => DISK.into(),
+                    4 => NETWORK.into(),
+                    _ => {
+                        let second = if two { ", 'phy:none,xvdb,w'" } else { "" };
+                        let end = ["restart", "destroy", "preserve"][who];
+                        format!("on_crash = '{end}'\ndisk = ['phy:x,xvda,w'{second}]\nvif = ['']")
+                    }
+                };
+                let _ = self.create(ACTORS[who], &text);
+            }
+            Step::Destroy(who) => drop(id(self, who).map(|id| self.plane.destroy(id))),
+            Step::Die(who) if id(self, who).is_some() => self.die(ACTORS[who]),
+            Step::Restart(who) => drop(id(self, who).map(|id| self.plane.restart(id))),
+            Step::Kill(who) => drop(id(self, who).map(|id| self.plane.kill(id))),
+            Step::Start(who) if id(self, who).is_some() => self.start(ACTORS[who]),
+            Step::Mute(who) => self.mute.push(ACTORS[who]),
+            Step::Hear => {
+                self.mute.truncate(1);
+                self.settle();
+            }
+            Step::Attach(who) => {
+                let disk = dom0::config::disk::parse("phy:y,xvdc,w").unwrap();
+                let _ = id(self, who).map(|id| self.plane.add_disk(id, &disk));
+            }
+            Step::Detach(who, force) => {
+                let of = |device: &&dom0::plane::Device| Some(device.guest) == id(self, who);
+                let key = self.plane.devices().find(of).map(|device| device.key);
+                key.into_iter().for_each(|key| self.plane.detach(key, force));
+            }
+            Step::Broken(who, connection, front) if id(self, who).is_some() => {
+                let guilty = if front { Guilty::Frontend } else { Guilty::Backend };
+                let reason = "index 9".try_into().unwrap();
+                self.sim.say(ACTORS[who], 0, FromDomain::ConnectionBroken { connection, guilty, reason });
+            }
+            Step::Lie(who, id) if self.plane.find(ACTORS[who]).is_some() => {
+                let message = match id % 4 {
+                    0 => FromDomain::Done,
+                    1 => FromDomain::BlockRing { ring: [1, 2, 3].into_iter().collect() },
+                    2 => FromDomain::BlockAttached { limits: LIMITS, replayed: 0 },
+                    _ => FromDomain::Failed { reason: "so".try_into().unwrap() },
+                };
+                self.sim.say(ACTORS[who], id, message);
+            }
+            Step::Upgrade(who, good) => {
+                let image = if good { "disk2" } else { "nosuch" };
+                let _ = id(self, who).map(|id| self.plane.upgrade(id, image));
+            }
+            Step::Wait(ns) => self.sim.advance(ns),
+            Step::FailNext(calls) => {
+                let at = self.sim.calls.get() + calls;
+                self.sim.fail.set(Some((at, protocol::error::Error::NoMemory)));
+            }
+            _ => {}
+        }
+        self.poll();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn whatever_happens_no_connection_is_stuck_and_nothing_leaks(steps in prop::collection::vec(step(), 0..60)) {
+        let image = image();
+        let mut stack = Stack::new(&image, &[("auto/disk.toml", DISK), ("auto/network.toml", NETWORK)]);
+        let before = stack.sim.books();
+        for step in steps {
+            stack.take(step);
+        }
+        stack.sim.fail.set(None);
+        for name in &ACTORS[3..] {
+            match stack.plane.find(name) {
+                Some(id) => drop(stack.plane.restart(id).unwrap()),
+                None => drop(stack.create(name, if *name == "disk" { DISK } else { NETWORK }).unwrap()),
+            }
+        }
+        for id in stack.plane.domains().iter().map(|domain| domain.id).collect::<Vec<_>>() {
+            if stack.plane.domain(id).unwrap().phase != Phase::Running {
+                stack.plane.restart(id).unwrap();
+            }
+        }
+        stack.mute.truncate(1);
+        for _ in 0..4 {
+            for name in stack.plane.names() {
+                if !stack.plane.domains().iter().any(|domain| domain.name() == name && domain.ready) {
+                    stack.start(&name);
+                }
+            }
+            stack.settle();
+            stack.sim.advance(61_000_000_000);
+            stack.settle();
+        }
+        for device in stack.plane.devices() {
+            let status = device.status();
+            prop_assert!(status == "serving" || (status == "refused" && device.fault.is_some()), "{device:?}");
+        }
+        for name in &ACTORS[..3] {
+            stack.plane.find(name).into_iter().for_each(|id| stack.plane.destroy(id).unwrap());
+        }
+        stack.settle();
+        prop_assert_eq!(stack.plane.devices().count(), 0);
+        for name in &ACTORS[3..] {
+            let ports = stack.sim.by_name(name, |guest| guest.ports.len());
+            prop_assert_eq!(ports, 2, "control and console are left of {}", name);
+        }
+        let after = stack.sim.books();
+        prop_assert_eq!((after.0, after.1, after.2, after.3), (before.0, before.1, before.2, before.3));
     }
 }

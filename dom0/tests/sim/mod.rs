@@ -1,6 +1,8 @@
 //! A simulated machine under the control plane: it keeps the books that the core would keep, and can fail any call.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its own part of it")]
 
+pub mod stack;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
