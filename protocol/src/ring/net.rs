@@ -83,6 +83,23 @@ impl TransmitRequest {
     }
 }
 
+/// A slot of extra information, after the first slot of a packet. Nothing that needs it is offered, so it is consumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extra {
+    /// Another one follows.
+    pub more: bool,
+}
+
+impl Extra {
+    /// Kinds of extra information there are (`XEN_NETIF_EXTRA_TYPE_MAX` less the unused zero): a packet has one of each at most.
+    pub const KINDS: usize = 4;
+
+    /// Reads a slot: type, flags.
+    pub const fn parse(raw: &[u8; 12]) -> Extra {
+        Extra { more: raw[1] & 1 != 0 }
+    }
+}
+
 /// The bytes of a transmit response.
 pub fn transmit_response(id: u16, status: i16) -> [u8; 4] {
     let ([a, b], [c, d]) = (id.to_le_bytes(), status.to_le_bytes());
