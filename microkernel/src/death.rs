@@ -31,6 +31,7 @@ impl<M: Machine> Core<M> {
             rip: registers.rip,
             rflags: registers.rflags,
             registers: registers.general,
+            time_ns: self.now(),
             backtrace: self.backtrace(slot, registers.general[reg::RBP]),
             ..DeathReport::default()
         };

@@ -155,7 +155,7 @@ impl<M: Machine> Core<M> {
     }
 
     pub(crate) fn event_unmask(&mut self, caller: Caller, port: Port) -> Result {
-        let entry = self.open_entry(caller, port)?;
+        let entry = self.open_entry(caller.slot, port)?;
         let (word, bit) = word_of(port);
         let events = self.domains[caller.slot].events;
         self.machine.fetch_and(events.at(MASK + word), !bit);
@@ -168,17 +168,18 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(crate) fn event_close(&mut self, caller: Caller, port: Port) -> Result {
+    pub(crate) fn event_close(&mut self, caller: Caller, domain: Handle, port: Port) -> Result {
+        let slot = self.live(caller, domain, Rights::CONNECT)?;
         if port == CONTROL_PORT || port == DOMAIN_EVENT_PORT {
             return Err(Error::NotPermitted);
         }
-        self.open_entry(caller, port)?;
-        self.close_port(caller.slot, port);
+        self.open_entry(slot, port)?;
+        self.close_port(slot, port);
         Ok(0)
     }
 
     pub(crate) fn event_bind_vcpu(&mut self, caller: Caller, port: Port, vcpu: u64) -> Result {
-        let entry = self.open_entry(caller, port)?;
+        let entry = self.open_entry(caller.slot, port)?;
         self.domains[caller.slot].vcpu(vcpu).ok_or(Error::Invalid)?;
         self.domains[caller.slot].ports.set(&self.machine, port, entry.notifying(vcpu as u8));
         Ok(0)
@@ -191,9 +192,9 @@ impl<M: Machine> Core<M> {
         Ok((one.0 as u64) << 32 | other.0 as u64)
     }
 
-    /// The entry of a port of the caller that is open.
-    fn open_entry(&self, caller: Caller, port: Port) -> Result<Entry> {
-        let entry = self.port(caller.slot, port);
+    /// The entry of a port that is open.
+    fn open_entry(&self, slot: Slot, port: Port) -> Result<Entry> {
+        let entry = self.port(slot, port);
         if entry.purpose() == Use::CLOSED { Err(Error::BadPort) } else { Ok(entry) }
     }
 }

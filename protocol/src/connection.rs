@@ -4,6 +4,9 @@
 //! *offered* a device and answers with the grants of its rings; the backend *attaches* to them; the frontend is told that
 //! the device is *ready*. After a restart of the backend only its attach message is sent again, word for word: the frontend,
 //! and what was negotiated with it, are left alone.
+//!
+//! The ports of a connection are dom0's: it opens them before the offer and closes both when the backend has let go. Neither
+//! side closes its own, because the number may by then belong to another connection.
 
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};

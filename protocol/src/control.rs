@@ -82,8 +82,8 @@ pub enum ToDomain {
     BlockAttach(BlockAttach),
     /// To a network domain: serve a connection; answered by `NetworkAttached`. Otherwise as `BlockAttach`.
     NetworkAttach(NetworkAttach),
-    /// To a driver domain: finish what is with the device, unmap the rings, and forget the connection; answered by `Done`. One
-    /// that is not attached is forgotten, too.
+    /// To a driver domain: finish what is with the device, unmap the rings, and forget the connection and its record;
+    /// answered by `Done`. One that is not attached is forgotten, too. The port is closed by dom0.
     Detach {
         /// [`crate::connection::Frontend::connection`].
         connection: u16,
@@ -150,7 +150,8 @@ pub enum ToDomain {
         /// Its name.
         device: String<DEVICE_MAX>,
     },
-    /// To a frontend: the backend has let go, or is no more, and the rings are the frontend's alone.
+    /// To a frontend: the backend has let go, or is no more, and the rings are the frontend's alone. The port is closed by
+    /// dom0.
     DeviceGone {
         /// Its name.
         device: String<DEVICE_MAX>,

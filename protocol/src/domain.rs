@@ -238,6 +238,8 @@ records! {
         pub rflags: u64,
         /// rax rbx rcx rdx rsi rdi rbp rsp r8..r15. After a hypercall only rbx rbp rsp r12..r15 are meaningful.
         pub registers: [u64; 16],
+        /// When, in ns since the core started.
+        pub time_ns: u64,
         /// Return addresses by frame pointers, innermost first, 0 after the last.
         pub backtrace: [u64; BACKTRACE_MAX],
         /// Bytes in `message`.

@@ -21,6 +21,10 @@ pub const REF_FIRST_FREE: GrantRef = 8;
 pub const PEER_DOM0: u16 = 0;
 /// Index of the console domain in every domain's peer table.
 pub const PEER_CONSOLE: u16 = 1;
+/// Index of the driver domain of its disks in the table of a domain that has some.
+pub const PEER_DISK: u16 = 2;
+/// Index of the driver domain of its network interfaces.
+pub const PEER_NETWORK: u16 = 3;
 /// First peer index without a fixed meaning.
 pub const PEER_FIRST_FREE: u16 = 8;
 /// Entries of a peer table. In dom0's table the index of a domain is its domain id.

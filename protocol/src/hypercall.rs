@@ -23,7 +23,7 @@ pub enum Kind {
     Interrupt,
     /// Handle of anything.
     AnyHandle,
-    /// Event port of the caller.
+    /// Event port of the caller, or of the domain named.
     Port,
     /// Address of memory of the caller that the core reads.
     Read,
@@ -106,8 +106,9 @@ macro_rules! for_each_hypercall {
         12 EventWait event_wait(deadline: Deadline) [];
         /// Unmasks a port, and signals again if it is pending; for an interrupt, the line too.
         13 EventUnmask event_unmask(port: Port) [];
-        /// Closes a port; the peer's port stays, unconnected. The control port cannot be closed.
-        14 EventClose event_close(port: Port) [NotPermitted];
+        /// Closes a port of the caller, or of a domain that it may connect; the peer's port stays, unconnected. The control
+        /// port cannot be closed.
+        14 EventClose event_close(domain: Domain, port: Port) [NotPermitted, WrongState];
         /// Lets the port notify another vCPU of the caller.
         15 EventBindVcpu event_bind_vcpu(port: Port, vcpu: Number) [];
         /// Connects two domains by a new channel. Gives the port of the first (bits 32..) and of the second (bits 0..32).

@@ -52,9 +52,26 @@ async fn say(id: u32, message: FromDomain) -> Result<(), ControlError> {
     }
 }
 
+/// The right to answer a request that was put off.
+#[derive(Debug)]
+#[must_use = "dom0 waits for the answer"]
+pub struct Reply(u32);
+
+impl Reply {
+    /// Answers. Waits while the ring is full.
+    pub async fn give(self, message: FromDomain) -> Result<(), ControlError> {
+        say(self.0, message).await
+    }
+}
+
 /// Says that the domain is ready, then answers dom0 for as long as the channel holds. `handler` gets what is not common to
 /// all domains and gives the answer; [`refuse`] is the one for domains that understand nothing else.
 pub async fn serve(mut handler: impl FnMut(ToDomain) -> FromDomain) -> ControlError {
+    serve_later(|message, _| Some(handler(message))).await
+}
+
+/// The same for a handler that can put an answer off: it then gives `None`, and keeps the right to answer.
+pub async fn serve_later(mut handler: impl FnMut(ToDomain, Reply) -> Option<FromDomain>) -> ControlError {
     // SAFETY: as for the other page.
     let page = unsafe { Area::page(CONTROL_IN) };
     let mut ring = Consumer::attach(CONTROL, &page);
@@ -77,8 +94,10 @@ pub async fn serve(mut handler: impl FnMut(ToDomain) -> FromDomain) -> ControlEr
                 Err(_) => log::warn!("control: a message that is none of version {VERSION} was skipped"),
                 Ok(Envelope { id, message, .. }) => {
                     let then = Then::after(&message);
-                    let answer = answer(message, &mut handler);
-                    if let Err(error) = say(id, answer).await {
+                    let answer = answer(message, |message| handler(message, Reply(id)));
+                    if let Some(answer) = answer
+                        && let Err(error) = say(id, answer).await
+                    {
                         return closed(error);
                     }
                     then.go();
@@ -97,13 +116,13 @@ fn closed(error: ControlError) -> ControlError {
     error
 }
 
-fn answer(message: ToDomain, handler: &mut impl FnMut(ToDomain) -> FromDomain) -> FromDomain {
+fn answer(message: ToDomain, handler: impl FnOnce(ToDomain) -> Option<FromDomain>) -> Option<FromDomain> {
     match message {
-        ToDomain::Ping | ToDomain::Shutdown | ToDomain::Reboot => FromDomain::Done,
-        ToDomain::MemoryTarget { pages } => match crate::memory::shrink_to(pages) {
+        ToDomain::Ping | ToDomain::Shutdown | ToDomain::Reboot => Some(FromDomain::Done),
+        ToDomain::MemoryTarget { pages } => Some(match crate::memory::shrink_to(pages) {
             Ok(()) => FromDomain::Done,
             Err(error) => failed(error),
-        },
+        }),
         other => handler(other),
     }
 }

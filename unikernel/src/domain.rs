@@ -31,6 +31,12 @@ pub fn connect(first: &DomainHandle, second: &DomainHandle) -> Result<(Port, Por
     Ok((Port((ports >> 32) as u32), Port(ports as u32)))
 }
 
+/// Closes a port of a domain that the caller may connect; its peer's port stays, unconnected.
+pub fn disconnect(domain: &DomainHandle, port: Port) -> Result<()> {
+    // SAFETY: no effect on memory.
+    unsafe { raw::event_close(domain.number(), port.0.into()) }.map(|_| ())
+}
+
 impl DomainHandle {
     /// The calling domain.
     pub const SELF: DomainHandle = DomainHandle(Handle::SELF);

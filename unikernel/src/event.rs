@@ -180,8 +180,7 @@ pub fn send(port: Port) -> Result<()> {
 
 /// Closes a port; the peer's stays, unconnected.
 pub fn close(port: Port) -> Result<()> {
-    // SAFETY: as in `send`.
-    unsafe { raw::event_close(port.0.into()) }.map(|_| ())
+    crate::domain::disconnect(&crate::domain::DomainHandle::SELF, port)
 }
 
 async fn fired(port: Option<Port>, seen: &AtomicU32) {

@@ -77,21 +77,32 @@ fn a_port_notifies_the_vcpu_it_is_bound_to() {
 fn closing_one_end_leaves_the_other_open_and_alone() {
     let (mut world, one, other, here, there) = channel(1);
     world.ok(one.slot, H::EventSend, &[here]);
-    world.ok(other.slot, H::EventClose, &[there]);
+    world.ok(other.slot, H::EventClose, &[0, there]);
     world.check();
     assert_eq!(told(&world, other, 0)[0], 0);
     assert_eq!(world.call(one.slot, H::EventSend, &[here]), Err(Error::NoPeer));
     assert_eq!(world.call(other.slot, H::EventSend, &[there]), Err(Error::BadPort));
-    assert_eq!(world.call(other.slot, H::EventClose, &[there]), Err(Error::BadPort));
-    world.ok(one.slot, H::EventClose, &[here]);
+    assert_eq!(world.call(other.slot, H::EventClose, &[0, there]), Err(Error::BadPort));
+    world.ok(one.slot, H::EventClose, &[0, here]);
     for port in [CONTROL_PORT, DOMAIN_EVENT_PORT] {
-        assert_eq!(world.call(one.slot, H::EventClose, &[port.0 as u64]), Err(Error::NotPermitted));
+        assert_eq!(world.call(one.slot, H::EventClose, &[0, port.0 as u64]), Err(Error::NotPermitted));
     }
     let again = world.ok(Slot::DOM0, H::EventConnect, &[one.handle, other.handle]);
     assert_eq!(again, here << 32 | there);
     world.destroy(other);
     world.check();
     assert_eq!(world.call(one.slot, H::EventSend, &[here]), Err(Error::NoPeer));
+}
+
+#[test]
+fn who_connected_domains_can_disconnect_them_and_nobody_else() {
+    let (mut world, one, other, here, there) = channel(1);
+    assert_eq!(world.call(one.slot, H::EventClose, &[other.handle, there]), Err(Error::BadHandle));
+    world.ok(Slot::DOM0, H::EventClose, &[other.handle, there]);
+    assert_eq!(world.call(one.slot, H::EventSend, &[here]), Err(Error::NoPeer));
+    world.ok(Slot::DOM0, H::EventClose, &[one.handle, here]);
+    assert_eq!(world.call(Slot::DOM0, H::EventClose, &[one.handle, here]), Err(Error::BadPort));
+    world.check();
 }
 
 #[test]
@@ -104,7 +115,7 @@ fn a_domain_can_have_a_channel_to_itself() {
     world.check();
     world.ok(child.slot, H::EventSend, &[a]);
     assert_eq!(told(&world, child, 0)[0], 1 << b);
-    world.ok(child.slot, H::EventClose, &[a]);
+    world.ok(child.slot, H::EventClose, &[0, a]);
     world.check();
     world.destroy(child);
     world.check();
@@ -181,7 +192,7 @@ fn an_interrupt_is_masked_until_its_port_is_unmasked() {
     world.ok(child.slot, H::EventUnmask, &[port]);
     assert_eq!(world.core.machine.masked.get() & 16, 0);
     assert_eq!(world.call(child.slot, H::EventSend, &[port]), Err(Error::NoPeer));
-    world.ok(child.slot, H::EventClose, &[port]);
+    world.ok(child.slot, H::EventClose, &[0, port]);
     assert_eq!(world.core.machine.masked.get() & 16, 16);
     world.ok(child.slot, H::InterruptBind, &[line]);
     world.destroy(child);

@@ -164,7 +164,7 @@ fn every_table_of_the_maker_can_be_full() {
     assert_eq!(system(&mut world), before);
     // vCPUs are shared by all.
     let many = DomainSpec { vcpus: 32, ..spec(100) };
-    world.ok(Slot::DOM0, H::EventClose, &[children[0].port]);
+    world.ok(Slot::DOM0, H::EventClose, &[0, children[0].port]);
     for child in &children[..40] {
         world.ok(Slot::DOM0, H::DomainDestroy, &[child.handle]);
     }
@@ -382,7 +382,7 @@ proptest! {
                 entry.purpose() != crate::ports::Use::CLOSED && port != child.port
             }).collect();
             world.destroy(child);
-            extra.into_iter().for_each(|port| _ = world.ok(Slot::DOM0, H::EventClose, &[port]));
+            extra.into_iter().for_each(|port| _ = world.ok(Slot::DOM0, H::EventClose, &[0, port]));
             world.check();
             prop_assert_eq!(system(&mut world), before);
         }

@@ -204,7 +204,7 @@ impl Storm {
                 _ = self.world.call(dom0, H::EventConnect, &[self.handle(who), self.handle(peer)]);
             }
             Step::Send { who, port } => self.call(who, H::EventSend, &[port.into()]),
-            Step::Close { who, port } => self.call(who, H::EventClose, &[port.into()]),
+            Step::Close { who, port } => self.call(who, H::EventClose, &[0, port.into()]),
             Step::Handle { who, to } => {
                 _ = self.world.call(dom0, H::HandleCopy, &[self.handle(to), self.handle(who), 31]);
             }

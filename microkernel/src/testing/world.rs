@@ -236,7 +236,7 @@ impl World {
     /// Destroys a domain and closes dom0's port to it.
     pub fn destroy(&mut self, child: Child) {
         self.ok(Slot::DOM0, Hypercall::DomainDestroy, &[child.handle]);
-        self.ok(Slot::DOM0, Hypercall::EventClose, &[child.port]);
+        self.ok(Slot::DOM0, Hypercall::EventClose, &[0, child.port]);
     }
 
     /// Makes two domains peers of each other, at the index of their slot.
