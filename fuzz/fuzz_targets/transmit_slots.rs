@@ -32,9 +32,11 @@ fn send(record: &Page<'_>, page: &Page<'_>, steps: &[u8]) {
     assert_eq!(ring.in_flight(), 0);
     for step in steps {
         match step % 4 {
-            0 | 1 => match ring.take(record, page) {
-                Ok(Some(taken)) => {
-                    assert!((1..=SLOTS_MAX).contains(&taken.data.len()) && taken.slots() >= taken.data.len());
+            0 | 1 => match ring.look(page, 0) {
+                Ok(Some(mut taken)) => {
+                    let data = taken.data.len();
+                    assert!((1..=SLOTS_MAX).contains(&data) && taken.slots() as usize >= data);
+                    ring.take(record, &mut taken);
                     // Whether it is well-formed is another matter.
                     let _ = packet(&taken.data);
                     open.push(taken);
@@ -49,8 +51,8 @@ fn send(record: &Page<'_>, page: &Page<'_>, steps: &[u8]) {
             2 => {}
             _ => drop(ring.publish(record, page)),
         }
-        let slots: usize = open.iter().map(|packet| packet.slots()).sum();
-        assert!(slots as u32 <= ring.in_flight() && ring.in_flight() <= TRANSMIT.entries);
+        let slots: u32 = open.iter().map(|packet| packet.slots()).sum();
+        assert!(slots <= ring.in_flight() && ring.in_flight() <= TRANSMIT.entries);
     }
 }
 

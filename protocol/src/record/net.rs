@@ -25,20 +25,27 @@ pub const SIZE: usize = RECEIVE_AT + super::size(RECEIVE);
 /// Where the record of the receive ring begins.
 pub const RECEIVE_AT: usize = super::size(TRANSMIT);
 
-/// A packet taken from the transmit ring; to be answered whole.
+/// A packet on the transmit ring; answered whole.
 #[derive(Debug, Default)]
 pub struct Packet {
     /// Its data slots, first to last.
     pub data: Vec<TransmitRequest, SLOTS_MAX>,
-    /// Every slot, with the id to answer it; `None` for extra information.
-    slots: Vec<(Ticket, Option<u16>), PACKET_SLOTS>,
+    /// The id to answer each slot with; `None` for extra information.
+    ids: Vec<Option<u16>, PACKET_SLOTS>,
+    /// Every slot, once the packet is taken.
+    tickets: Vec<Ticket, PACKET_SLOTS>,
 }
 
 impl Packet {
     /// Slots of the ring that it takes.
-    pub fn slots(&self) -> usize {
-        self.slots.len()
+    pub fn slots(&self) -> u32 {
+        self.ids.len() as u32
     }
+}
+
+/// The response to a slot.
+fn response(id: Option<u16>, status: i16) -> [u8; 4] {
+    id.map_or(transmit_response(0, status::NULL), |id| transmit_response(id, status))
 }
 
 /// The transmit ring of one connection.
@@ -79,52 +86,51 @@ impl Transmit {
         Ok(Attached { ring: Transmit { journal }, resumed, dropped: replays.len() as u32, notify })
     }
 
-    /// Takes the next packet, whatever its slots hold; `None` if there is none.
-    pub fn take(&mut self, record: &impl Shared, page: &impl Shared) -> Result<Option<Packet>, Violation> {
+    /// Copies the packet that begins `ahead` slots after the next one out, whatever its slots hold, without taking it; `None` if
+    /// there is none.
+    pub fn look(&self, page: &impl Shared, ahead: u32) -> Result<Option<Packet>, Violation> {
         let mut packet = Packet::default();
-        let mut kept = Vec::<[u8; TRANSMIT.entry_size], PACKET_SLOTS>::new();
         // What the slot before says about the next one.
         let (mut more_data, mut more_extra) = (true, false);
         while more_data || more_extra {
             let mut raw = [0; TRANSMIT.entry_size];
-            let slots = kept.len() as u32;
-            if !self.journal.peek(page, slots, &mut raw)? {
+            let slots = packet.slots();
+            if !self.journal.peek(page, ahead + slots, &mut raw)? {
                 return if slots == 0 { Ok(None) } else { Err(Violation::Endless { slots }) };
             }
-            let answer = if more_extra {
+            let id = if more_extra {
                 more_extra = Extra::parse(&raw).more;
-                transmit_response(0, status::NULL)
+                None
             } else {
                 let slot = TransmitRequest::parse(&raw);
                 more_extra = packet.data.is_empty() && slot.flags & flag::transmit::EXTRA_INFO != 0;
                 more_data = slot.flags & flag::transmit::MORE_DATA != 0;
                 packet.data.push(slot).map_err(|_| Violation::Endless { slots })?;
-                transmit_response(slot.id, status::DROPPED)
+                Some(slot.id)
             };
-            let mut entry = [0; TRANSMIT.entry_size];
-            entry[..4].copy_from_slice(&answer);
-            kept.push(entry).map_err(|_| Violation::Endless { slots })?;
+            packet.ids.push(id).map_err(|_| Violation::Endless { slots })?;
         }
-        let mut answers = kept.iter().map(|entry| {
-            let ([a, b, c, d], _) = entry.split_first_chunk().unwrap_or((&[0; 4], &[]));
-            (i16::from_le_bytes([*c, *d]) != status::NULL).then_some(u16::from_le_bytes([*a, *b]))
-        });
-        let Packet { slots, .. } = &mut packet;
-        self.journal.take(record, &kept, |ticket| {
-            // As many as were kept.
-            let _ = slots.push((ticket, answers.next().flatten()));
-        });
         Ok(Some(packet))
     }
 
-    /// Answers all slots of a packet; the frontend sees it after [`Transmit::publish`].
+    /// Takes the next packet, which is the one that [`Transmit::look`] gave for 0.
+    pub fn take(&mut self, record: &impl Shared, packet: &mut Packet) {
+        let Packet { ids, tickets, .. } = packet;
+        let kept = ids.iter().map(|&id| {
+            let mut entry = [0; TRANSMIT.entry_size];
+            entry[..4].copy_from_slice(&response(id, status::DROPPED));
+            entry
+        });
+        self.journal.take(record, kept, |ticket| {
+            // As many tickets as ids.
+            let _ = tickets.push(ticket);
+        });
+    }
+
+    /// Answers all slots of a packet that was taken; the frontend sees it after [`Transmit::publish`].
     pub fn answer(&mut self, record: &impl Shared, page: &impl Shared, packet: &Packet, status: i16) {
-        for &(ticket, id) in &packet.slots {
-            let response = match id {
-                Some(id) => transmit_response(id, status),
-                None => transmit_response(0, status::NULL),
-            };
-            self.journal.answer(record, page, ticket, &response);
+        for (&ticket, &id) in packet.tickets.iter().zip(&packet.ids) {
+            self.journal.answer(record, page, ticket, &response(id, status));
         }
     }
 

@@ -141,7 +141,7 @@ impl World {
                     heard?;
                 }
                 1 | 2 if mutant.piecemeal => taken.extend(take_piecemeal(&mut ring, &record, &page).map_err(text)?),
-                1 | 2 => taken.extend(ring.take(&record, &page).map_err(text)?),
+                1 | 2 => taken.extend(next(&mut ring, &record, &page).map_err(text)?),
                 3 if !taken.is_empty() => {
                     // Out of order, now and then: a device may complete so.
                     let packet = taken.remove(dice.roll(taken.len() as u64) as usize);
@@ -208,6 +208,13 @@ impl World {
     }
 }
 
+/// Takes the next packet.
+fn next(ring: &mut Transmit, record: &View<'_>, page: &View<'_>) -> Result<Option<Packet>, Violation> {
+    let mut packet = ring.look(page, 0)?;
+    packet.iter_mut().for_each(|packet| ring.take(record, packet));
+    Ok(packet)
+}
+
 /// A packet without extra information, each slot taken by itself.
 fn take_piecemeal(ring: &mut Transmit, record: &View<'_>, page: &View<'_>) -> Result<Option<Packet>, Violation> {
     let (mut packet, mut raw) = (Packet::default(), [0; 12]);
@@ -218,13 +225,14 @@ fn take_piecemeal(ring: &mut Transmit, record: &View<'_>, page: &View<'_>) -> Re
         }
         let mut kept = [0; 12];
         kept[..4].copy_from_slice(&transmit_response(slot.id, status::DROPPED));
-        ring.journal.take(record, [kept], |ticket| packet.slots.push((ticket, Some(slot.id))).unwrap());
+        ring.journal.take(record, [kept], |ticket| packet.tickets.push(ticket).unwrap());
+        packet.ids.push(Some(slot.id)).unwrap();
         packet.data.push(slot).unwrap();
         if slot.flags & flag::transmit::MORE_DATA == 0 {
             return Ok(Some(packet));
         }
     }
-    ring.take(record, page)
+    next(ring, record, page)
 }
 
 /// Which step of the rule is switched off.
@@ -252,7 +260,7 @@ fn transmit(seed: u64, crashes: &[u64], mutant: &Mutated) -> Result<(), String> 
     let page = View { bytes: &world.side.page, fuse: None, deaf: None };
     let record = View { bytes: &world.side.record, fuse: None, deaf: mutant.deaf };
     let mut ring = Transmit::attach(&record, &page, 1, b"test").map_err(|error| format!("{error:?}"))?.ring;
-    while let Some(packet) = ring.take(&record, &page).map_err(text)? {
+    while let Some(packet) = next(&mut ring, &record, &page).map_err(text)? {
         ring.answer(&record, &page, &packet, status::DROPPED);
         let _ = ring.publish(&record, &page);
     }
@@ -460,7 +468,7 @@ fn ring(slots: &[TransmitRequest]) -> (Side, Transmit) {
 
 fn take(side: &Side, ring: &mut Transmit) -> Result<Option<Packet>, Violation> {
     let view = |bytes| View { bytes, fuse: None, deaf: None };
-    ring.take(&view(&side.record), &view(&side.page))
+    next(ring, &view(&side.record), &view(&side.page))
 }
 
 #[test]
