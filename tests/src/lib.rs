@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use xtask::bundle::{self, Entry};
-use xtask::emulator::{Machine, Options, Reply};
+use xtask::emulator::{Machine, Network, Options, Reply};
 use xtask::workspace::{self, Package};
 use xtask::{build, test};
 
@@ -51,6 +51,12 @@ impl Setup {
     /// Words for the boot line.
     pub fn append(mut self, words: &str) -> Setup {
         self.options.append = words.into();
+        self
+    }
+
+    /// A port of 127.0.0.1 that leads to port 80 of the machine; `xtask::emulator::free_port` gives one.
+    pub fn http_port(mut self, port: u16) -> Setup {
+        self.options.network = Some(Network { http_port: Some(port) });
         self
     }
 

@@ -21,7 +21,7 @@ struct Ended {
 fn run(name: &str, arguments: &[&str]) -> Ended {
     let folder = folder(name);
     let mut cargo = process::cargo();
-    cargo.args(["xtask", "run", "--timeout", "60"]).args(arguments);
+    cargo.args(["xtask", "run", "--timeout", "60", "--http-port", "0"]).args(arguments);
     let file = |name: &str| File::create(folder.join(name)).expect("a file for the output");
     let mut child = cargo.stdout(file("out")).stderr(file("err")).stdin(Stdio::null()).spawn().expect("cargo");
     let deadline = Instant::now() + LIMIT;

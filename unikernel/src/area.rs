@@ -19,7 +19,7 @@ impl Area {
     /// The area at `address`.
     ///
     /// # Safety
-    /// 1. `length` bytes from `address`, which is page-aligned, stay mapped while the value exists, writable unless nothing
+    /// 1. `length` bytes from `address`, which is a multiple of 8, stay mapped while the value exists, writable unless nothing
     ///    writes through it.
     /// 2. No Rust object lies there: whoever else reaches the range inside this domain does so through an `Area` too.
     pub(crate) const unsafe fn new(address: u64, length: usize) -> Area {

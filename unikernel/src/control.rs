@@ -129,12 +129,7 @@ fn answer(message: ToDomain, handler: impl FnOnce(ToDomain) -> Option<FromDomain
 
 /// The answer that gives `reason`, cut to what fits.
 pub fn failed(reason: impl core::fmt::Display) -> FromDomain {
-    use core::fmt::Write;
-    let mut text = crate::text::Text::<128>::new();
-    // Writing into a `Text` cannot fail.
-    let _ = write!(text, "{reason}");
-    let text = core::str::from_utf8(text.as_bytes()).unwrap_or("?");
-    FromDomain::Failed { reason: text.try_into().unwrap_or_default() }
+    FromDomain::Failed { reason: crate::text::short(reason) }
 }
 
 /// A handler for domains that understand nothing but what is common to all.

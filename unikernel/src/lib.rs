@@ -12,6 +12,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod area;
+pub mod backend;
 #[cfg(any(freestanding, test))]
 mod bytes;
 pub mod console;

@@ -1,6 +1,6 @@
 //! Text of bounded length, without a heap.
 
-use core::fmt::{Result, Write};
+use core::fmt::{Display, Result, Write};
 
 /// Up to `N` bytes of text; what does not fit is dropped, at a character boundary.
 #[derive(Clone, Debug)]
@@ -42,6 +42,14 @@ impl<const N: usize> Write for Text<N> {
         self.length += end;
         Ok(())
     }
+}
+
+/// `value` as text, cut to what fits.
+pub fn short<const N: usize>(value: impl Display) -> heapless::String<N> {
+    let mut text = Text::<N>::new();
+    // Writing into a `Text` cannot fail; a value whose formatting fails is cut there.
+    let _ = write!(text, "{value}");
+    core::str::from_utf8(text.as_bytes()).unwrap_or("?").try_into().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The verb `build`: the core, the domains, and the bundle that holds them.
+//! The verb `build`: the core, the domains, the bundle that holds them, and the machine's disk.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::system::{self, Tool};
 use crate::workspace::{self, Package};
-use crate::{bundle, process};
+use crate::{bundle, disk, process};
 
 /// Cargo configuration with the flags of the core.
 const CORE_CONFIG: &str = "microkernel/link.toml";
@@ -27,6 +27,7 @@ pub fn build() -> Result<Vec<Package>> {
     process::step("making target/bundle.tar");
     let entries = bundle::standard(&packages, workspace::FIRST_DOMAIN)?;
     bundle::write(&workspace::bundle(), &entries)?;
+    disk::make_standard()?;
     Ok(packages)
 }
 

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod build;
 pub mod bundle;
 pub mod check;
+pub mod disk;
 pub mod emulator;
 pub mod fuzz;
 pub mod process;

@@ -50,6 +50,16 @@ pub fn bundle() -> PathBuf {
     target().join("bundle.tar")
 }
 
+/// The machine's disk.
+pub fn disk() -> PathBuf {
+    target().join("disk.img")
+}
+
+/// A path as it is shown: relative to the top of the workspace where it lies below it.
+pub fn short(path: &Path) -> std::path::Display<'_> {
+    path.strip_prefix(root()).unwrap_or(path).display()
+}
+
 /// A package of the workspace.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Package {
@@ -105,6 +115,14 @@ pub fn test_image_packages(packages: &[Package]) -> Vec<&Package> {
 
 /// All files below `folder` with one of these extensions, sorted.
 pub fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+    let wanted = |extension: &std::ffi::OsStr| extensions.iter().any(|wanted| extension == *wanted);
+    let mut found = all_files(folder)?;
+    found.retain(|path| path.extension().is_some_and(wanted));
+    Ok(found)
+}
+
+/// All files below `folder`, sorted.
+pub fn all_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -112,10 +130,9 @@ pub fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
         for entry in listing {
             let entry = entry?;
             let path = entry.path();
-            let wanted = |extension: &std::ffi::OsStr| extensions.iter().any(|wanted| extension == *wanted);
             if entry.file_type()?.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(wanted) {
+            } else {
                 found.push(path);
             }
         }

@@ -15,6 +15,7 @@ fn options(test: &str) -> Options {
     // Files that are there; the player does not read them.
     options.core.clone_from(&player);
     options.bundle.clone_from(&player);
+    options.disks.clear();
     options.emulator = Some(player);
     options.timeout = LONG;
     options

@@ -2,11 +2,18 @@
 
 use std::path::Path;
 
-use super::{Accel, Options};
+use super::{Accel, Access, Disk, Network, Options};
 
 /// Words on every boot line: no emulated IOMMU is offered, the core's log goes to the debug console too, and `poweroff`
 /// ends the emulator with dom0's status.
 const BOOT_LINE: &str = "iommu=off-insecure debugcon=e9 exit-port=0xf4";
+
+/// Address of the machine's network card: locally administered, QEMU's own prefix.
+const NETWORK_MAC: &str = "52:54:00:12:34:56";
+/// Slot of the network card on the PCI bus; the chipset has slots 0 and 31.
+const NETWORK_SLOT: &str = "0x2";
+/// Slot of the first disk; the others follow.
+const FIRST_DISK_SLOT: usize = 3;
 
 /// Arguments for a machine with `options` whose debug console writes to `debug_log`.
 pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> {
@@ -18,6 +25,7 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
     } else {
         add(&["-accel", "tcg", "-cpu", "max"]);
     }
+    add(&["-machine", "q35"]);
     if options.icount {
         add(&["-icount", "shift=0,sleep=off", "-rtc", "clock=vm"]);
     }
@@ -26,9 +34,36 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
     add(&["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
     add(&["-debugcon", &format!("file:{}", escape(debug_log))]);
     add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    if let Some(network) = &options.network {
+        add(&network_card(network).each_ref().map(String::as_str));
+    }
+    for (number, disk) in options.disks.iter().enumerate() {
+        add(&virtio_disk(number, disk).each_ref().map(String::as_str));
+    }
     add(&["-kernel", &options.core.to_string_lossy(), "-initrd", &options.bundle.to_string_lossy()]);
     add(&["-append", format!("{BOOT_LINE} {}", options.append).trim_end()]);
     list
+}
+
+/// A virtio network card. It needs no firmware of its own: nothing is booted from it.
+fn network_card(network: &Network) -> [String; 4] {
+    let forward = network.http_port.map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:80")).unwrap_or_default();
+    let device = format!("virtio-net-pci,netdev=net,disable-legacy=on,romfile=,mac={NETWORK_MAC},addr={NETWORK_SLOT}");
+    ["-netdev".into(), format!("user,id=net{forward}"), "-device".into(), device]
+}
+
+/// The virtio disk with this number.
+fn virtio_disk(number: usize, disk: &Disk) -> [String; 4] {
+    let access = match disk.access {
+        Access::Snapshot => ",snapshot=on",
+        Access::Keep => "",
+        Access::ReadOnly => ",read-only=on",
+    };
+    let file = escape(&disk.file);
+    let drive = format!("if=none,id=disk{number},format=raw,discard=unmap,file={file}{access}");
+    let slot = FIRST_DISK_SLOT + number;
+    let device = format!("virtio-blk-pci,drive=disk{number},disable-legacy=on,addr={slot:#x}");
+    ["-drive".into(), drive, "-device".into(), device]
 }
 
 /// Commas end a value in the emulator's option syntax unless doubled.
@@ -71,6 +106,24 @@ mod tests {
         assert!(!use_kvm(Accel::Auto, unable, true));
         assert!(use_kvm(Accel::Kvm, unable, false));
         assert!(!use_kvm(Accel::Tcg, able, true));
+    }
+
+    #[test]
+    fn devices_are_modern_and_have_fixed_places() {
+        let mut options = Options::new(1, "/tmp/x".into());
+        options.disks.push(Disk { file: "/a,b".into(), access: Access::ReadOnly });
+        options.network = Some(Network { http_port: Some(8080) });
+        let line = arguments(&options, false, Path::new("/tmp/log")).join(" ");
+        for part in [
+            "-netdev user,id=net,hostfwd=tcp:127.0.0.1:8080-:80 ",
+            "virtio-net-pci,netdev=net,disable-legacy=on,romfile=,mac=52:54:00:12:34:56,addr=0x2",
+            "disk.img,snapshot=on -device virtio-blk-pci,drive=disk0,disable-legacy=on,addr=0x3",
+            "file=/a,,b,read-only=on -device virtio-blk-pci,drive=disk1,disable-legacy=on,addr=0x4",
+        ] {
+            assert!(line.contains(part), "no {part} in {line}");
+        }
+        (options.disks, options.network) = (Vec::new(), None);
+        assert!(!arguments(&options, false, Path::new("/tmp/log")).join(" ").contains("virtio"));
     }
 
     #[test]

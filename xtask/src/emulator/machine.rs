@@ -46,10 +46,13 @@ pub struct Machine {
 impl Machine {
     /// Starts the emulator and returns at once.
     pub fn start(options: Options) -> Result<Machine> {
-        for (file, what) in [(&options.core, "the core"), (&options.bundle, "the bundle")] {
-            if !file.is_file() {
-                bail!("{what} is not built: {} is missing (run `cargo xtask build`)", file.display());
-            }
+        let built = [(&options.core, "the core"), (&options.bundle, "the bundle")];
+        let disks = options.disks.iter().map(|disk| (&disk.file, "the disk"));
+        if let Some((file, what)) = built.into_iter().chain(disks).find(|(file, _)| !file.exists()) {
+            bail!(
+                "{what} is not there: {} is missing (`cargo xtask build` makes the core, the bundle and the disk)",
+                file.display()
+            );
         }
         let qemu = options.emulator.clone().or_else(|| process::find(system::QEMU.program));
         let qemu = qemu.with_context(|| format!("{} not found (run `cargo xtask run` once)", system::QEMU.program))?;

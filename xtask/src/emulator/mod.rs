@@ -5,6 +5,7 @@
 
 mod arguments;
 mod machine;
+mod network;
 pub mod prompt;
 mod report;
 mod transcript;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use crate::workspace;
 
 pub use machine::{Exit, Machine};
+pub use network::{check_port, free_port};
 pub use prompt::Reply;
 
 /// How the emulator executes the machine's code.
@@ -27,6 +29,33 @@ pub enum Accel {
     Tcg,
     /// Hardware virtualization
     Kvm,
+}
+
+/// What happens to what the machine writes to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It is gone when the emulator ends; others may use the same file meanwhile.
+    Snapshot,
+    /// It goes to the file, which nobody else may use meanwhile.
+    Keep,
+    /// The disk refuses it.
+    ReadOnly,
+}
+
+/// A virtio disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Its contents.
+    pub file: PathBuf,
+    /// What may happen to them.
+    pub access: Access,
+}
+
+/// A virtio network card on a network of its own, on which the machine is 10.0.2.15 and the host 10.0.2.2.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// TCP port of 127.0.0.1 on the host behind which the machine's port 80 is.
+    pub http_port: Option<u16>,
 }
 
 /// What to boot, and on what.
@@ -49,6 +78,10 @@ pub struct Options {
     /// Whether every instruction takes exactly 1 ns of the machine's time, so that its time stamp counter counts
     /// instructions and runs repeat exactly.
     pub icount: bool,
+    /// Virtio disks, in slots 3, 4 and so on of the PCI bus.
+    pub disks: Vec<Disk>,
+    /// Network card, in slot 2.
+    pub network: Option<Network>,
     /// Where the logs of the serial port and of the debug console go.
     pub logs: PathBuf,
     /// How long the first prompt, and each command, may take.
@@ -56,7 +89,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The built machine with `cpus` CPUs; logs go to `logs`.
+    /// The built machine with `cpus` CPUs, its disk and its network card; logs go to `logs`.
     pub fn new(cpus: u32, logs: PathBuf) -> Options {
         Options {
             emulator: None,
@@ -67,6 +100,8 @@ impl Options {
             accel: Accel::Tcg,
             append: String::new(),
             icount: false,
+            disks: vec![Disk { file: workspace::disk(), access: Access::Snapshot }],
+            network: Some(Network::default()),
             logs,
             timeout: Duration::from_secs(60),
         }

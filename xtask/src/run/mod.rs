@@ -1,5 +1,6 @@
 //! The verb `run`: the machine, with the operator's terminal or with a list of commands.
 
+mod devices;
 mod exec;
 mod terminal;
 
@@ -35,6 +36,8 @@ pub struct Arguments {
     /// Words added to the boot line
     #[arg(long, value_name = "WORDS", default_value = "")]
     append: String,
+    #[command(flatten)]
+    devices: devices::Devices,
     /// Seconds that boot and all commands together may take
     #[arg(long, default_value_t = 120)]
     timeout: u64,
@@ -59,6 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         options.bundle = logs.join("bundle.tar");
         bundle::write(&options.bundle, &entries)?;
     }
+    arguments.devices.apply(&mut options)?;
     options.memory.clone_from(&arguments.memory);
     options.accel = arguments.accel;
     options.append.clone_from(&arguments.append);

@@ -1,0 +1,150 @@
+//! One ring of a connection with its journal and its counters.
+
+use heapless::Vec;
+use protocol::connection::{Frontend, KillPoint, RING_PAGES_MAX, Statistics};
+use protocol::event::Port;
+use protocol::grant::GrantRef;
+use protocol::record::{AttachError, ENTRIES_MAX, Journal, PARAMETERS_MAX, Ticket};
+use protocol::ring::sring::Geometry;
+
+use super::{Broken, Cause, Host, Machine, RingPages};
+use crate::grant::Source;
+
+/// A ring that is attached.
+pub struct Ring<M: Machine> {
+    pages: RingPages<M::Page>,
+    record: M::Record,
+    journal: Journal,
+    port: Port,
+    /// The frontend may have missed a notification of the former incarnation of this domain.
+    owes_kick: bool,
+    /// What was counted. The service adds bytes, errors and calls.
+    pub statistics: Statistics,
+}
+
+/// What attaching gives.
+pub struct Attached<M: Machine> {
+    /// The ring.
+    pub ring: Ring<M>,
+    /// Requests to be executed again, oldest first.
+    pub replays: Vec<Ticket, ENTRIES_MAX>,
+    /// Parameters of the connection: those given, or those its record was begun with.
+    pub parameters: [u8; PARAMETERS_MAX],
+}
+
+impl<M: Machine> Ring<M> {
+    /// Attaches to the ring in the frontend's pages `grants`, with the journal in `record`.
+    pub fn attach(
+        host: &Host<M>,
+        frontend: &Frontend,
+        grants: &[GrantRef],
+        entry_size: usize,
+        record: M::Record,
+        parameters: &[u8],
+    ) -> Result<Attached<M>, Broken> {
+        if !grants.len().is_power_of_two() || grants.len() > RING_PAGES_MAX {
+            return Err(Broken::by_frontend(Cause::Number("pages of the ring", grants.len() as u64)));
+        }
+        let mut pages = Vec::new();
+        for &reference in grants {
+            let page = host.machine.map(Source { peer: frontend.peer, reference });
+            let page = page.map_err(|error| Broken::by_frontend(Cause::Page { reference, error }))?;
+            // There is room: the count was checked.
+            let _ = pages.push(page);
+        }
+        let pages = RingPages::new(pages);
+        let geometry = Geometry::of(grants.len(), entry_size);
+        let attached = Journal::attach(&record, &pages, geometry, frontend.incarnation, parameters).map_err(broken)?;
+        let parameters = Journal::parameters(&record);
+        let statistics = Statistics { replayed: attached.replays.len() as u64, ..Statistics::default() };
+        let ring = Ring {
+            pages,
+            record,
+            journal: attached.journal,
+            port: frontend.port,
+            owes_kick: attached.resumed,
+            statistics,
+        };
+        Ok(Attached { ring, replays: attached.replays, parameters })
+    }
+
+    /// Empties a record.
+    pub fn forget(record: &M::Record) {
+        Journal::forget(record);
+    }
+
+    /// Takes and journals the next request.
+    pub fn take(&mut self, host: &Host<M>, request: &mut [u8]) -> Result<Option<Ticket>, Broken> {
+        let taken = self.journal.next(&self.record, &self.pages, request)?;
+        if taken.is_some() {
+            self.statistics.requests += 1;
+            host.pass(KillPoint::MidBatch);
+        }
+        Ok(taken)
+    }
+
+    /// Reads the copy of a request that was taken.
+    pub fn request(&self, ticket: Ticket, request: &mut [u8]) {
+        self.journal.request(&self.record, ticket, request);
+    }
+
+    /// Writes the response to a request; the frontend sees it after [`Ring::publish`].
+    pub fn answer(&mut self, ticket: Ticket, response: &[u8]) {
+        self.journal.answer(&self.record, &self.pages, ticket, response);
+        self.statistics.responses += 1;
+    }
+
+    /// Shows the frontend all responses written, and notifies it if it sleeps.
+    pub fn publish(&mut self, host: &Host<M>) {
+        let before = self.journal.in_flight();
+        self.statistics.deepest = self.statistics.deepest.max(before);
+        let notify = self.journal.publish(&self.record, &self.pages);
+        if self.journal.in_flight() != before {
+            host.pass(KillPoint::AfterPublish);
+            host.served();
+        }
+        if notify {
+            self.notify(host);
+        }
+    }
+
+    /// Asks to be notified of the next request, and looks once more: `true` if one came meanwhile. After a re-attach this is
+    /// also when the frontend is kicked, once.
+    pub fn rearm(&mut self, host: &Host<M>) -> Result<bool, Broken> {
+        if core::mem::take(&mut self.owes_kick) {
+            self.notify(host);
+        }
+        Ok(self.journal.rearm(&self.pages)?)
+    }
+
+    fn notify(&mut self, host: &Host<M>) {
+        self.statistics.notifications += 1;
+        host.machine.notify(self.port);
+    }
+
+    /// Requests taken and not yet published as answered.
+    pub const fn in_flight(&self) -> u32 {
+        self.journal.in_flight()
+    }
+
+    /// What was counted, up to now.
+    pub fn counted(&self) -> Statistics {
+        Statistics { in_flight: self.in_flight(), ..self.statistics }
+    }
+}
+
+/// Who is to blame if a connection cannot be attached.
+fn broken(error: AttachError) -> Broken {
+    match error {
+        AttachError::Peer(violation) => violation.into(),
+        AttachError::Damaged { slot: Some(slot) } => {
+            Broken::by_backend(Cause::Number("nothing is replayed, the record is damaged in slot", slot.into()))
+        }
+        AttachError::Damaged { slot: None } => {
+            Broken::by_backend(Cause::Text("nothing is replayed, the record is damaged in its header"))
+        }
+        AttachError::Foreign => {
+            Broken::by_backend(Cause::Text("the record has another format or ring size; start the former image again"))
+        }
+    }
+}

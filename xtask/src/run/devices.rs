@@ -1,0 +1,91 @@
+//! The devices of the machine that `run` boots: which disk, and where on the host its web server is.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::emulator::{self, Access, Disk, Network, Options};
+use crate::process;
+
+/// Port of the host behind which the machine's web server is, unless another one is asked for.
+const HTTP_PORT: u16 = 8080;
+
+/// What the operator says about devices.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Devices {
+    /// A disk of your own, as a raw image, to which changes are written; without this, target/disk.img is used and changes to it
+    /// are gone at the end
+    #[arg(long, value_name = "FILE", conflicts_with = "no_disk")]
+    disk: Option<PathBuf>,
+    /// No disk
+    #[arg(long)]
+    no_disk: bool,
+    /// No network card
+    #[arg(long, conflicts_with = "http_port")]
+    no_net: bool,
+    /// Port of 127.0.0.1 that leads to port 80 of the machine, 0 for a free one [default: 8080, or a free one if that is taken]
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
+}
+
+impl Devices {
+    /// Puts the devices asked for into `options`.
+    pub fn apply(&self, options: &mut Options) -> Result<()> {
+        if self.no_disk {
+            options.disks.clear();
+        }
+        if let Some(file) = &self.disk {
+            if !file.exists() {
+                bail!("--disk {}: there is no such file", file.display());
+            }
+            options.disks = vec![Disk { file: file.clone(), access: Access::Keep }];
+        }
+        options.network = if self.no_net { None } else { Some(Network { http_port: Some(self.http_port()?) }) };
+        Ok(())
+    }
+
+    fn http_port(&self) -> Result<u16> {
+        let taken = |port, error| {
+            anyhow!("port {port} of 127.0.0.1 cannot be used ({error}); choose another with --http-port, or 0 for any")
+        };
+        let port = match self.http_port {
+            Some(port @ 1..) => emulator::check_port(port).map(|()| port).map_err(|error| taken(port, error))?,
+            None if emulator::check_port(HTTP_PORT).is_ok() => return Ok(HTTP_PORT),
+            None | Some(0) => emulator::free_port().context("no port of 127.0.0.1 is free")?,
+        };
+        process::step(format_args!("http://127.0.0.1:{port}/ leads to the machine"));
+        Ok(port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    fn applied(arguments: &Devices) -> Result<Options> {
+        let mut options = Options::new(1, PathBuf::new());
+        arguments.apply(&mut options).map(|()| options)
+    }
+
+    #[test]
+    fn a_port_that_was_asked_for_must_be_free() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let taken = listener.local_addr().unwrap().port();
+        let error = applied(&Devices { http_port: Some(taken), ..Devices::default() }).unwrap_err().to_string();
+        assert!(error.contains("--http-port") && error.contains(&taken.to_string()), "{error}");
+        let free = applied(&Devices { http_port: Some(0), ..Devices::default() }).unwrap();
+        assert!(free.network.unwrap().http_port.is_some_and(|port| port != 0 && port != taken));
+    }
+
+    #[test]
+    fn devices_can_be_left_out_or_brought_along() {
+        let none = applied(&Devices { no_disk: true, no_net: true, ..Devices::default() }).unwrap();
+        assert_eq!((none.disks, none.network), (Vec::new(), None));
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let own = applied(&Devices { disk: Some(file.clone()), ..Devices::default() }).unwrap();
+        assert_eq!(own.disks, [Disk { file, access: Access::Keep }]);
+        let missing = Devices { disk: Some("/nonexistent".into()), ..Devices::default() };
+        assert!(applied(&missing).unwrap_err().to_string().contains("--disk /nonexistent"));
+    }
+}
