@@ -1,4 +1,7 @@
 //! The network domain: a learning bridge between guests and the wire.
+//!
+//! [`bridge`] decides who gets a frame, [`service`] moves it, [`wire`] is what a driver implements and [`virtio_net`] the driver
+//! for virtio devices. Without a device the domain is a bridge between guests alone.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -6,4 +9,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod batch;
 pub mod bridge;
+pub mod checksum;
+pub mod service;
+#[cfg(test)]
+mod testing;
+pub mod wire;

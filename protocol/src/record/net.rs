@@ -30,6 +30,8 @@ pub const RECEIVE_AT: usize = super::size(TRANSMIT);
 pub struct Packet {
     /// Its data slots, first to last.
     pub data: Vec<TransmitRequest, SLOTS_MAX>,
+    /// It asks for what was not offered.
+    pub not_offered: bool,
     /// The id to answer each slot with; `None` for extra information.
     ids: Vec<Option<u16>, PACKET_SLOTS>,
     /// Every slot, once the packet is taken.
@@ -99,7 +101,9 @@ impl Transmit {
                 return if slots == 0 { Ok(None) } else { Err(Violation::Endless { slots }) };
             }
             let id = if more_extra {
-                more_extra = Extra::parse(&raw).more;
+                let extra = Extra::parse(&raw);
+                packet.not_offered |= extra.kind != Extra::HASH;
+                more_extra = extra.more;
                 None
             } else {
                 let slot = TransmitRequest::parse(&raw);

@@ -12,6 +12,7 @@
 mod host;
 mod machine;
 mod native;
+mod network;
 mod pages;
 mod ring;
 mod service;
@@ -20,6 +21,7 @@ mod table;
 pub use host::Host;
 pub use machine::Machine;
 pub use native::{Native, run};
+pub use network::{Incoming, Mover, NetworkRings, Outgoing};
 pub use pages::RingPages;
 pub use ring::{Attached, Ring};
 pub use service::{Broken, Cause, Refusal, Service};

@@ -54,7 +54,7 @@ impl<M: Machine> Ring<M> {
         }
         let pages = RingPages::new(pages);
         let geometry = Geometry::of(grants.len(), entry_size);
-        let attached = Journal::attach(&record, &pages, geometry, frontend.incarnation, parameters).map_err(broken)?;
+        let attached = Journal::attach(&record, &pages, geometry, frontend.incarnation, parameters)?;
         let parameters = Journal::parameters(&record);
         let statistics = Statistics { replayed: attached.replays.len() as u64, ..Statistics::default() };
         let ring = Ring {
@@ -134,17 +134,19 @@ impl<M: Machine> Ring<M> {
 }
 
 /// Who is to blame if a connection cannot be attached.
-fn broken(error: AttachError) -> Broken {
-    match error {
-        AttachError::Peer(violation) => violation.into(),
-        AttachError::Damaged { slot: Some(slot) } => {
-            Broken::by_backend(Cause::Number("nothing is replayed, the record is damaged in slot", slot.into()))
-        }
-        AttachError::Damaged { slot: None } => {
-            Broken::by_backend(Cause::Text("nothing is replayed, the record is damaged in its header"))
-        }
-        AttachError::Foreign => {
-            Broken::by_backend(Cause::Text("the record has another format or ring size; start the former image again"))
+impl From<AttachError> for Broken {
+    fn from(error: AttachError) -> Broken {
+        match error {
+            AttachError::Peer(violation) => violation.into(),
+            AttachError::Damaged { slot: Some(slot) } => {
+                Broken::by_backend(Cause::Number("nothing is replayed, the record is damaged in slot", slot.into()))
+            }
+            AttachError::Damaged { slot: None } => {
+                Broken::by_backend(Cause::Text("nothing is replayed, the record is damaged in its header"))
+            }
+            AttachError::Foreign => Broken::by_backend(Cause::Text(
+                "the record has another format or ring size; start the former image again",
+            )),
         }
     }
 }

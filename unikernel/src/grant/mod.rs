@@ -3,10 +3,12 @@
 mod copy;
 mod map;
 mod table;
+mod transfer;
 
 pub use copy::Copies;
 pub use map::{Mapped, Source, map, map_batch, unmap_batch};
 pub use table::Granted;
+pub use transfer::{Place, Transfer, transfer};
 
 /// What a peer may do with a page, or we with a peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
