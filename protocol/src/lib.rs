@@ -35,6 +35,8 @@ pub mod handle;
 pub mod heartbeat;
 pub mod hypercall;
 pub mod layout;
+#[cfg(any(test, feature = "mutants"))]
+pub mod mutant;
 pub mod record;
 pub mod ring;
 pub mod start;

@@ -31,7 +31,7 @@ const AT_FORMAT: usize = 4;
 const AT_INCARNATION: usize = 8;
 const AT_ENTRIES: usize = 12;
 const AT_TAKEN: usize = 16;
-const AT_PUBLISHED: usize = 20;
+pub(crate) const AT_PUBLISHED: usize = 20;
 const AT_PARAMETERS_SUM: usize = 24;
 const AT_PARAMETERS: usize = 32;
 const AT_SLOTS: usize = AT_PARAMETERS + PARAMETERS_MAX;
@@ -50,9 +50,9 @@ const SLOT_SUM: usize = 12;
 const SLOT_REQUEST: usize = 16;
 
 /// Marks of a slot.
-const FREE: u32 = 0;
-const HELD: u32 = 1;
-const ANSWERED: u32 = 2;
+pub(crate) const FREE: u32 = 0;
+pub(crate) const HELD: u32 = 1;
+pub(crate) const ANSWERED: u32 = 2;
 
 /// Bytes a record takes in retained memory.
 pub const fn size(geometry: Geometry) -> usize {
@@ -61,6 +61,37 @@ pub const fn size(geometry: Geometry) -> usize {
 
 const fn slot_size(geometry: Geometry) -> usize {
     SLOT_REQUEST + geometry.entry_size.next_multiple_of(8)
+}
+
+/// What lies at an offset of a record, for those who interfere with it.
+#[cfg(any(test, feature = "mutants"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    Taken,
+    Published,
+    Mark,
+    Index,
+    Answer,
+    Request,
+    Other,
+}
+
+#[cfg(any(test, feature = "mutants"))]
+impl Field {
+    pub(crate) const fn at(geometry: Geometry, offset: usize) -> Field {
+        match (offset, offset.checked_sub(AT_SLOTS)) {
+            (AT_TAKEN, _) => Field::Taken,
+            (AT_PUBLISHED, _) => Field::Published,
+            (_, None) => Field::Other,
+            (_, Some(rest)) => match rest % slot_size(geometry) {
+                SLOT_MARK => Field::Mark,
+                SLOT_INDEX => Field::Index,
+                SLOT_ANSWER => Field::Answer,
+                SLOT_REQUEST => Field::Request,
+                _ => Field::Other,
+            },
+        }
+    }
 }
 
 /// Why a connection cannot be attached.

@@ -25,6 +25,7 @@ pub mod executor;
 pub mod exit;
 #[cfg(freestanding)]
 mod freestanding;
+pub mod frontend;
 pub mod grant;
 pub mod heap;
 pub mod hypercall;
@@ -33,6 +34,7 @@ pub mod log;
 pub mod memory;
 pub mod pages;
 pub mod provoke;
+pub mod spread;
 pub mod start;
 pub mod system;
 pub mod text;

@@ -55,7 +55,7 @@ async fn abandoned(arrived: &Signal) -> Result<()> {
 async fn answer(partner: Partner) -> Result<()> {
     let granted: Vec<Granted> =
         (0..=mailbox::PAGES).map(|_| Granted::new(Page::new()?, partner.peer, Access::Write)).collect::<Result<_>>()?;
-    let Some(page) = granted.first().and_then(Granted::area) else { return Ok(()) };
+    let Some(page) = granted.first().map(Granted::area) else { return Ok(()) };
     mailbox::set_ready(page, DomainHandle::SELF.vcpu_info(0)?.cpu);
     let channel = Channel::new(partner.port);
     loop {

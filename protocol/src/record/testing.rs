@@ -8,9 +8,6 @@ use std::vec::Vec;
 
 use crate::ring::Shared;
 
-/// Says which stores (offset, value) have no effect.
-pub type Deaf = fn(usize, u32) -> bool;
-
 /// Counts the stores that are left before the crash.
 pub struct Fuse(pub Cell<u64>);
 
@@ -26,17 +23,10 @@ impl Fuse {
     }
 }
 
-/// A page as one side sees it: with a fuse, and with the stores to one place switched off.
+/// A page as one side sees it, with a fuse.
 pub struct View<'a> {
     pub bytes: &'a RefCell<Vec<u8>>,
     pub fuse: Option<&'a Fuse>,
-    pub deaf: Option<Deaf>,
-}
-
-impl View<'_> {
-    fn stores(&self, offset: usize, value: u32) -> bool {
-        self.fuse.is_none_or(Fuse::burn) && !self.deaf.is_some_and(|deaf| deaf(offset, value))
-    }
 }
 
 impl Shared for View<'_> {
@@ -44,7 +34,7 @@ impl Shared for View<'_> {
         u32::from_le_bytes(self.bytes.borrow()[offset..offset + 4].try_into().unwrap())
     }
     fn store_u32(&self, offset: usize, value: u32) {
-        if self.stores(offset, value) {
+        if self.fuse.is_none_or(Fuse::burn) {
             self.bytes.borrow_mut()[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
         }
     }
@@ -55,15 +45,10 @@ impl Shared for View<'_> {
         // A copy can be torn by the crash: it takes two steps, and after the first, half of it is there.
         let steps = (0..2).filter(|_| self.fuse.is_none_or(Fuse::burn)).count();
         let count = bytes.len() * steps / 2;
-        if !self.deaf.is_some_and(|deaf| deaf(offset, u32::MAX)) {
-            self.bytes.borrow_mut()[offset..offset + count].copy_from_slice(&bytes[..count]);
-        }
+        self.bytes.borrow_mut()[offset..offset + count].copy_from_slice(&bytes[..count]);
     }
     fn fence(&self) {}
 }
-
-/// One step of the rule switched off.
-pub type Mutant = Option<Deaf>;
 
 /// A small generator, so that a failing run can be repeated from its seed.
 pub struct Dice(pub u64);

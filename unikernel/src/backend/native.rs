@@ -30,6 +30,10 @@ pub struct Native {
 impl Native {
     /// Retained memory in places of `record` bytes, as many as fit, and no more than the word `connections=` says.
     pub fn new(domain: &Domain, record: usize) -> Native {
+        #[cfg(feature = "mutants")]
+        if let Some(mutant) = domain.word("mutant").and_then(protocol::mutant::Mutant::named) {
+            protocol::mutant::select(mutant);
+        }
         let retained = domain.info.retained_pages as usize * PAGE_SIZE as usize;
         let place = record.next_multiple_of(8);
         let wanted = domain.word("connections").and_then(|word| word.parse().ok()).unwrap_or(usize::MAX);

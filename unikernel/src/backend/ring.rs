@@ -4,16 +4,25 @@ use heapless::Vec;
 use protocol::connection::{Frontend, KillPoint, RING_PAGES_MAX, Statistics};
 use protocol::event::Port;
 use protocol::grant::GrantRef;
+#[cfg(feature = "mutants")]
+use protocol::mutant::{self, Mutant, Mutated};
 use protocol::record::{AttachError, ENTRIES_MAX, Journal, PARAMETERS_MAX, Ticket};
 use protocol::ring::sring::Geometry;
 
 use super::{Broken, Cause, Host, Machine, RingPages};
 use crate::grant::Source;
 
+/// The record of a ring.
+#[cfg(not(feature = "mutants"))]
+type Record<M> = <M as Machine>::Record;
+/// The record of a ring, as the mutant that was selected sees it.
+#[cfg(feature = "mutants")]
+type Record<M> = Mutated<<M as Machine>::Record>;
+
 /// A ring that is attached.
 pub struct Ring<M: Machine> {
     pages: RingPages<M::Page>,
-    record: M::Record,
+    record: Record<M>,
     journal: Journal,
     port: Port,
     /// The frontend may have missed a notification of the former incarnation of this domain.
@@ -54,7 +63,11 @@ impl<M: Machine> Ring<M> {
         }
         let pages = RingPages::new(pages);
         let geometry = Geometry::of(grants.len(), entry_size);
+        #[cfg(feature = "mutants")]
+        let record = Mutated::new(record, geometry, mutant::selected());
         let attached = Journal::attach(&record, &pages, geometry, frontend.incarnation, parameters)?;
+        #[cfg(feature = "mutants")]
+        let attached = mutated(attached);
         let parameters = Journal::parameters(&record);
         let statistics = Statistics { replayed: attached.replays.len() as u64, ..Statistics::default() };
         let ring = Ring {
@@ -131,6 +144,18 @@ impl<M: Machine> Ring<M> {
     pub fn counted(&self) -> Statistics {
         Statistics { in_flight: self.in_flight(), ..self.statistics }
     }
+}
+
+/// What the mutant that was selected makes of an attach.
+#[cfg(feature = "mutants")]
+fn mutated(mut attached: protocol::record::Attached) -> protocol::record::Attached {
+    match mutant::selected() {
+        Some(Mutant::ReplaysReversed) => attached.replays.reverse(),
+        Some(Mutant::ReplaysDropped) => attached.replays.clear(),
+        Some(Mutant::KickOmitted) => attached.resumed = false,
+        _ => {}
+    }
+    attached
 }
 
 /// Who is to blame if a connection cannot be attached.

@@ -4,7 +4,6 @@ use heapless::Vec;
 use protocol::error::{Error, Result, decode};
 use protocol::grant::{GrantRef, MAX_BATCH, MapElement, UnmapElement};
 use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, PAGE_SIZE};
-use protocol::ring::Shared;
 
 use super::Access;
 use crate::area::Area;
@@ -45,27 +44,7 @@ impl Mapped {
     }
 }
 
-impl Shared for Mapped {
-    fn load_u32(&self, offset: usize) -> u32 {
-        self.area.load_u32(offset)
-    }
-
-    fn store_u32(&self, offset: usize, value: u32) {
-        self.area.store_u32(offset, value);
-    }
-
-    fn read(&self, offset: usize, out: &mut [u8]) {
-        self.area.read(offset, out);
-    }
-
-    fn write(&self, offset: usize, bytes: &[u8]) {
-        self.area.write(offset, bytes);
-    }
-
-    fn fence(&self) {
-        self.area.fence();
-    }
-}
+shared_by_area!(Mapped);
 
 impl Drop for Mapped {
     fn drop(&mut self) {

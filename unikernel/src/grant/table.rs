@@ -4,6 +4,7 @@
 //! too early waits, with its reference, until the peer has let go.
 
 use alloc::vec::Vec;
+use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering;
 
 use protocol::error::{Error, Result};
@@ -59,7 +60,8 @@ fn revoke(area: &Area, reference: GrantRef) -> bool {
 #[derive(Debug)]
 pub struct Granted {
     reference: GrantRef,
-    page: Option<Page>,
+    /// Taken out only by `drop`.
+    page: ManuallyDrop<Page>,
 }
 
 impl Granted {
@@ -77,7 +79,7 @@ impl Granted {
         let reference = REF_FIRST_FREE + free.take().ok_or(Error::TableFull)?;
         let frame = (page.area().address() >> PAGE_SHIFT) as u32;
         publish(area, reference, GrantEntry { flags: PERMIT_ACCESS | access.flags(), peer, frame });
-        Ok(Granted { reference, page: Some(page) })
+        Ok(Granted { reference, page: ManuallyDrop::new(page) })
     }
 
     /// What the peer calls it.
@@ -85,16 +87,20 @@ impl Granted {
         self.reference
     }
 
-    /// Its memory; gone only while it is dropped.
-    pub fn area(&self) -> Option<&Area> {
-        self.page.as_ref().map(Page::area)
+    /// Its memory.
+    pub fn area(&self) -> &Area {
+        self.page.area()
     }
 }
 
+shared_by_area!(Granted);
+
 impl Drop for Granted {
     fn drop(&mut self) {
-        let (Some(page), mut guard) = (self.page.take(), TABLE.lock()) else { return };
-        let Some(table) = guard.as_mut() else { return };
+        let mut guard = TABLE.lock();
+        let table = guard.get_or_insert_with(open);
+        // SAFETY: nobody uses the field after this: the value is being dropped.
+        let page = unsafe { ManuallyDrop::take(&mut self.page) };
         if revoke(&table.area, self.reference) {
             table.free.give_back(self.reference - REF_FIRST_FREE);
         } else {

@@ -10,8 +10,8 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::*;
-use crate::record::testing::{Deaf, Dice, Fuse, Mutant, View};
-use crate::record::{AT_PUBLISHED, AT_SLOTS, AT_TAKEN, HELD, SLOT_INDEX, SLOT_MARK, SLOT_REQUEST, slot_size};
+use crate::mutant::{Mutant, Mutated};
+use crate::record::testing::{Dice, Fuse, View};
 use crate::ring::sring::{self, Front};
 use proptest::prelude::*;
 
@@ -28,7 +28,7 @@ struct Side {
 impl Side {
     fn new(geometry: sring::Geometry) -> Side {
         let page = RefCell::new(std::vec![0; 4096]);
-        sring::initialise(&View { bytes: &page, fuse: None, deaf: None });
+        sring::initialise(&View { bytes: &page, fuse: None });
         let record = RefCell::new(std::vec![0; crate::record::size(geometry)]);
         Side { page, record, front: Front::new(geometry) }
     }
@@ -71,7 +71,7 @@ impl World {
         if self.side.front.room() < data + 1 {
             return;
         }
-        let (frame, page) = (self.frames.len() as u32, View { bytes: &self.side.page, fuse: None, deaf: None });
+        let (frame, page) = (self.frames.len() as u32, View { bytes: &self.side.page, fuse: None });
         self.frames.push(data);
         for place in 0..data {
             let mut flags = if place + 1 < data { flag::transmit::MORE_DATA } else { 0 };
@@ -90,7 +90,7 @@ impl World {
     }
 
     fn hear(&mut self) -> Result<(), String> {
-        let page = View { bytes: &self.side.page, fuse: None, deaf: None };
+        let page = View { bytes: &self.side.page, fuse: None };
         let mut raw = [0; 4];
         while self.side.front.take(&page, &mut raw).map_err(text)? {
             let (id, status) = (u16::from_le_bytes([raw[0], raw[1]]), i16::from_le_bytes([raw[2], raw[3]]));
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// One life of a backend.
-    fn life(&mut self, dice: &mut Dice, fuse: &Fuse, mutant: &Mutated) -> Result<(), String> {
+    fn life(&mut self, dice: &mut Dice, fuse: &Fuse, mutant: &Off) -> Result<(), String> {
         let (pages, records) = (self.side.page.clone(), self.side.record.clone());
         let outcome = self.live(dice, fuse, mutant, &pages, &records);
         self.side.page.swap(&pages);
@@ -117,12 +117,12 @@ impl World {
         &mut self,
         dice: &mut Dice,
         fuse: &Fuse,
-        mutant: &Mutated,
+        mutant: &Off,
         pages: &RefCell<Vec<u8>>,
         records: &RefCell<Vec<u8>>,
     ) -> Result<(), String> {
-        let page = View { bytes: pages, fuse: Some(fuse), deaf: None };
-        let record = View { bytes: records, fuse: Some(fuse), deaf: mutant.deaf };
+        let page = View { bytes: pages, fuse: Some(fuse) };
+        let record = Mutated::new(View { bytes: records, fuse: Some(fuse) }, TRANSMIT, mutant.step);
         let mut ring = match mutant.sends_again {
             false => Transmit::attach(&record, &page, 1, b"test").map_err(|error| format!("{error:?}"))?.ring,
             true => self.attach_and_send_again(&record, &page, fuse)?,
@@ -157,7 +157,12 @@ impl World {
     }
 
     /// What a backend that takes a network for a disk would do.
-    fn attach_and_send_again(&mut self, record: &View<'_>, page: &View<'_>, fuse: &Fuse) -> Result<Transmit, String> {
+    fn attach_and_send_again(
+        &mut self,
+        record: &impl Shared,
+        page: &View<'_>,
+        fuse: &Fuse,
+    ) -> Result<Transmit, String> {
         let attached = Journal::attach(record, page, TRANSMIT, 1, b"test").map_err(|error| format!("{error:?}"))?;
         let mut journal = attached.journal;
         for ticket in attached.replays {
@@ -209,14 +214,14 @@ impl World {
 }
 
 /// Takes the next packet.
-fn next(ring: &mut Transmit, record: &View<'_>, page: &View<'_>) -> Result<Option<Packet>, Violation> {
+fn next(ring: &mut Transmit, record: &impl Shared, page: &View<'_>) -> Result<Option<Packet>, Violation> {
     let mut packet = ring.look(page, 0)?;
     packet.iter_mut().for_each(|packet| ring.take(record, packet));
     Ok(packet)
 }
 
 /// A packet without extra information, each slot taken by itself.
-fn take_piecemeal(ring: &mut Transmit, record: &View<'_>, page: &View<'_>) -> Result<Option<Packet>, Violation> {
+fn take_piecemeal(ring: &mut Transmit, record: &impl Shared, page: &View<'_>) -> Result<Option<Packet>, Violation> {
     let (mut packet, mut raw) = (Packet::default(), [0; 12]);
     while ring.journal.peek(page, 0, &mut raw)? {
         let slot = TransmitRequest::parse(&raw);
@@ -237,8 +242,8 @@ fn take_piecemeal(ring: &mut Transmit, record: &View<'_>, page: &View<'_>) -> Re
 
 /// Which step of the rule is switched off.
 #[derive(Default)]
-struct Mutated {
-    deaf: Mutant,
+struct Off {
+    step: Option<Mutant>,
     /// Transmit: what was taken is sent again.
     sends_again: bool,
     /// Transmit: the slots of a packet are taken one by one.
@@ -248,7 +253,7 @@ struct Mutated {
 }
 
 /// Sends frames with a crash after each of `crashes` numbers of stores.
-fn transmit(seed: u64, crashes: &[u64], mutant: &Mutated) -> Result<(), String> {
+fn transmit(seed: u64, crashes: &[u64], mutant: &Off) -> Result<(), String> {
     let (mut dice, mut world) = (Dice(seed), World::new());
     for &stores in crashes {
         world.life(&mut dice, &Fuse(Cell::new(stores)), mutant)?;
@@ -257,8 +262,8 @@ fn transmit(seed: u64, crashes: &[u64], mutant: &Mutated) -> Result<(), String> 
         world.life(&mut dice, &Fuse(Cell::new(u64::MAX)), mutant)?;
     }
     // One more attach answers what is left; what was not taken is taken.
-    let page = View { bytes: &world.side.page, fuse: None, deaf: None };
-    let record = View { bytes: &world.side.record, fuse: None, deaf: mutant.deaf };
+    let page = View { bytes: &world.side.page, fuse: None };
+    let record = Mutated::new(View { bytes: &world.side.record, fuse: None }, TRANSMIT, mutant.step);
     let mut ring = Transmit::attach(&record, &page, 1, b"test").map_err(|error| format!("{error:?}"))?.ring;
     while let Some(packet) = next(&mut ring, &record, &page).map_err(text)? {
         ring.answer(&record, &page, &packet, status::DROPPED);
@@ -281,7 +286,7 @@ struct Inbound {
 
 impl Inbound {
     fn front(&mut self, dice: &mut Dice) -> Result<(), String> {
-        let page = View { bytes: &self.side.page, fuse: None, deaf: None };
+        let page = View { bytes: &self.side.page, fuse: None };
         for _ in 0..dice.roll(4) {
             let request = ReceiveRequest { id: (self.posted % 256) as u16, reference: self.posted + 7 };
             if !self.side.front.write(&page, &request.encode()) {
@@ -312,7 +317,7 @@ impl Inbound {
         Ok(())
     }
 
-    fn life(&mut self, dice: &mut Dice, fuse: &Fuse, mutant: &Mutated) -> Result<(), String> {
+    fn life(&mut self, dice: &mut Dice, fuse: &Fuse, mutant: &Off) -> Result<(), String> {
         let (pages, records) = (self.side.page.clone(), self.side.record.clone());
         let outcome = self.live(dice, fuse, mutant, &pages, &records);
         self.side.page.swap(&pages);
@@ -324,12 +329,12 @@ impl Inbound {
         &mut self,
         dice: &mut Dice,
         fuse: &Fuse,
-        mutant: &Mutated,
+        mutant: &Off,
         pages: &RefCell<Vec<u8>>,
         records: &RefCell<Vec<u8>>,
     ) -> Result<(), String> {
-        let page = View { bytes: pages, fuse: Some(fuse), deaf: None };
-        let record = View { bytes: records, fuse: Some(fuse), deaf: mutant.deaf };
+        let page = View { bytes: pages, fuse: Some(fuse) };
+        let record = Mutated::new(View { bytes: records, fuse: Some(fuse) }, RECEIVE, mutant.step);
         let (mut ring, _) = Receive::attach(&record, &page, 1, b"test").map_err(|error| format!("{error:?}"))?;
         if mutant.forgets_left {
             ring.left.clear();
@@ -373,7 +378,7 @@ impl Inbound {
 }
 
 /// Receives frames with a crash after each of `crashes` numbers of stores.
-fn receive(seed: u64, crashes: &[u64], mutant: &Mutated) -> Result<(), String> {
+fn receive(seed: u64, crashes: &[u64], mutant: &Off) -> Result<(), String> {
     let side = Side::new(RECEIVE);
     let (mut dice, mut world) = (Dice(seed), Inbound { side, posted: 0, heard: 0, frame: 1, last: None, half: None });
     for &stores in crashes {
@@ -385,7 +390,7 @@ fn receive(seed: u64, crashes: &[u64], mutant: &Mutated) -> Result<(), String> {
     world.front(&mut dice)
 }
 
-type Run = fn(u64, &[u64], &Mutated) -> Result<(), String>;
+type Run = fn(u64, &[u64], &Off) -> Result<(), String>;
 const RINGS: [(&str, Run); 2] = [("transmit", transmit), ("receive", receive)];
 
 #[test]
@@ -393,7 +398,7 @@ fn a_crash_at_every_store_doubles_tears_and_misplaces_nothing() {
     for (name, run) in RINGS {
         for seed in 0..4 {
             for stores in 520..840 {
-                run(seed, &[stores], &Mutated::default())
+                run(seed, &[stores], &Off::default())
                     .unwrap_or_else(|why| panic!("{name}, seed {seed}, crash at {stores}: {why}"));
             }
         }
@@ -405,7 +410,7 @@ fn a_crash_in_recovery_is_a_crash_like_any_other() {
     for (name, run) in RINGS {
         for first in (640..740).step_by(9) {
             for second in 0..40 {
-                run(5, &[first, second, second / 2], &Mutated::default())
+                run(5, &[first, second, second / 2], &Off::default())
                     .unwrap_or_else(|why| panic!("{name}, crashes at {first} and {second}: {why}"));
             }
         }
@@ -416,8 +421,8 @@ fn a_crash_in_recovery_is_a_crash_like_any_other() {
 fn stores_of_format() -> u64 {
     let record = RefCell::new(std::vec![0; SIZE]);
     let fuse = Fuse(Cell::new(u64::MAX));
-    let (page, view) = (RefCell::new(std::vec![0; 4096]), View { bytes: &record, fuse: Some(&fuse), deaf: None });
-    Transmit::attach(&view, &View { bytes: &page, fuse: None, deaf: None }, 1, b"test").unwrap();
+    let (page, view) = (RefCell::new(std::vec![0; 4096]), View { bytes: &record, fuse: Some(&fuse) });
+    Transmit::attach(&view, &View { bytes: &page, fuse: None }, 1, b"test").unwrap();
     u64::MAX - fuse.0.get()
 }
 
@@ -426,38 +431,28 @@ fn the_crashes_tried_are_those_after_the_record_was_made() {
     assert!((510..530).contains(&stores_of_format()), "{}", stores_of_format());
 }
 
-/// Offset inside its slot of a store to a slot.
-fn in_slot(offset: usize) -> Option<usize> {
-    offset.checked_sub(AT_SLOTS).map(|rest| rest % slot_size(TRANSMIT))
-}
-
-fn caught(run: Run, mutant: &Mutated) -> bool {
+fn caught(run: Run, mutant: &Off) -> bool {
     (0..6).any(|seed| (520..840).any(|stores| run(seed, &[stores], mutant).is_err()))
 }
 
 #[test]
 fn every_step_of_the_rule_is_needed() {
-    let deaf: [(&str, Deaf); 4] = [
-        ("taken is not advanced", |offset, _| offset == AT_TAKEN),
-        ("the answer is not kept", |offset, _| in_slot(offset) == Some(SLOT_REQUEST)),
-        ("slots are not marked held", |offset, value| in_slot(offset) == Some(SLOT_MARK) && value == HELD),
-        ("the request's index is not noted", |offset, _| in_slot(offset) == Some(SLOT_INDEX)),
-    ];
-    for (name, deaf) in deaf {
-        assert!(caught(transmit, &Mutated { deaf: Some(deaf), ..Mutated::default() }), "nothing noticed that {name}");
+    let steps = [Mutant::TakenStandsStill, Mutant::CopyNotKept, Mutant::NotMarkedHeld, Mutant::IndexNotNoted];
+    let steps =
+        steps.into_iter().chain([Mutant::FreedEarly, Mutant::RingReadAgain]).map(|step| (transmit as Run, step));
+    for (run, step) in steps.chain([(receive as Run, Mutant::PublishedStandsStill)]) {
+        let off = Off { step: Some(step), ..Off::default() };
+        assert!(caught(run, &off), "nothing noticed {}", step.name());
     }
-    let published: Deaf = |offset, _| offset == AT_PUBLISHED;
-    assert!(caught(receive, &Mutated { deaf: Some(published), ..Mutated::default() }));
-    assert!(caught(transmit, &Mutated { sends_again: true, ..Mutated::default() }), "frames sent again");
-    assert!(caught(transmit, &Mutated { piecemeal: true, ..Mutated::default() }), "packets taken slot by slot");
-    assert!(caught(receive, &Mutated { forgets_left: true, ..Mutated::default() }), "buffers left over are forgotten");
+    assert!(caught(transmit, &Off { sends_again: true, ..Off::default() }), "frames sent again");
+    assert!(caught(transmit, &Off { piecemeal: true, ..Off::default() }), "packets taken slot by slot");
+    assert!(caught(receive, &Off { forgets_left: true, ..Off::default() }), "buffers left over are forgotten");
 }
 
 /// A transmit ring with these slots published.
 fn ring(slots: &[TransmitRequest]) -> (Side, Transmit) {
     let mut side = Side::new(TRANSMIT);
-    let (page, record) =
-        (View { bytes: &side.page, fuse: None, deaf: None }, View { bytes: &side.record, fuse: None, deaf: None });
+    let (page, record) = (View { bytes: &side.page, fuse: None }, View { bytes: &side.record, fuse: None });
     for slot in slots {
         assert!(side.front.write(&page, &slot.encode()));
     }
@@ -467,7 +462,7 @@ fn ring(slots: &[TransmitRequest]) -> (Side, Transmit) {
 }
 
 fn take(side: &Side, ring: &mut Transmit) -> Result<Option<Packet>, Violation> {
-    let view = |bytes| View { bytes, fuse: None, deaf: None };
+    let view = |bytes| View { bytes, fuse: None };
     next(ring, &view(&side.record), &view(&side.page))
 }
 
@@ -500,7 +495,7 @@ proptest! {
     #[test]
     fn many_crashes_in_a_row(seed: u64, crashes in prop::collection::vec(0u64..1200, 0..8)) {
         for (name, run) in RINGS {
-            prop_assert_eq!(run(seed, &crashes, &Mutated::default()), Ok(()), "{}", name);
+            prop_assert_eq!(run(seed, &crashes, &Off::default()), Ok(()), "{}", name);
         }
     }
 }

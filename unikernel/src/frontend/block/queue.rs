@@ -1,0 +1,309 @@
+//! The requests of one block ring, from being asked for to being answered.
+//!
+//! Pure: no hypercall, no event. Requests enter the ring in the order in which they were asked for; those that find it full
+//! wait in line. What a request needs - its pages above all - is kept until its answer is there, whoever still waits for it.
+//! An id is never used twice, so that an answer that comes twice is noticed.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::task::Waker;
+
+use protocol::ring::block::{
+    self, Body, DIRECT_SEGMENTS, INDIRECT_PAGES, REQUEST_SIZE, RESPONSE_SIZE, RawRequest, Request, SEGMENT_SIZE,
+    SEGMENTS_PER_PAGE, Segment, Segments, operation, read_response,
+};
+use protocol::ring::sring::{Front, Geometry, initialise};
+
+use super::Failure;
+use crate::frontend::{Fault, Share};
+use crate::spread::Spread;
+
+/// What is asked of the disk. Sectors have 512 bytes.
+pub enum Ask<'a> {
+    /// Move sectors between the disk and granted pages.
+    Transfer {
+        /// Towards the disk.
+        write: bool,
+        /// First sector on the disk.
+        sector: u64,
+        /// How many pages; at most [`SEGMENTS_PER_PAGE`].
+        count: usize,
+        /// The pages.
+        segments: &'a mut dyn Iterator<Item = Segment>,
+    },
+    /// Make all that was answered durable.
+    Flush,
+    /// Forget sectors.
+    Discard {
+        /// First sector.
+        sector: u64,
+        /// How many.
+        sectors: u64,
+    },
+}
+
+/// Names a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    slot: u16,
+    generation: u64,
+}
+
+impl Ticket {
+    /// Bits of an id that hold the slot.
+    const SLOT_BITS: u32 = 16;
+
+    fn id(self) -> u64 {
+        self.generation << Self::SLOT_BITS | u64::from(self.slot)
+    }
+
+    fn of(id: u64) -> Ticket {
+        Ticket { slot: id as u16, generation: id >> Self::SLOT_BITS }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    Free,
+    /// Not in the ring yet.
+    InLine,
+    InFlight,
+    Answered(Result<(), Failure>),
+}
+
+#[derive(Debug)]
+struct Slot<P, K> {
+    generation: u64,
+    stage: Stage,
+    echo: u8,
+    /// Nobody waits for the answer any more.
+    abandoned: bool,
+    waker: Option<Waker>,
+    kept: Option<K>,
+    descriptors: Option<P>,
+}
+
+/// The asking end of a block ring. `P` are its pages, `K` is what a request keeps until it is answered.
+#[derive(Debug)]
+pub struct Queue<P, K> {
+    ring: Spread<P>,
+    front: Front,
+    slots: Vec<Slot<P, K>>,
+    free: Vec<u16>,
+    line: VecDeque<(u16, RawRequest)>,
+    /// Requests written into the ring since the last time they were published.
+    fresh: bool,
+    in_flight: u32,
+    /// Pages for the descriptors of indirect requests that none uses now.
+    spare: Vec<P>,
+}
+
+impl<P: Share, K> Queue<P, K> {
+    /// A queue on the pages of a fresh ring.
+    pub fn new(pages: Vec<P>) -> Queue<P, K> {
+        let geometry = Geometry::of(pages.len(), REQUEST_SIZE);
+        let ring = Spread::new(pages);
+        initialise(&ring);
+        Queue {
+            ring,
+            front: Front::new(geometry),
+            slots: Vec::new(),
+            free: Vec::new(),
+            line: VecDeque::new(),
+            fresh: false,
+            in_flight: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    /// The pages of the ring.
+    pub fn pages(&self) -> &[P] {
+        self.ring.pages()
+    }
+
+    /// Requests that are not answered, those in line included.
+    pub fn unanswered(&self) -> usize {
+        self.in_flight as usize + self.line.len()
+    }
+
+    /// Takes a request in. It reaches the backend with the next [`Queue::publish`]. `page` makes a page that the backend may
+    /// read, if one is needed for descriptors.
+    pub fn ask(&mut self, ask: Ask<'_>, kept: K, page: impl FnOnce() -> Result<P, Failure>) -> Result<Ticket, Failure> {
+        let (echo, body, descriptors) = self.body(ask, page)?;
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                let index = u16::try_from(self.slots.len()).map_err(|_| Failure::NoRoom)?;
+                self.slots.push(Slot {
+                    generation: 0,
+                    stage: Stage::Free,
+                    echo: 0,
+                    abandoned: false,
+                    waker: None,
+                    kept: None,
+                    descriptors: None,
+                });
+                index
+            }
+        };
+        let slot = &mut self.slots[index as usize];
+        let ticket = Ticket { slot: index, generation: slot.generation };
+        let raw = Request { id: ticket.id(), echo, body }.encode();
+        *slot = Slot {
+            stage: Stage::InLine,
+            echo,
+            abandoned: false,
+            waker: None,
+            kept: Some(kept),
+            descriptors,
+            generation: slot.generation,
+        };
+        self.line.push_back((index, raw));
+        self.fill();
+        Ok(ticket)
+    }
+
+    /// What goes into the ring, and the page of descriptors that belongs to it.
+    fn body(
+        &mut self,
+        ask: Ask<'_>,
+        page: impl FnOnce() -> Result<P, Failure>,
+    ) -> Result<(u8, Body, Option<P>), Failure> {
+        let (write, sector, count, segments) = match ask {
+            Ask::Flush => return Ok((operation::FLUSH, Body::Flush, None)),
+            Ask::Discard { sector, sectors } => {
+                return Ok((operation::DISCARD, Body::Discard { sector, sectors }, None));
+            }
+            Ask::Transfer { write, sector, count, segments } => (write, sector, count, segments),
+        };
+        let echo = if write { operation::WRITE } else { operation::READ };
+        let (list, descriptors) = if count <= DIRECT_SEGMENTS {
+            (Segments::Direct(segments.take(count).collect()), None)
+        } else {
+            if count > SEGMENTS_PER_PAGE {
+                return Err(Failure::TooLarge);
+            }
+            let page = match self.spare.pop() {
+                Some(page) => page,
+                None => page()?,
+            };
+            for (at, segment) in segments.take(count).enumerate() {
+                page.write(at * SEGMENT_SIZE, &segment.encode());
+            }
+            let mut pages = [0; INDIRECT_PAGES];
+            pages[0] = page.reference();
+            (Segments::Indirect { count: count as u16, pages }, Some(page))
+        };
+        Ok((echo, Body::Transfer { write, sector, segments: list }, descriptors))
+    }
+
+    /// Moves requests from the line into the ring.
+    fn fill(&mut self) {
+        while self.front.room() > 0
+            && let Some((index, raw)) = self.line.pop_front()
+        {
+            self.fresh = true;
+            self.in_flight += 1;
+            self.slots[index as usize].stage = Stage::InFlight;
+            // There is room, and the size is that of a slot.
+            let _ = self.front.write(&self.ring, &raw);
+        }
+    }
+
+    /// Makes what was asked for visible to the backend; `true` if it has to be notified.
+    #[must_use]
+    pub fn publish(&mut self) -> bool {
+        self.fill();
+        core::mem::take(&mut self.fresh) && self.front.publish(&self.ring)
+    }
+
+    /// Takes the answers that are there; gives their number, at most one ring full.
+    pub fn collect(&mut self) -> Result<u32, Fault> {
+        let (mut raw, mut count) = ([0; RESPONSE_SIZE], 0);
+        while self.front.take(&self.ring, &mut raw)? {
+            self.answer(&raw)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn answer(&mut self, raw: &[u8; RESPONSE_SIZE]) -> Result<(), Fault> {
+        let (id, echo, status) = read_response(raw);
+        let ticket = Ticket::of(id);
+        let slot = self.slots.get_mut(ticket.slot as usize);
+        let slot = slot.filter(|slot| slot.stage == Stage::InFlight && slot.generation == ticket.generation);
+        let slot = slot.ok_or(Fault::UnknownId { id })?;
+        if echo != slot.echo {
+            return Err(Fault::Operation { found: echo, asked: slot.echo });
+        }
+        let outcome = match status {
+            _ if status == block::Status::Okay as i16 => Ok(()),
+            _ if status == block::Status::Error as i16 => Err(Failure::Refused(block::Status::Error)),
+            _ if status == block::Status::NotSupported as i16 => Err(Failure::Refused(block::Status::NotSupported)),
+            found => return Err(Fault::Status { id, found }),
+        };
+        self.in_flight -= 1;
+        self.spare.extend(slot.descriptors.take());
+        Self::finish(slot, outcome);
+        if slot.abandoned {
+            self.release(ticket.slot);
+        }
+        Ok(())
+    }
+
+    fn finish(slot: &mut Slot<P, K>, outcome: Result<(), Failure>) {
+        slot.kept = None;
+        slot.stage = Stage::Answered(outcome);
+        if let Some(waker) = slot.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn release(&mut self, index: u16) {
+        let slot = &mut self.slots[index as usize];
+        slot.stage = Stage::Free;
+        slot.generation += 1;
+        self.free.push(index);
+    }
+
+    /// Asks to be notified of the next answer, and looks once more: `true` if one came meanwhile, so do not sleep.
+    pub fn rearm(&self) -> Result<bool, Fault> {
+        Ok(self.front.rearm(&self.ring)?)
+    }
+
+    /// The outcome of a request, once; until it is known, `waker` is kept to be woken then.
+    pub fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Option<Result<(), Failure>> {
+        let slot = self.slots.get_mut(ticket.slot as usize).filter(|slot| slot.generation == ticket.generation);
+        let Some(slot) = slot else { return Some(Err(Failure::Gone)) };
+        if let Stage::Answered(outcome) = slot.stage {
+            self.release(ticket.slot);
+            return Some(outcome);
+        }
+        match &mut slot.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        None
+    }
+
+    /// Nobody will ask for the outcome of this request. It is carried out nevertheless.
+    pub fn abandon(&mut self, ticket: Ticket) {
+        let slot = self.slots.get_mut(ticket.slot as usize).filter(|slot| slot.generation == ticket.generation);
+        match slot {
+            Some(Slot { stage: Stage::Answered(_), .. }) => self.release(ticket.slot),
+            Some(slot) => slot.abandoned = true,
+            None => {}
+        }
+    }
+
+    /// Fails everything that is not answered.
+    pub fn fail(&mut self) {
+        self.line.clear();
+        self.in_flight = 0;
+        for slot in &mut self.slots {
+            if matches!(slot.stage, Stage::InLine | Stage::InFlight) {
+                Self::finish(slot, Err(Failure::Gone));
+            }
+        }
+    }
+}
