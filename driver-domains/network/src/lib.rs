@@ -15,4 +15,5 @@ pub mod checksum;
 pub mod service;
 #[cfg(test)]
 mod testing;
+pub mod virtio_net;
 pub mod wire;

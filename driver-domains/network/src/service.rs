@@ -322,6 +322,9 @@ impl<M: Mover, W: Wire<Memory = M::Own>> Service for Network<M, W> {
     }
 
     fn device(&mut self, host: &Host<M>, table: &mut Table<Connection<M>>) -> bool {
+        if let Some(wire) = &mut self.wire {
+            wire.awake();
+        }
         let mut more = self.serve_wire(host, table);
         self.first = if self.first + 1 < self.connections { self.first + 1 } else { 0 };
         let (behind, before) = (self.first..self.connections, 0..self.first);
@@ -393,3 +396,6 @@ impl<M: Mover, W: Wire<Memory = M::Own>> Service for Network<M, W> {
         wire.tick(now)
     }
 }
+
+#[cfg(test)]
+mod tests;

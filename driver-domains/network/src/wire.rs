@@ -65,6 +65,8 @@ pub trait Wire {
     /// Asks for an interrupt at the next arrival - and, if `blocked`, when there is room again - and looks once more: `true` if
     /// one came meanwhile.
     fn rearm(&mut self, blocked: bool) -> bool;
+    /// The domain is awake and looks by itself: no interrupts, please.
+    fn awake(&mut self);
     /// Comes now and then. A device that has kept a frame too long is reset, and the driver goes on. Gives since when the device
     /// has been owing, in ns; 0 if it does not.
     fn tick(&mut self, now: u64) -> u64;
