@@ -144,7 +144,7 @@ mod tests {
         memory.read(134, &mut filled);
         assert_eq!(fold(sum(&filled) + u64::from(blank.pseudo)), 0xffff);
         // By hand: pseudo header 0a00+020f+0a00+0202+0011+000b, header 04d2+0035+000b, data 6162+6300.
-        assert_eq!(filled[6..8], (!0xe19fu16).to_be_bytes()[..], "{:x?}", &filled[6..8]);
+        assert_eq!(filled[6..8], (!0xe1a1u16).to_be_bytes()[..], "{:x?}", &filled[6..8]);
         blank.prepare(&memory, 100);
         memory.read(134, &mut filled);
         assert_eq!(filled[6..8], blank.pseudo.to_be_bytes());

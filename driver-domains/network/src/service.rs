@@ -10,6 +10,7 @@
 mod copying;
 mod ports;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use protocol::connection::{BridgePort, Frontend, KillPoint, NetworkAttach, Offload, Statistics};
@@ -63,11 +64,13 @@ pub struct Connection<M: Mover> {
     blocked: bool,
 }
 
+/// Whatever is behind the wire.
+pub type Device<M> = Box<dyn Wire<Memory = <M as Mover>::Own>>;
+
 /// The network domain.
-#[derive(Debug)]
-pub struct Network<M: Mover, W> {
+pub struct Network<M: Mover> {
     bridge: Bridge,
-    wire: Option<W>,
+    wire: Option<Device<M>>,
     wire_counts: BridgePort,
     headers: M::Own,
     scratch: M::Own,
@@ -100,9 +103,9 @@ struct Judged<'f> {
     checksum: Checksum,
 }
 
-impl<M: Mover, W: Wire<Memory = M::Own>> Network<M, W> {
+impl<M: Mover> Network<M> {
     /// A bridge to `wire` with room for so many `connections`. `headers` and `scratch` are a page each.
-    pub fn new(wire: Option<W>, connections: u16, headers: M::Own, scratch: M::Own) -> Network<M, W> {
+    pub fn new(wire: Option<Device<M>>, connections: u16, headers: M::Own, scratch: M::Own) -> Network<M> {
         let mut bridge = Bridge::new();
         let mut wire_counts = BridgePort::default();
         if let Some(wire) = &wire {
@@ -112,11 +115,6 @@ impl<M: Mover, W: Wire<Memory = M::Own>> Network<M, W> {
         let touched = PortSet::default();
         let batch = Batch::default();
         Network { bridge, wire, wire_counts, headers, scratch, batch, touched, blamed: 0, first: 0, connections }
-    }
-
-    /// The wire.
-    pub fn wire(&self) -> Option<&W> {
-        self.wire.as_ref()
     }
 
     /// The turn of a guest's port; gives whether it has more.
@@ -260,7 +258,7 @@ impl<M: Mover, W: Wire<Memory = M::Own>> Network<M, W> {
     }
 
     fn wire_is_up(&self) -> bool {
-        self.wire.as_ref().is_some_and(Wire::link)
+        self.wire.as_ref().is_some_and(|wire| wire.link())
     }
 
     /// Shows all receivers what they got.
@@ -282,7 +280,7 @@ impl<M: Mover, W: Wire<Memory = M::Own>> Network<M, W> {
     }
 }
 
-impl<M: Mover, W: Wire<Memory = M::Own>> Service for Network<M, W> {
+impl<M: Mover> Service for Network<M> {
     type Machine = M;
     type Connection = Connection<M>;
 

@@ -3,6 +3,7 @@
 //! Every store of the domain goes through a fuse, so that it can die at any of them: what comes after has no effect, as if it had
 //! never been done. Then a new life of the domain attaches to the same records and rings.
 
+use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -438,7 +439,7 @@ pub fn number(found: &[u8]) -> Option<u32> {
 /// The domain, its machine, its guests and its wire.
 pub struct World {
     pub board: Board,
-    pub domain: Backend<Network<Board, TestWire>, ()>,
+    pub domain: Backend<Network<Board>, ()>,
     pub guests: Vec<Guest>,
     pub wire: Rc<WireState>,
 }
@@ -487,8 +488,8 @@ impl World {
     }
 }
 
-fn domain(board: &Board, wire: &Rc<WireState>) -> Backend<Network<Board, TestWire>, ()> {
+fn domain(board: &Board, wire: &Rc<WireState>) -> Backend<Network<Board>, ()> {
     let own = || Memory::new(4096).with(&board.fuse, 0);
-    let network = Network::new(Some(TestWire::new(wire, board)), PLACES as u16, own(), own());
+    let network = Network::new(Some(Box::new(TestWire::new(wire, board))), PLACES as u16, own(), own());
     Backend::new(board.clone(), network, 0)
 }

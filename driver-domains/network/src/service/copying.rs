@@ -43,7 +43,7 @@ impl<'s> Loose<'s> {
     }
 }
 
-impl<M: Mover, W: Wire<Memory = M::Own>> Network<M, W> {
+impl<M: Mover> Network<M> {
     /// Makes copies.
     pub(super) fn transfer(&self, host: &Host<M>, list: &mut [Transfer]) -> u64 {
         match &self.wire {
@@ -102,7 +102,7 @@ impl<M: Mover, W: Wire<Memory = M::Own>> Network<M, W> {
             _ => None,
         };
         let up = self.wire_is_up();
-        let reserved = self.wire.as_mut().filter(|_| up && blank != Some(None)).and_then(W::reserve);
+        let reserved = self.wire.as_mut().filter(|_| up && blank != Some(None)).and_then(|wire| wire.reserve());
         let Some(at) = reserved else {
             self.wire_counts.dropped += 1;
             return;

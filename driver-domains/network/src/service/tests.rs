@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::vec::Vec;
 
 use super::*;
-use crate::bridge::frame::Refusal;
 use crate::testing::{ALL, Guest, World, frame, mac, number};
 use proptest::prelude::*;
 use protocol::connection::Guilty;
@@ -39,14 +38,9 @@ fn frames_arrive_whole_wherever_they_go() {
     let mut world = World::new(&[ALL; 3]);
     world.guests[1].post(200);
     world.guests[2].post(200);
-    for (at, length) in [60, 200, 1514, 4096, 5000, 9000].into_iter().enumerate() {
-        let cuts = [[10, 64, 128].as_slice(), &[], &[14, 1000]][at % 3];
-        let cuts: Vec<_> = match length {
-            5000.. => [cuts, &[4000, 8000][..length / 5000]].concat(),
-            _ => cuts.iter().copied().filter(|&cut| cut < length).collect(),
-        };
-        let cuts = if length == 4096 { [2000].to_vec() } else { cuts };
-        world.guests[0].send(&frame(mac(1), mac(0), at as u32, length), &cuts, 0);
+    let cuts: [&[usize]; 6] = [&[10], &[14, 128, 130], &[], &[2000], &[4000], &[64, 4000, 8000]];
+    for (at, (length, cuts)) in [60, 200, 1514, 4096, 5000, 9000].into_iter().zip(cuts).enumerate() {
+        world.guests[0].send(&frame(mac(1), mac(0), at as u32, length), cuts, 0);
     }
     world.guests[0].send(&frame(FAR, mac(0), 90, 1514), &[700], 0);
     world.guests[0].send(&frame(EVERYBODY, mac(0), 91, 60), &[], 0);
@@ -120,7 +114,6 @@ fn r14_spoofed_runt_oversized_and_malformed_frames_are_refused_and_counted() {
     assert_eq!(counts(&mut world, 1).refused, 5);
     assert_eq!(numbers(&mut world.guests[1]), [1, 7]);
     assert!(world.wire.sent.borrow().is_empty());
-    let _ = Refusal::Runt;
 }
 
 #[test]
@@ -264,7 +257,7 @@ fn a_blank_checksum_is_filled_in_for_who_wants_it() {
     assert_eq!(left, [(datagram(EVERYBODY), flag::receive::CHECKSUM_BLANK | flag::receive::DATA_VALIDATED)]);
     assert_eq!(filled[0].1, flag::receive::DATA_VALIDATED);
     let mut expected = datagram(EVERYBODY);
-    expected[40..42].copy_from_slice(&0x1e60u16.to_be_bytes());
+    expected[40..42].copy_from_slice(&0x1e5eu16.to_be_bytes());
     assert_eq!(filled[0].0, expected);
     assert_eq!(*world.wire.sent.borrow(), [expected]);
 }
@@ -277,7 +270,7 @@ fn a_blank_checksum_from_the_wire_is_filled_in_for_who_wants_it() {
     blank[6..12].copy_from_slice(&FAR);
     world.wire.arriving.borrow_mut().push_back((blank, Checksum::Blank));
     world.settle();
-    assert_eq!(world.guests[1].frames()[0].0[40..42], 0x1e60u16.to_be_bytes());
+    assert_eq!(world.guests[1].frames()[0].0[40..42], 0x1e5eu16.to_be_bytes());
 }
 
 #[test]
@@ -400,15 +393,17 @@ proptest! {
             let page = if transmit { &world.guests[0].transmit.0 } else { &world.guests[0].receive.0 };
             page.store_u32(word * 4, value);
             world.guests[1].send(&frame(mac(2), mac(1), at as u32, 100), &[], 0);
-            world.guests[1].send(&frame(mac(0), mac(1), at as u32, 100), &[], 0);
+            world.guests[1].send(&frame(mac(0), mac(1), 1000, 100), &[], 0);
             for _ in 0..4 {
                 world.guests[1].turn();
                 world.domain.turn();
             }
             world.guests[1].turn();
-            prop_assert_eq!(numbers(&mut world.guests[2]), [at as u32]);
+            // What is for a guest whose connection is closed is for somebody unknown: everybody gets it.
+            let meant = numbers(&mut world.guests[2]).into_iter().filter(|&number| number < 1000);
+            prop_assert_eq!(meant.collect::<Vec<_>>(), [at as u32]);
             prop_assert!(world.guests[1].open.is_empty());
-            world.guests[2].post(1);
+            world.guests[2].post(2);
         }
         while let Some((_, message)) = world.domain.mail() {
             let by_scribbler = matches!(message, FromDomain::ConnectionBroken { connection: 0, guilty: Guilty::Frontend, .. });
