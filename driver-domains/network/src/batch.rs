@@ -57,10 +57,10 @@ pub struct Batch {
 /// The copies that bring a frame, which lies in `pieces`, into `places`; each place takes a page.
 pub fn route(
     pieces: impl IntoIterator<Item = (Place, usize)>,
-    places: &[Place],
+    places: impl IntoIterator<Item = Place>,
     mut each: impl FnMut(Transfer) -> bool,
 ) -> bool {
-    let mut places = places.iter().copied();
+    let mut places = places.into_iter();
     let (mut to, mut room) = (None, 0);
     for (mut from, mut left) in pieces {
         while left > 0 {
@@ -85,8 +85,8 @@ impl Batch {
         &mut self,
         delivery: Delivery,
         pieces: impl IntoIterator<Item = (Place, usize)>,
-        places: &[Place],
-    ) -> Result<(), Delivery> {
+        places: impl IntoIterator<Item = Place>,
+    ) -> Option<Delivery> {
         let (before, number) = (self.transfers.len(), self.deliveries.len());
         let (transfers, owners) = (&mut self.transfers, &mut self.owners);
         let fits = route(pieces, places, |transfer| {
@@ -96,10 +96,10 @@ impl Batch {
         if !fits {
             self.transfers.truncate(before);
             self.owners.truncate(before);
-            return Err(delivery);
+            return Some(delivery);
         }
         self.deliveries.push(delivery);
-        Ok(())
+        None
     }
 
     /// Makes the copies by `run`, and gives all deliveries, in the order in which they were added.
@@ -135,7 +135,7 @@ mod tests {
             let total: usize = lengths.iter().sum();
             let places: Vec<_> = (0..total.div_ceil(4096)).map(|at| Place::Own { area: 1, offset: at as u32 * 4096 }).collect();
             let (mut done, mut expected) = (0, pieces.iter().flat_map(|&(from, length)| (0..length).map(move |i| from.plus(i))));
-            let whole = route(pieces.iter().copied(), &places, |transfer| {
+            let whole = route(pieces.iter().copied(), places, |transfer| {
                 let page = transfer.to;
                 assert_eq!(page, Place::Own { area: 1, offset: done as u32 });
                 assert!(done % 4096 + transfer.length as usize <= 4096);
@@ -154,10 +154,10 @@ mod tests {
         let mut batch = Batch::default();
         let delivery = |frame| Delivery { frame, length: 60, target: Target::Wire { at: 0, blank: None }, error: None };
         for frame in 0..MAX_BATCH / 2 - 1 {
-            assert!(batch.add(delivery(frame), [(own(0), 20), (own(9), 40)], &[own(4096)]).is_ok());
+            assert!(batch.add(delivery(frame), [(own(0), 20), (own(9), 40)], [own(4096)]).is_none());
         }
-        assert!(batch.add(delivery(90), [(own(0), 10), (own(9), 10), (own(50), 40)], &[own(4096)]).is_err());
-        assert!(batch.add(delivery(91), [(own(0), 60)], &[own(4096)]).is_ok());
+        assert!(batch.add(delivery(90), [(own(0), 10), (own(9), 10), (own(50), 40)], [own(4096)]).is_some());
+        assert!(batch.add(delivery(91), [(own(0), 60)], [own(4096)]).is_none());
         let done: Vec<_> = batch
             .carry_out(|transfers| {
                 assert_eq!(transfers.len(), MAX_BATCH - 1);

@@ -195,7 +195,7 @@ impl<M: Mover> Network<M> {
             let (number, length) = (sent.len(), frame.length());
             let copied = length.unwrap_or(0).min(HEADER);
             let place = Place::Own { area: area::HEADERS, offset: (number * HEADER) as u32 };
-            route(Loose::part(frame.pieces(), 0, copied), &[place], |transfer| {
+            route(Loose::part(frame.pieces(), 0, copied), [place], |transfer| {
                 heads.push(transfer).is_ok() && owners.push(number).is_ok()
             });
             bytes += length.unwrap_or(0);

@@ -85,9 +85,20 @@ impl Outgoing {
 /// Buffers for one frame, taken from the receive ring.
 #[derive(Debug, Default)]
 pub struct Incoming {
-    ids: Vec<u16, SLOTS_MAX>,
-    /// Where they are.
-    pub places: Vec<Place, SLOTS_MAX>,
+    requests: Vec<ReceiveRequest, SLOTS_MAX>,
+    peer: u16,
+}
+
+impl Incoming {
+    /// Where they are, a page each.
+    pub fn places(&self) -> impl Iterator<Item = Place> + Clone + use<> {
+        let peer = self.peer;
+        let requests = self.requests.clone();
+        requests.into_iter().map(move |ReceiveRequest { reference, .. }| Place::Granted {
+            source: Source { peer, reference },
+            offset: 0,
+        })
+    }
 }
 
 /// The rings of one connection, attached.
@@ -181,15 +192,11 @@ impl<M: Machine> NetworkRings<M> {
         if slots > SLOTS_MAX || (self.receive.available(&self.receive_page)? as usize) < slots {
             return Ok(None);
         }
-        let mut incoming = Incoming::default();
+        let mut incoming = Incoming { requests: Vec::new(), peer: self.peer };
         for _ in 0..slots {
-            let Some(ReceiveRequest { id, reference }) = self.receive.take(&self.receive_record, &self.receive_page)?
-            else {
-                break;
-            };
-            let place = Place::Granted { source: Source { peer: self.peer, reference }, offset: 0 };
             // As many as there is room for: the number was checked.
-            let _ = incoming.ids.push(id).and(incoming.places.push(place).map_err(|_| id));
+            let taken = self.receive.take(&self.receive_record, &self.receive_page)?;
+            let _ = taken.map(|request| incoming.requests.push(request));
         }
         Ok(Some(incoming))
     }
@@ -197,7 +204,7 @@ impl<M: Machine> NetworkRings<M> {
     /// Gives the buffers that were taken first back to the frontend: with `length` bytes of a frame, or empty and marked so.
     pub fn give(&mut self, incoming: &Incoming, length: Option<usize>, flags: u16) {
         let mut left = length.unwrap_or(0);
-        for &id in &incoming.ids {
+        for &ReceiveRequest { id, .. } in &incoming.requests {
             let now = left.min(PAGE_SIZE as usize);
             left -= now;
             let more = if left > 0 { flag::receive::MORE_DATA } else { 0 };

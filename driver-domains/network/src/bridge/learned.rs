@@ -2,6 +2,8 @@
 //!
 //! It holds what was learned only. Addresses that are configured are not in it, so nothing that is learned can push them out.
 
+use alloc::vec::Vec;
+
 use super::frame::Mac;
 
 /// Entries that one address can be in; the oldest makes room.
@@ -22,13 +24,13 @@ struct Entry {
 /// The table.
 #[derive(Debug)]
 pub struct Learned {
-    sets: [[Entry; WAYS]; SETS],
+    sets: Vec<[Entry; WAYS]>,
 }
 
 impl Learned {
     /// Nothing is known.
-    pub const fn new() -> Learned {
-        Learned { sets: [[Entry { mac: [0; 6], port: 0, seen: 0 }; WAYS]; SETS] }
+    pub fn new() -> Learned {
+        Learned { sets: alloc::vec![[Entry::default(); WAYS]; SETS] }
     }
 
     /// A station was seen behind a port.

@@ -80,7 +80,7 @@ impl Default for Bridge {
 
 impl Bridge {
     /// A bridge without ports.
-    pub const fn new() -> Bridge {
+    pub fn new() -> Bridge {
         Bridge { ports: [None; PORTS], learned: Learned::new() }
     }
 

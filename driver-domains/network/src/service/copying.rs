@@ -62,7 +62,9 @@ impl<M: Mover> Network<M> {
         loose: &Loose<'_>,
         sender: Option<u16>,
     ) {
-        let Some(number) = ports::connection(port) else { return self.to_wire(host, table, judged, loose, sender) };
+        let Some(number) = ports::connection(port) else {
+            return self.deliver_to_wire(host, table, judged, loose, sender);
+        };
         let Some(connection) = table.get_mut(number) else { return };
         let blank = judged.checksum == Checksum::Blank;
         if blank && !connection.offload.checksum {
@@ -85,11 +87,11 @@ impl<M: Mover> Network<M> {
             Checksum::Right => flag::receive::DATA_VALIDATED,
             Checksum::Blank => flag::receive::CHECKSUM_BLANK | flag::receive::DATA_VALIDATED,
         };
-        let places = buffers.places.clone();
-        self.add(host, table, judged, Target::Guest { port, buffers, flags }, loose, &places, sender);
+        let places = buffers.places();
+        self.add(host, table, judged, Target::Guest { port, buffers, flags }, loose, places, sender);
     }
 
-    fn to_wire(
+    fn deliver_to_wire(
         &mut self,
         host: &Host<M>,
         table: &mut Table<Connection<M>>,
@@ -108,7 +110,7 @@ impl<M: Mover> Network<M> {
             return;
         };
         let place = Place::Own { area: area::WIRE, offset: at };
-        self.add(host, table, judged, Target::Wire { at, blank: blank.flatten() }, loose, &[place], sender);
+        self.add(host, table, judged, Target::Wire { at, blank: blank.flatten() }, loose, [place], sender);
     }
 
     /// Adds a delivery to the batch, which is carried out before if it is full.
@@ -120,13 +122,13 @@ impl<M: Mover> Network<M> {
         judged: &Judged<'_>,
         target: Target,
         loose: &Loose<'_>,
-        places: &[Place],
+        places: impl IntoIterator<Item = Place> + Clone,
         sender: Option<u16>,
     ) {
         let delivery = Delivery { frame: judged.number, length: judged.length, target, error: None };
-        let Err(delivery) = self.batch.add(delivery, loose.pieces(), places) else { return };
+        let Some(delivery) = self.batch.add(delivery, loose.pieces(), places.clone()) else { return };
         self.carry_out(host, table, sender);
-        if let Err(delivery) = self.batch.add(delivery, loose.pieces(), places) {
+        if let Some(delivery) = self.batch.add(delivery, loose.pieces(), places) {
             // No frame has more pieces than an empty batch has places.
             self.finish(table, Delivery { error: Some((protocol::error::Error::TooBig, true)), ..delivery });
         }
@@ -146,7 +148,7 @@ impl<M: Mover> Network<M> {
         self.carry_out(host, table, sender);
         let place = Place::Own { area: area::SCRATCH, offset: 0 };
         let mut copies = heapless::Vec::<Transfer, MAX_BATCH>::new();
-        let fits = judged.length <= PAGE && route(loose.pieces(), &[place], |copy| copies.push(copy).is_ok());
+        let fits = judged.length <= PAGE && route(loose.pieces(), [place], |copy| copies.push(copy).is_ok());
         self.count_calls(host, table, sender, &mut copies);
         let blank = Blank::find(&judged.frame, judged.start, judged.length);
         let copied = copies.iter().all(|copy| copy.error.is_none());
