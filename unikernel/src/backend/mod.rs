@@ -12,6 +12,8 @@
 mod host;
 mod machine;
 mod native;
+mod network;
+mod pages;
 mod ring;
 mod service;
 mod table;
@@ -19,6 +21,8 @@ mod table;
 pub use host::Host;
 pub use machine::{DevicePages, Machine, Wanted};
 pub use native::{Native, run};
+pub use network::{Incoming, Mover, NetworkRings, Outgoing};
+pub use pages::RingPages;
 pub use ring::{Attached, Ring};
 pub use service::{Broken, Cause, Refusal, Service};
 pub use table::{Backend, Table};
