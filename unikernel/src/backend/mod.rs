@@ -12,11 +12,7 @@
 mod host;
 mod machine;
 mod native;
-<<<<<<< HEAD
 mod network;
-mod pages;
-=======
->>>>>>> disk
 mod ring;
 mod service;
 mod table;
@@ -24,11 +20,7 @@ mod table;
 pub use host::Host;
 pub use machine::{DevicePages, Machine, Wanted};
 pub use native::{Native, run};
-<<<<<<< HEAD
 pub use network::{Incoming, Mover, NetworkRings, Outgoing};
-pub use pages::RingPages;
-=======
->>>>>>> disk
 pub use ring::{Attached, Ring};
 pub use service::{Broken, Cause, Refusal, Service};
 pub use table::{Backend, Table};
