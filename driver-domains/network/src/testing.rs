@@ -17,6 +17,7 @@ use protocol::ring::Shared;
 use protocol::ring::net::{RECEIVE, ReceiveRequest, ReceiveResponse, TRANSMIT, TransmitRequest, flag};
 use protocol::ring::sring::{self, Front};
 use unikernel::backend::{Backend, Machine, Mover, NetworkRings};
+use unikernel::event::Channel;
 use unikernel::grant::{Place, Source, Transfer};
 
 use crate::bridge::frame::Mac;
@@ -146,7 +147,9 @@ impl Machine for Board {
             self.notified.borrow_mut().push(port);
         }
     }
-    fn close(&self, _: Port) {}
+    fn fired(&self, _: &Channel) -> bool {
+        false
+    }
     fn now(&self) -> u64 {
         self.clock.get()
     }

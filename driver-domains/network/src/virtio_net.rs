@@ -6,6 +6,8 @@
 use alloc::vec::Vec;
 
 use protocol::ring::Shared;
+use unikernel::area::Area;
+use unikernel::device::DmaBuffer;
 use virtio::queue::{Buffer, DeviceError, Dma, Queue, places};
 use virtio::transport::{Device, Place, QueueAddresses, Registers, TransportError};
 
@@ -27,10 +29,11 @@ const QUEUE: usize = places(FRAMES).bytes.next_multiple_of(4096);
 const RECEIVE_BUFFERS: usize = 2 * QUEUE;
 const TRANSMIT_BUFFERS: usize = RECEIVE_BUFFERS + FRAMES as usize * BUFFER;
 
-/// Bytes of memory the driver needs, in one piece, page-aligned.
+/// Bytes of memory the driver needs. Nothing in it that a device must find in one piece crosses the end of a page.
 pub const MEMORY: usize = TRANSMIT_BUFFERS + FRAMES as usize * BUFFER;
 
-const _: () = assert!(HEADER + FRAME_MAX <= BUFFER);
+const _: () = assert!(HEADER + FRAME_MAX <= BUFFER && 4096 % BUFFER == 0);
+const _: () = assert!(places(FRAMES).available == 4096 && places(FRAMES).bytes <= 2 * 4096);
 
 /// How long a device may keep a frame before it is reset, in ns. A frame takes microseconds; an emulated device on a busy host may
 /// not run for a while.
@@ -62,6 +65,14 @@ pub trait Buffers: Dma {
 
     /// The same bytes.
     fn memory(&self) -> &Self::Memory;
+}
+
+impl Buffers for DmaBuffer {
+    type Memory = Area;
+
+    fn memory(&self) -> &Area {
+        self.area()
+    }
 }
 
 /// A device with its driver.

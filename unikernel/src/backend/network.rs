@@ -11,6 +11,7 @@ use protocol::ring::net::{BadPacket, ReceiveRequest, ReceiveResponse, SLOTS_MAX,
 
 use super::{Broken, Cause, Host, Machine, Native};
 use crate::area::Area;
+use crate::event::Channel;
 use crate::grant::{Place, Source, Transfer, transfer};
 
 /// A machine that also copies.
@@ -111,6 +112,7 @@ pub struct NetworkRings<M: Machine> {
     receive_record: M::Record,
     peer: u16,
     port: Port,
+    channel: Channel,
     /// The frontend may have missed a notification of the former life of this domain.
     owes_kick: bool,
     /// What was counted. The service adds bytes, errors and calls.
@@ -153,6 +155,7 @@ impl<M: Machine> NetworkRings<M> {
             receive_record,
             peer: frontend.peer,
             port: frontend.port,
+            channel: Channel::new(frontend.port),
             owes_kick: sent.resumed,
             statistics,
         })
@@ -235,6 +238,7 @@ impl<M: Machine> NetworkRings<M> {
         if core::mem::take(&mut self.owes_kick) {
             self.notify(host);
         }
+        self.statistics.wakeups += u64::from(host.machine.fired(&self.channel));
         Ok(self.transmit.rearm(&self.transmit_page)?)
     }
 
