@@ -247,7 +247,7 @@ fn cpu_model() -> String {
     if __cpuid(0x8000_0000).eax < 0x8000_0004 {
         return String::new();
     }
-    let leaves = (0x8000_0002..=0x8000_0004).map(|leaf| __cpuid(leaf));
+    let leaves = (0x8000_0002..=0x8000_0004).map(__cpuid);
     let words = leaves.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
     let text: Vec<u8> = words.flat_map(u32::to_le_bytes).filter(|byte| (b' '..=b'~').contains(byte)).collect();
     String::from_utf8_lossy(&text).trim().to_owned()
