@@ -34,8 +34,6 @@ pub struct Domain {
     pub spec: DomainSpec,
     /// Its address space.
     pub space: Space,
-    /// CPUs that have the address space loaded, a bit each.
-    pub loaded: u64,
     /// Event page.
     pub events: Frame,
     /// Port table.
@@ -67,7 +65,6 @@ impl Domain {
         info: zerocopy::transmute!([0_u8; size_of::<DomainInfo>()]),
         spec: zerocopy::transmute!([0_u8; size_of::<DomainSpec>()]),
         space: Space(NO_FRAME),
-        loaded: 0,
         events: NO_FRAME,
         ports: Ports([NO_FRAME; TABLE_FRAMES]),
         handles: NO_FRAME,

@@ -11,7 +11,8 @@ use crate::platform::{Fault, Next, Step, reg};
 use crate::prelude::*;
 
 impl<M: Machine> Core<M> {
-    /// The vCPU on `cpu` made a hypercall. Its result is in its context (RAX) when it runs again.
+    /// The vCPU on `cpu` made a hypercall. Inlined, so that one that is named has code of its own. Its result is in its context (RAX) when it runs again.
+    #[inline(always)]
     pub fn hypercall(&mut self, cpu: usize, number: u64, arguments: [u64; 5]) -> Step {
         self.here = cpu;
         let state = self.cpu(cpu);
@@ -54,10 +55,16 @@ impl<M: Machine> Core<M> {
         Step::Done
     }
 
-    /// Whether something happened that lets another vCPU run on `cpu`, or none.
-    #[inline]
-    pub fn must_choose(&self, cpu: usize) -> bool {
-        self.sched.must_choose(cpu)
+    /// What `cpu` goes on with after a call, if nothing asks for another choice.
+    #[inline(always)]
+    pub fn go_on(&self, cpu: usize) -> Option<Next> {
+        (!self.sched.must_choose(cpu)).then(|| self.next(self.cpus[cpu % MAX_CPUS].current, u64::MAX))
+    }
+
+    #[inline(always)]
+    fn next(&self, to: Caller, deadline: u64) -> Next {
+        let domain = &self.domains[to.slot];
+        Next::Run { context: to.context, root: domain.space.0, ports: domain.io_ports, deadline }
     }
 
     /// Decides what `cpu` does next. The shell calls it last in every entry, whatever the reason (the timer and a kick by
@@ -69,37 +76,22 @@ impl<M: Machine> Core<M> {
         self.kick_all(decision.kick);
         let deadline = self.clock.tsc(decision.until);
         let caller = decision.vcpu.map_or(Caller::NOBODY, |id| self.vcpus[id].name);
-        if self.cpu(cpu).current.context != caller.context {
-            self.switch(cpu, caller, tsc);
-        }
+        self.cpu(cpu).current = caller;
         if caller.is_nobody() {
             return Next::Idle { deadline };
         }
-        let vcpu = &mut self.vcpus[caller.vcpu];
-        if vcpu.waiting {
-            vcpu.waiting = false;
-            let told = self.machine.load(self.upcall_pending(caller)) != 0;
-            self.machine.store(caller.context.at(reg::RAX * 8), told as u64);
+        let info = &mut self.domains[caller.slot].info;
+        if info.first_run_tsc == 0 {
+            info.first_run_tsc = tsc;
         }
-        let domain = &self.domains[caller.slot];
-        Next::Run { context: caller.context, root: domain.space.0, ports: domain.io_ports, deadline }
+        self.next(caller, deadline)
     }
 
-    /// Notes who runs on a CPU from now on, and which address space is loaded there.
-    #[inline]
-    pub(crate) fn switch(&mut self, cpu: usize, to: Caller, tsc: u64) {
-        let bit = 1 << (cpu % MAX_CPUS);
-        let from = core::mem::replace(&mut self.cpu(cpu).current, to);
-        if !from.is_nobody() {
-            self.domains[from.slot].loaded &= !bit;
-        }
-        if !to.is_nobody() {
-            let domain = &mut self.domains[to.slot];
-            domain.loaded |= bit;
-            if domain.info.first_run_tsc == 0 {
-                domain.info.first_run_tsc = tsc;
-            }
-        }
+    /// CPUs on which the address space of a domain is loaded, a bit each.
+    pub(crate) fn loaded(&self, slot: Slot) -> u64 {
+        let cpus = self.cpus.iter().take(self.info.cpus as usize).enumerate();
+        let on = cpus.filter(|(_, cpu)| !cpu.current.is_nobody() && cpu.current.slot == slot);
+        on.fold(0, |mask, (cpu, _)| mask | 1 << cpu)
     }
 
     /// Makes all CPUs of a mask enter the core.
@@ -114,7 +106,7 @@ impl<M: Machine> Core<M> {
     /// cached, else after the flush that this requests.
     pub(crate) fn after_flush(&mut self, caller: Caller) {
         self.machine.flush_local();
-        match self.domains[caller.slot].loaded & !(1 << self.here) {
+        match self.loaded(caller.slot) & !(1 << self.here) {
             0 => self.settle(caller.slot),
             others => self.await_flush(others),
         }

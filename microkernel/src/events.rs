@@ -5,10 +5,12 @@
 //! reset or being built stays pending in its event page.
 
 use protocol::event::{CONTROL_PORT, DOMAIN_EVENT_PORT, MASK, PENDING, SELECTOR, UPCALL_PENDING, WORDS};
-use protocol::event::{VCPUS, vcpu_record};
+use protocol::event::{MAX_VCPUS, VCPUS, vcpu_record};
 
+use crate::platform::reg;
 use crate::ports::{Entry, Use};
 use crate::prelude::*;
+use crate::sched::VcpuId;
 
 /// ISA interrupt lines.
 pub const LINES: usize = 16;
@@ -25,38 +27,44 @@ impl<M: Machine> Core<M> {
     }
 
     /// Makes a port pending, and wakes its vCPU if it is not masked.
-    #[inline(always)]
     pub(crate) fn signal(&mut self, slot: Slot, port: Port) {
-        let (word, bit) = word_of(port);
-        let at = self.domains[slot].events.at(PENDING + word);
-        if self.machine.fetch_or(at, bit) & bit == 0 {
-            self.notify(slot, port);
-        }
+        let told = self.raise(slot, port);
+        self.wake(told);
     }
 
-    /// Tells the vCPU of a pending port, unless the port is masked or the vCPU knows already.
+    /// Makes a port pending. Gives who is to be woken.
     #[inline(always)]
-    fn notify(&mut self, slot: Slot, port: Port) {
+    fn raise(&mut self, slot: Slot, port: Port) -> Option<VcpuId> {
         let (word, bit) = word_of(port);
-        let domain = &self.domains[slot];
-        if self.machine.load(domain.events.at(MASK + word)) & bit != 0 {
-            return;
-        }
-        let vcpu = domain.ports.get(&self.machine, port).vcpu();
-        let record = vcpu_record(vcpu as u32);
-        self.machine.fetch_or(domain.events.at(record + SELECTOR), 1 << (word / 8));
-        if self.machine.fetch_or(domain.events.at(record + UPCALL_PENDING), 1) & 1 == 0
-            && let Some(id) = domain.vcpu(vcpu as u64).filter(|&id| self.vcpus[id].waiting)
-        {
+        let at = self.domains[slot].events.at(PENDING + word);
+        if self.machine.fetch_or(at, bit) & bit == 0 { self.notify(slot, port) } else { None }
+    }
+
+    fn wake(&mut self, vcpu: Option<VcpuId>) {
+        if let Some(id) = vcpu {
             let cpu = self.sched.wake(id, self.now());
             self.kick(cpu);
         }
     }
 
-    /// Place of the word that says whether a vCPU has something to look at.
-    #[inline]
-    pub(crate) fn upcall_pending(&self, vcpu: Caller) -> Phys {
-        self.domains[vcpu.slot].events.at(vcpu_record(vcpu.index.into()) + UPCALL_PENDING)
+    /// Tells the vCPU of a pending port, unless the port is masked or the vCPU knows already. Gives it if it waits.
+    #[inline(always)]
+    fn notify(&mut self, slot: Slot, port: Port) -> Option<VcpuId> {
+        let (word, bit) = word_of(port);
+        let domain = &self.domains[slot];
+        if self.machine.load(domain.events.at(MASK + word)) & bit != 0 {
+            return None;
+        }
+        let vcpu = domain.ports.get(&self.machine, port).vcpu();
+        let record = vcpu_record(vcpu as u32);
+        self.machine.fetch_or(domain.events.at(record + SELECTOR), 1 << (word / 8));
+        let knew = self.machine.fetch_or(domain.events.at(record + UPCALL_PENDING), 1) & 1 != 0;
+        let id = domain.vcpus[vcpu as usize % MAX_VCPUS];
+        if knew || !self.sched.waits(id) {
+            return None;
+        }
+        self.machine.store(self.vcpus[id].name.context.at(reg::RAX * 8), 1);
+        Some(id)
     }
 
     /// Opens this closed port, or the lowest one.
@@ -137,18 +145,25 @@ impl<M: Machine> Core<M> {
             return Err(Error::NoPeer);
         }
         self.domains[caller.slot].info.events_sent += 1;
-        self.signal(entry.peer, Port(entry.port.into()));
+        let told = self.raise(entry.peer, Port(entry.port.into()));
+        if let Some(id) = told {
+            if self.sched.hand_over(self.here, id, self.now()) {
+                self.cpu(self.here).current = self.vcpus[id].name;
+            } else {
+                self.wake(told);
+            }
+        }
         Ok(0)
     }
 
     #[inline(always)]
     pub(crate) fn event_wait(&mut self, caller: Caller, deadline: u64) -> Result {
-        if self.machine.load(self.upcall_pending(caller)) != 0 {
+        let record = vcpu_record(caller.index.into());
+        if self.machine.load(self.domains[caller.slot].events.at(record + UPCALL_PENDING)) != 0 {
             return Ok(1);
         }
         if deadline > self.now() {
-            // The result is put into the context when the vCPU runs again.
-            self.vcpus[caller.vcpu].waiting = true;
+            // Who wakes it makes the result 1.
             self.sched.block(caller.vcpu, deadline);
         }
         Ok(0)
@@ -160,7 +175,8 @@ impl<M: Machine> Core<M> {
         let events = self.domains[caller.slot].events;
         self.machine.fetch_and(events.at(MASK + word), !bit);
         if self.machine.load(events.at(PENDING + word)) & bit != 0 {
-            self.notify(caller.slot, port);
+            let told = self.notify(caller.slot, port);
+            self.wake(told);
         }
         if entry.purpose() == Use::INTERRUPT {
             self.machine.mask_line(entry.port as u8, false);

@@ -131,11 +131,10 @@ pub mod reg {
     pub const R8: usize = 8;
 }
 
-/// Offset of the vector state (XSAVE standard format) in the context frame. All zero is not a valid image: the shell fills a
-/// fresh one when `XSTATE_READY` is zero.
+/// Offset of the vector state (XSAVE standard format) in the context frame. Zeros are the initial state but for MXCSR.
 pub const XSTATE: usize = 1024;
-/// Offset of a u64 that the shell sets once the vector state is valid; the core zeroes the frame for a fresh vCPU.
-pub const XSTATE_READY: usize = 1016;
+/// Offset of MXCSR in it, and its initial value: all exceptions masked.
+pub const MXCSR: (usize, u64) = (XSTATE + 24, 0x1f80);
 
 /// Names of the exceptions by vector (Intel SDM vol. 3, table 6-1).
 const EXCEPTIONS: &str = "divide error|debug exception|NMI|breakpoint|overflow|bound range exceeded|invalid opcode|\

@@ -31,7 +31,6 @@ impl<M: Machine> Core<M> {
     pub(crate) fn halt(&mut self, slot: Slot) -> bool {
         let mut halted = true;
         for id in self.domains[slot].vcpus() {
-            self.vcpus[id].waiting = false;
             let cpu = self.sched.stop(id);
             self.kick(cpu);
             halted &= !self.sched.is_running(id);

@@ -5,7 +5,7 @@ use core::ops::{Index, IndexMut};
 use protocol::layout::{USER_END, vcpu_stack_top};
 
 use crate::domain::NO_FRAME;
-use crate::platform::{ENTERED_BY_TRAP, Registers, reg};
+use crate::platform::{ENTERED_BY_TRAP, MXCSR, Registers, reg};
 use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, VcpuId};
 
@@ -41,13 +41,11 @@ pub struct Vcpu {
     pub name: Caller,
     /// It has been started.
     pub started: bool,
-    /// It waits for an event; the result of the wait is not in its context yet.
-    pub waiting: bool,
 }
 
 impl Vcpu {
     /// A free place.
-    pub const NONE: Vcpu = Vcpu { name: Caller::NOBODY, started: false, waiting: false };
+    pub const NONE: Vcpu = Vcpu { name: Caller::NOBODY, started: false };
 }
 
 /// All vCPUs, by id. The index is masked rather than checked: ids come from the core's own tables.
@@ -91,6 +89,7 @@ impl<M: Machine> Core<M> {
         registers.entered = ENTERED_BY_TRAP;
         self.machine.zero(context);
         self.machine.put(context.at(0), &registers);
+        self.machine.store(context.at(MXCSR.0), MXCSR.1);
         let cpu = self.sched.start(id, self.clock.ns(self.machine.tsc()));
         self.kick(cpu);
     }

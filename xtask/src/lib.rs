@@ -11,6 +11,7 @@ pub mod check;
 pub mod disk;
 pub mod emulator;
 pub mod fuzz;
+pub mod image;
 pub mod process;
 pub mod run;
 pub mod sizes;

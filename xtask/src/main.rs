@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, check, fuzz, run, sizes, test};
+use xtask::{bench, build, check, fuzz, image, run, sizes, test};
 
 /// Build, run, test, check and measure Bulkhead
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Verb {
     Run(run::Arguments),
     /// Build the core, the domains and the boot bundle
     Build,
+    /// Make one image that boots from a USB stick, on BIOS and UEFI
+    Image(image::Arguments),
     /// Run every test: on the host, in the model checker, and in an emulator
     Test(test::Arguments),
     /// Check format, lints, sizes, documentation and the machine code of the core
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
 fn carry_out(verb: &Verb) -> Result<u8> {
     match verb {
         Verb::Run(arguments) => run::run(arguments),
+        Verb::Image(arguments) => image::run(arguments),
         Verb::Test(arguments) => test::run(arguments),
         Verb::Fuzz(arguments) => fuzz::run(arguments),
         Verb::Check(arguments) => check::run(arguments),

@@ -1,16 +1,17 @@
-//! Programs of the system that a verb needs: found, or installed, or named in the one command to type.
+//! Programs and files of the system that a verb needs: found, or installed, or named in the one command to type.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
 use crate::process;
 
-/// A program, and the Debian package that holds it.
+/// A program or a file, and the Debian package that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tool {
-    /// The program.
+    /// Name of the program, or path of the file.
     pub program: &'static str,
     /// The package.
     pub package: &'static str,
@@ -18,6 +19,22 @@ pub struct Tool {
 
 /// The emulator.
 pub const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" };
+/// UEFI firmware for the emulator.
+pub const OVMF: Tool = Tool { program: "/usr/share/OVMF/OVMF_CODE_4M.fd", package: "ovmf" };
+/// Where it keeps its settings.
+pub const OVMF_VARIABLES: Tool = Tool { program: "/usr/share/OVMF/OVMF_VARS_4M.fd", package: "ovmf" };
+/// The other emulator, with the one of its displays that brings least along.
+pub const BOCHS: Tool = Tool { program: "bochs-bin", package: "bochs bochs-term" };
+/// Its BIOS.
+pub const BOCHS_BIOS: Tool = Tool { program: "/usr/share/bochs/BIOS-bochs-latest", package: "bochsbios" };
+/// The firmware of its display.
+pub const BOCHS_VGA: Tool = Tool { program: "/usr/share/seabios/vgabios-isavga.bin", package: "seabios" };
+/// Puts GRUB's modules together.
+pub const GRUB_MKIMAGE: Tool = Tool { program: "grub-mkimage", package: "grub-common" };
+/// GRUB for a BIOS.
+pub const GRUB_BIOS: Tool = Tool { program: "/usr/lib/grub/i386-pc/boot.img", package: "grub-pc-bin" };
+/// GRUB for UEFI.
+pub const GRUB_EFI: Tool = Tool { program: "/usr/lib/grub/x86_64-efi/normal.mod", package: "grub-efi-amd64-bin" };
 /// The compiler that the fuzzer's own code needs.
 pub const CXX: Tool = Tool { program: "c++", package: "g++" };
 /// The linker driver that cargo needs for programs of the host.
@@ -82,11 +99,16 @@ pub fn permit(what: &str, command: &str, yes: bool) -> Result<()> {
 
 /// Those of `tools` that are not there.
 pub fn missing(tools: &[Tool]) -> Vec<Tool> {
-    tools.iter().copied().filter(|tool| process::find(tool.program).is_none()).collect()
+    tools.iter().copied().filter(|tool| !is_there(tool)).collect()
+}
+
+fn is_there(tool: &Tool) -> bool {
+    if tool.program.contains('/') { Path::new(tool.program).is_file() } else { process::find(tool.program).is_some() }
 }
 
 fn install_command(tools: &[Tool], root: bool) -> String {
-    let packages: Vec<_> = tools.iter().map(|tool| tool.package).collect();
+    let mut packages: Vec<_> = tools.iter().map(|tool| tool.package).collect();
+    packages.dedup();
     let sudo = if root { "" } else { "sudo " };
     format!(
         "{sudo}apt-get update -q && {sudo}apt-get install -q --yes --no-install-recommends -o {LOCK_TIMEOUT} {}",
@@ -120,5 +142,7 @@ mod tests {
         assert!(require(&[shell], false).is_ok());
         let nothing = Tool { program: "no-such-program-anywhere", package: "none" };
         assert_eq!(missing(&[shell, nothing]), [nothing]);
+        let (file, no_file) = (Tool { program: "/etc/passwd", ..shell }, Tool { program: "/nonexistent", ..shell });
+        assert_eq!(missing(&[file, no_file]), [no_file]);
     }
 }

@@ -55,6 +55,11 @@ pub fn disk() -> PathBuf {
     target().join("disk.img")
 }
 
+/// The image for a USB stick.
+pub fn image() -> PathBuf {
+    target().join("bulkhead.img")
+}
+
 /// A path as it is shown: relative to the top of the workspace where it lies below it.
 pub fn short(path: &Path) -> std::path::Display<'_> {
     path.strip_prefix(root()).unwrap_or(path).display()

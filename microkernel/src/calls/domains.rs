@@ -56,8 +56,8 @@ impl<M: Machine> Core<M> {
         domain.info.pauses += 1;
         domain.vcpus().for_each(|id| _ = self.sched.pause(id));
         // A CPU that runs one of them leaves it for the core, and cannot go back to it.
-        if domain.loaded != 0 {
-            let cpus = domain.loaded;
+        let cpus = self.loaded(slot);
+        if cpus != 0 {
             self.await_flush(cpus);
         }
         Ok(0)

@@ -46,7 +46,7 @@ macro_rules! dispatcher {
     ($($(#[doc = $doc:literal])* $number:literal $variant:ident $name:ident($($argument:ident: $kind:ident),*) [$($error:ident),*];)*) => {
         impl<M: Machine> Core<M> {
             /// Carries out a hypercall.
-            #[inline]
+            #[inline(always)]
             pub(crate) fn dispatch(&mut self, caller: Caller, number: u64, arguments: [u64; 5]) -> Result {
                 match number {
                     $($number => {

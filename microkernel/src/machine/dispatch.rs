@@ -1,6 +1,6 @@
 //! From the assembly into the safe core and back: what each entry does with the lock, and how a decision is carried out.
 
-use microkernel::platform::{ENTERED_BY_CALL, Fault, Next, PORT_RANGES, Phys, Registers, Step, exception_name, reg};
+use microkernel::platform::{Fault, Next, PORT_RANGES, Phys, Registers, Step, exception_name, reg};
 use microkernel::state::Core;
 use protocol::hypercall::Hypercall;
 
@@ -8,7 +8,6 @@ use super::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
 use super::hardware::Hardware;
 use super::lock::{Guard, await_flush, lock, serve_flushes};
 use super::percpu::Cpu;
-use super::timer::time;
 use super::{apic, cpu, features, ioapic, paging, panic, timer, window};
 
 /// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
@@ -17,23 +16,31 @@ const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
 type Ports = [(u16, u16); PORT_RANGES];
 
 const VERSION: u64 = Hypercall::Version as u64;
-const CLOCK: u64 = Hypercall::Clock as u64;
+const EVENT_SEND: u64 = Hypercall::EventSend as u64;
+/// No hypercall in particular.
+const ANY: u64 = u64::MAX;
 
 /// A hypercall; the caller's registers are in the current context.
 pub extern "C" fn on_hypercall(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> Leave {
-    let this = Cpu::current();
-    // What needs no state of the core answers without the lock.
-    let answer = match number {
-        VERSION => Some(protocol::ABI_VERSION.into()),
-        CLOCK => time(),
-        _ => None,
-    };
-    if let Some(answer) = answer {
-        let context = this.context.get();
-        // SAFETY: the context that just entered is this CPU's alone, and mapped; the field lies in it.
-        unsafe { (&raw mut (*context).general[reg::RAX]).write(answer) };
-        return Leave { context, switched: 0 };
+    match number {
+        // What needs no state of the core answers without the lock, and the call that must be short has code of its own.
+        VERSION => answer(Cpu::current(), protocol::ABI_VERSION.into()),
+        EVENT_SEND => hypercall::<EVENT_SEND>(a, b, c, d, e, number),
+        _ => hypercall::<ANY>(a, b, c, d, e, number),
     }
+}
+
+/// Lets the caller go on with a result.
+fn answer(this: &Cpu, result: u64) -> Leave {
+    let context = this.context.get();
+    // SAFETY: the context that just entered is this CPU's alone, and mapped; the field lies in it.
+    unsafe { (&raw mut (*context).general[reg::RAX]).write(result) };
+    Leave { context, switched: 0 }
+}
+
+#[inline(never)]
+extern "C" fn hypercall<const NAMED: u64>(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> Leave {
+    let (this, number) = (Cpu::current(), if NAMED == ANY { number } else { NAMED });
     enter(this, true, |core| core.hypercall(this.index, number, [a, b, c, d, e]))
 }
 
@@ -70,8 +77,12 @@ pub extern "C" fn on_start() -> Leave {
 
 /// Runs `work` with the lock held, and whatever must follow it; then takes the core's decision. Without one that is due, who
 /// made a hypercall goes on: the timer sees to deadlines.
+#[inline(always)]
 fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>) -> Step) -> Leave {
-    serve_flushes();
+    if !call {
+        // Whoever asked for a flush has sent an interrupt too.
+        serve_flushes();
+    }
     let mut core = lock();
     let mut step = work(&mut core);
     while let Step::AfterFlush { epoch, cpus } = step {
@@ -80,11 +91,9 @@ fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>) -> Step)
         core = lock();
         step = core.resume(this.index);
     }
-    let leave = if call && !core.must_choose(this.index) {
-        Leave { context: this.context.get(), switched: 0 }
-    } else {
-        let next = core.schedule(this.index);
-        carry_out(this, next)
+    let leave = match core.go_on(this.index).filter(|_| call) {
+        Some(next) => carry_out(this, call, next),
+        None => carry_out(this, call, core.schedule(this.index)),
     };
     unlock(this, core);
     leave
@@ -107,18 +116,18 @@ fn differ(one: &Ports, other: &Ports) -> bool {
 
 /// Does what must be done before the lock is released: from there on another CPU may take the old context, or free its memory.
 #[inline(always)]
-fn carry_out(this: &Cpu, next: Next) -> Leave {
+fn carry_out(this: &Cpu, call: bool, next: Next) -> Leave {
     let old = this.context.get();
-    let (context, root, deadline) = match &next {
+    let (context, root, deadline) = match next {
         Next::Run { context, root, deadline, ports } => {
             let loaded = this.ports.get();
-            if differ(&loaded, ports) {
-                this.segments.change_ports(&loaded, ports);
-                this.ports.set(*ports);
+            if differ(&loaded, &ports) {
+                this.segments.change_ports(loaded, ports);
+                this.ports.set(ports);
             }
-            (window::pointer::<Registers>(context.at(0)), root.at(0), *deadline)
+            (window::pointer::<Registers>(context.at(0)), root.at(0), deadline)
         }
-        Next::Idle { deadline } => (core::ptr::null_mut(), Phys(paging::core_root()), *deadline),
+        Next::Idle { deadline } => (core::ptr::null_mut(), Phys(paging::core_root()), deadline),
     };
     if root.0 != this.root.get() {
         this.root.set(root.0);
@@ -133,13 +142,9 @@ fn carry_out(this: &Cpu, next: Next) -> Leave {
         return Leave { context, switched: 0 };
     }
     this.context.set(context);
-    if !old.is_null() {
+    if call {
         // SAFETY: until the lock is released the old context belongs to this CPU; its frame is mapped.
-        unsafe {
-            if (&raw const (*old).entered).read() == ENTERED_BY_CALL {
-                save_vector_state(old);
-            }
-        }
+        unsafe { save_vector_state(old) };
     }
     if !context.is_null() {
         // SAFETY: the safe core gives a context frame that no other CPU uses, and a canonical FS base in it.

@@ -14,10 +14,10 @@
 //!   the register itself and never goes back.
 //! - RIP is checked before SYSRET and IRET: a non-canonical one would fault in ring 0. It is the domain's fault then.
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-use microkernel::platform::{ENTERED_BY_CALL, ENTERED_BY_TRAP, Registers, XSTATE, XSTATE_READY, reg};
+use microkernel::platform::{ENTERED_BY_CALL, ENTERED_BY_TRAP, Registers, XSTATE, reg};
 use x86_64::registers::rflags::RFlags;
 
 use super::descriptors::{USER_CODE, USER_DATA};
@@ -37,8 +37,6 @@ unsafe extern "C" {
     pub fn syscall_entry();
     /// Enters the scheduler for the first time on this CPU; discards the stack.
     pub fn first_entry() -> !;
-    /// Saves the vector state into a context frame.
-    pub fn save_vector_state(context: *mut Registers);
 }
 
 /// What the entry functions in Rust give back to the assembly, in RAX and RDX.
@@ -54,6 +52,17 @@ pub struct Leave {
 /// error code, rip, cs, rflags, rsp, ss.
 pub type CoreFrame = [u64; 22];
 
+/// Saves the vector state into a context frame.
+///
+/// # Safety
+/// The frame is mapped, and no other CPU uses it.
+pub unsafe fn save_vector_state(context: *mut Registers) {
+    // SAFETY: the caller vouches for the frame, which is large enough; a CPU without the instruction was refused.
+    unsafe {
+        asm!("xsaveopt64 [{} + {}]", in(reg) context, const XSTATE, in("eax") -1, in("edx") -1, options(nostack));
+    }
+}
+
 /// Address of the stub of a vector.
 pub fn stub(vector: usize) -> u64 {
     (&raw const interrupt_stubs) as u64 + (vector * STUB_SIZE) as u64
@@ -61,11 +70,8 @@ pub fn stub(vector: usize) -> u64 {
 
 global_asm!(
     include_str!("entry.s"),
-    vector_state = sym super::features::VECTOR_STATE,
-    by_xsave = const super::features::BY_XSAVE,
-    has_avx = const super::features::HAS_AVX,
+    has_avx = sym super::features::HAS_AVX,
     xstate = const XSTATE,
-    ready = const XSTATE_READY,
     rsp = const reg::RSP,
     rip = const offset_of!(Registers, rip),
     rflags = const offset_of!(Registers, rflags),

@@ -1,14 +1,9 @@
 // The ways in and out; their rules are in entry.rs, which also fills in what stands in braces.
 
-    // Saves or restores (two spellings of the instruction) the vector state of the context in \ctx. Clobbers rax and rdx.
-    .macro vector_state optimised, plain, ctx
+    // Vector state of the context in rdi. Clobbers rax and rdx.
+    .macro restore_vector_state
     mov eax, -1; mov edx, -1
-    test byte ptr [rip + {vector_state}], {by_xsave}
-    jz 8f
-    \optimised\()64 [\ctx + {xstate}]
-    jmp 9f
-8:  \plain\()64 [\ctx + {xstate}]
-9:
+    xrstor64 [rdi + {xstate}]
     .endm
 
     .macro save_call_saved ctx
@@ -30,7 +25,7 @@
     .endm
 
     .text
-    .global syscall_entry, first_entry, save_vector_state, interrupt_stubs
+    .global syscall_entry, first_entry, interrupt_stubs
     .balign 64
 syscall_entry:
     swapgs
@@ -55,11 +50,11 @@ leave_core:
     test edx, edx
     jz leave_by_call
     mov rdi, rax
-    call restore_vector_state
+    restore_vector_state
     mov rax, rdi
 leave_by_call:
     load_rip rax
-    test byte ptr [rip + {vector_state}], {has_avx}
+    cmp byte ptr [rip + {has_avx}], 0
     jz zero_xmm
     vzeroall
 leave_clean:
@@ -79,7 +74,7 @@ zero_xmm:
 
 leave_by_trap:
     mov rdi, rax
-    call restore_vector_state
+    restore_vector_state
     load_rip rdi
     push {user_data}; push qword ptr [rdi + 8 * {rsp}]
     push qword ptr [rdi + {rflags}]
@@ -110,20 +105,6 @@ idle:
     mov rsp, gs:[{stack}]
 2:  sti; hlt
     jmp 2b
-
-save_vector_state:
-    vector_state xsaveopt, fxsave, rdi
-    ret
-
-    // A context that never ran gets the initial x87 control word and MXCSR; zeros are right for all else.
-restore_vector_state:
-    cmp qword ptr [rdi + {ready}], 0
-    jne 2f
-    mov word ptr [rdi + {xstate}], 0x37f
-    mov dword ptr [rdi + {xstate} + 24], 0x1f80
-    mov qword ptr [rdi + {ready}], 1
-2:  vector_state xrstor, fxrstor, rdi
-    ret
 
     // Interrupts and exceptions. Each stub leaves an error code and (push imm32, in bytes) the vector on the stack.
     .balign 64
@@ -169,7 +150,8 @@ interrupted:
     // Clears what a domain may have set and an interrupt does not clear: DF and AC.
     push 2; popfq
     mov rbx, rax
-    vector_state xsaveopt, fxsave, rbx
+    mov eax, -1; mov edx, -1
+    xsaveopt64 [rbx + {xstate}]
     jmp enter_by_trap
 
     // An interrupt ended the halt, and nothing on the stack is needed any more; an exception is a fault of the core.

@@ -1,12 +1,11 @@
 //! What the CPU offers, and switching on what the core uses of it.
 //!
-//! CR4 bits are set only where CPUID knows them. Vector state has two ways only: XSAVEOPT, with AVX, or FXSAVE; a CPU with
-//! XSAVE but without its optimised form is treated like one without either. AVX-512 stays off: no single instruction could
-//! zero all its registers on the way out of a hypercall.
+//! CR4 bits are set only where CPUID knows them. Vector state is switched by XSAVEOPT; a CPU without it is refused. AVX-512
+//! stays off: no single instruction could zero all its registers on the way out of a hypercall.
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use protocol::system::Features;
 
@@ -15,12 +14,8 @@ use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use super::descriptors::USER_DATA;
 
-/// What the entry code has to know: bit 0, vector state by XSAVEOPT; bit 1, AVX registers exist.
-pub static VECTOR_STATE: AtomicU32 = AtomicU32::new(0);
-/// Bit 0 of [`VECTOR_STATE`].
-pub const BY_XSAVE: u32 = 1;
-/// Bit 1 of [`VECTOR_STATE`].
-pub const HAS_AVX: u32 = 2;
+/// Whether AVX registers exist, for the entry code.
+pub static HAS_AVX: AtomicBool = AtomicBool::new(false);
 
 /// What one domain must not learn from another by timing takes: bit 0, forgetting branch predictions; bit 1, clearing
 /// buffers.
@@ -76,20 +71,18 @@ pub fn enable(features: Features) {
     let mut cr4 = Cr4::read();
     cr4.set(Cr4Flags::MACHINE_CHECK_EXCEPTION, bit(leaf(1, 0).edx, 7));
     cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.contains(Features::UMIP));
-    cr4.set(Cr4Flags::OSXSAVE, features.contains(Features::XSAVE));
+    cr4.insert(Cr4Flags::OSXSAVE);
     cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.contains(Features::SMEP));
     cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.contains(Features::SMAP));
     // SAFETY: CPUID names every bit that is set; one that does not exist is undefined behaviour in some emulators.
     unsafe { Cr4::write(cr4) };
     let (intel, amd) = (leaf(7, 0).edx, leaf(0x8000_0008, 0).ebx);
     BARRIERS.store(u32::from(bit(intel, 26) || bit(amd, 12)) | u32::from(bit(intel, 10)) << 1, Relaxed);
-    if features.contains(Features::XSAVE) {
-        // x87 and SSE, AVX.
-        let parts = 0b11 | leaf(13, 0).eax & 0b100;
-        // SAFETY: CR4.OSXSAVE was just set, and CPUID offers every bit of the value.
-        unsafe { asm!("xsetbv", in("ecx") 0, in("eax") parts, in("edx") 0, options(nomem, nostack)) };
-        VECTOR_STATE.store(BY_XSAVE | if bit(parts, 2) { HAS_AVX } else { 0 }, Relaxed);
-    }
+    // x87 and SSE, AVX.
+    let parts = 0b11 | leaf(13, 0).eax & 0b100;
+    // SAFETY: CR4.OSXSAVE was just set, and CPUID offers every bit of the value.
+    unsafe { asm!("xsetbv", in("ecx") 0, in("eax") parts, in("edx") 0, options(nomem, nostack)) };
+    HAS_AVX.store(bit(parts, 2), Relaxed);
 }
 
 /// Keeps the domain that comes next from measuring what the one before did.

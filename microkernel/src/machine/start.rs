@@ -53,6 +53,9 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     if !found.contains(Features::NX) {
         return Err("the CPU cannot mark memory as not executable (NX), or the firmware has switched that off");
     }
+    if !found.contains(Features::XSAVE) {
+        return Err("the CPU cannot save its vector registers by XSAVEOPT");
+    }
     features::enable(found);
 
     let total_frames = info.ram.as_slice().iter().map(|range| range.end - range.start).sum::<u64>() / FRAME;

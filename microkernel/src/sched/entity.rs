@@ -85,7 +85,12 @@ impl Entity {
     /// What its cap leaves it for now, in ns.
     #[inline]
     pub fn cap_left(&mut self, now: u64) -> u64 {
-        if self.cap_ns == u64::MAX { u64::MAX } else { self.window.left(self.cap_ns, now) }
+        if self.uncapped() { u64::MAX } else { self.window.left(self.cap_ns, now) }
+    }
+
+    #[inline]
+    pub fn uncapped(&self) -> bool {
+        self.cap_ns == u64::MAX
     }
 
     #[inline]

@@ -50,7 +50,7 @@ impl Lists {
     }
 
     /// Inserts behind all that have the same key or a smaller one.
-    #[inline]
+    #[inline(always)]
     pub fn insert(&mut self, List(list): List, VcpuId(id): VcpuId, key: u64) {
         let mut before = self.node(list).before;
         while before != list && self.node(before).key > key {
@@ -70,10 +70,11 @@ impl Lists {
         (self.node(id).next, self.node(id).before) = (id, id);
     }
 
-    /// Whether nobody is in it.
+    /// Whether anybody waits for a CPU.
     #[inline]
-    pub fn is_empty(&self, List(list): List) -> bool {
-        self.0[list as usize % NODES].next == list
+    pub fn contended(&self) -> bool {
+        let waits = |List(queue): List| self.0[queue as usize % NODES].next != queue;
+        waits(queue(0)) | waits(queue(1))
     }
 
     /// The members with their keys, smallest first.

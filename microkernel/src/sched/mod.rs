@@ -229,6 +229,45 @@ impl Scheduler {
         self.release(id, hold::BLOCKED, now)
     }
 
+    /// Whether it waits to be woken.
+    #[inline]
+    pub fn waits(&self, id: VcpuId) -> bool {
+        self.entities[id.0 as usize % MAX_VCPUS].hold & hold::BLOCKED != 0
+    }
+
+    /// Lets one that waits go on in the place of the vCPU on `cpu`, if [`Scheduler::wake`] and [`Scheduler::pick`] would do no
+    /// more: nobody else wants a CPU, and the time to choose anew stays. The short way of an event; false if it is none.
+    #[inline(always)]
+    pub fn hand_over(&mut self, cpu: usize, id: VcpuId, now: u64) -> bool {
+        self.charge(cpu, now);
+        let target = &mut self.cpus[cpu % MAX_CPUS];
+        let Some(from) = target.current else { return false };
+        if target.again || now >= target.until || self.lists.contended() {
+            return false;
+        }
+        let Entity { time: behind, class: other, allowed: elsewhere, .. } = self.entities[from.0 as usize % MAX_VCPUS];
+        let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+        if entity.hold != hold::BLOCKED || !entity.uncapped() || entity.cpu as usize != cpu {
+            return false;
+        }
+        if entity.allowed & 1 << cpu == 0 || (entity.allowed | elsewhere) & self.idle != 0 {
+            return false;
+        }
+        if entity.class == DRIVER && (now >= target.drivers.end || target.drivers.spent >= DRIVER_BUDGET_NS) {
+            return false;
+        }
+        let time = entity.time.max(target.clock.max(self.front - FAR) - CREDIT);
+        if entity.class < other || entity.class == other && time + PREEMPT >= behind {
+            return false;
+        }
+        (entity.hold, entity.time) = (0, time);
+        (target.current, target.clock) = (Some(id), time);
+        self.front = self.front.max(time);
+        self.lists.remove(id);
+        self.lists.insert(queue(other), from, behind);
+        true
+    }
+
     #[inline]
     fn release(&mut self, id: VcpuId, reasons: u8, now: u64) -> Option<usize> {
         let entity = self.entity(id);
@@ -319,14 +358,8 @@ impl Scheduler {
         self.cpus[cpu].again = true;
     }
 
-    /// Whether anybody waits for a CPU.
-    #[inline]
-    fn contended(&self) -> bool {
-        !self.lists.is_empty(queue(GUEST)) || !self.lists.is_empty(queue(DRIVER))
-    }
-
     /// Accounts for the time since the last time.
-    #[inline]
+    #[inline(always)]
     fn charge(&mut self, cpu: usize, now: u64) {
         let target = &mut self.cpus[cpu % MAX_CPUS];
         let ran = now.saturating_sub(core::mem::replace(&mut target.since, now));
@@ -345,7 +378,7 @@ impl Scheduler {
     /// Who of those that wait should run on `cpu` first, and its virtual time.
     #[inline]
     fn candidate(&mut self, cpu: usize, now: u64) -> Option<(VcpuId, u64)> {
-        if !self.contended() {
+        if !self.lists.contended() {
             return None;
         }
         let drivers_first = self.cpu(cpu).drivers.left(DRIVER_BUDGET_NS, now) > 0;
@@ -383,7 +416,7 @@ impl Scheduler {
         let mut kick = self.expire(cpu, now);
         let ran = self.cpu(cpu).current;
         let next = self.cpu(cpu).next.take();
-        let handed = next.filter(|_| !self.contended());
+        let handed = next.filter(|_| !self.lists.contended());
         if let Some(id) = next.filter(|_| handed.is_none()) {
             let (class, time) = (self.entity(id).class, self.entity(id).time);
             self.lists.insert(queue(class), id, time);
@@ -395,7 +428,7 @@ impl Scheduler {
             if let Some(id) = back {
                 kick |= self.put_back(cpu, id, now);
             }
-            let chosen = if back.is_some() { self.candidate(cpu, now) } else { rival };
+            let chosen = if back.is_some() && handed.is_none() { self.candidate(cpu, now) } else { rival };
             match handed.or(chosen.map(|(id, _)| id)) {
                 Some(id) => self.dispatch(cpu, id, now),
                 None => self.idle |= 1 << cpu,
@@ -461,7 +494,7 @@ impl Scheduler {
         let target = self.cpu(cpu);
         (target.current, target.slice_end, target.clock) = (Some(id), slice_end, time);
         self.idle &= !(1 << cpu);
-        if time > self.front && self.contended() {
+        if time > self.front && self.lists.contended() {
             self.front = time;
         }
     }
@@ -470,7 +503,7 @@ impl Scheduler {
     #[inline]
     fn decide(&mut self, cpu: usize, kick: u64, now: u64) -> Decision {
         let (_, timer) = self.first_timer(cpu);
-        let contended = self.contended();
+        let contended = self.lists.contended();
         let target = &mut self.cpus[cpu % MAX_CPUS];
         let mut until = timer;
         if let Some(id) = target.current {

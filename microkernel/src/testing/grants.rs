@@ -267,6 +267,7 @@ fn an_unmapped_page_is_released_only_when_all_cpus_have_flushed() {
     let mapped = map(&mut world, mapper, element(granter, 8, 0, 0)).unwrap();
     world.put(mapper.slot, BATCH, &UnmapElement { mapping: mapped.mapping, status: 5 });
     // No other test uses this CPU's mailbox.
+    world.core.info.cpus = 10;
     world.enter(9, mapper.slot, 1);
     world.enter(0, mapper.slot, 0);
     let step = world.core.hypercall(0, H::GrantUnmap as u64, [BATCH, 1, 0, 0, 0]);

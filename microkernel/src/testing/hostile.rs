@@ -104,7 +104,7 @@ impl Scene {
             bytes.extend(domain.progress.to_le_bytes());
             for id in domain.vcpus() {
                 let info = core.sched.info(id, 0);
-                bytes.extend([info.state as u8, core.vcpus[id].started as u8, core.vcpus[id].waiting as u8]);
+                bytes.extend([info.state as u8, core.vcpus[id].started as u8, core.sched.waits(id) as u8]);
                 bytes.extend(info.affinity.to_le_bytes());
             }
             bytes

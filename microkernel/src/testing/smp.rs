@@ -174,7 +174,7 @@ impl Machine {
                 assert!(!contexts.contains(&caller.context.0), "{caller:?} is in two places");
                 contexts.push(caller.context.0);
                 loaded[caller.slot.number()] |= 1 << cpu;
-                assert!(!core.vcpus[caller.vcpu].waiting, "{caller:?} runs and waits");
+                assert!(!core.sched.waits(caller.vcpu), "{caller:?} runs and waits");
                 let domain = &core.domains[caller.slot];
                 assert!(domain.state == Some(State::Running) && domain.info.pauses == 0, "{caller:?} runs");
             }
@@ -182,7 +182,7 @@ impl Machine {
         let idle = (0..CPUS).any(|cpu| core.cpus[cpu].current.is_nobody());
         for (slot, &loaded) in (0..).map(Slot::new).zip(&loaded) {
             let domain = &core.domains[slot];
-            assert_eq!(domain.loaded, loaded);
+            assert_eq!(core.loaded(slot), loaded);
             for (index, id) in (0..).zip(domain.vcpus()) {
                 let state = VcpuState::from_number(core.sched.info(id, now).state).unwrap();
                 let told = core.machine.load(domain.events.at(vcpu_record(index) + UPCALL_PENDING));

@@ -139,12 +139,12 @@ impl World {
     /// Lets vCPU `index` of a domain be the one that runs on `cpu`.
     pub fn enter(&mut self, cpu: usize, slot: Slot, index: u64) {
         let vcpu = self.core.domains[slot].vcpu(index).unwrap();
-        self.core.switch(cpu, self.core.vcpus[vcpu].name, 1);
+        self.core.cpus[cpu].current = self.core.vcpus[vcpu].name;
     }
 
     /// Nobody runs on `cpu`.
     pub fn leave(&mut self, cpu: usize) {
-        self.core.switch(cpu, crate::vcpu::Caller::NOBODY, 1);
+        self.core.cpus[cpu].current = crate::vcpu::Caller::NOBODY;
     }
 
     /// Makes a hypercall as the first vCPU of a domain, on CPU 0, and carries it through to its end.

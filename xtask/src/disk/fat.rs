@@ -7,9 +7,6 @@ use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions,
 
 use super::content::Page;
 
-/// Bytes of a cluster: large, so that a file is read in few pieces, and small enough for the 4085 clusters that FAT16 needs
-/// to lie on 64 MiB.
-const CLUSTER: u32 = 16 * 1024;
 /// Serial number of every volume; a fixed one, like everything else.
 const VOLUME_ID: u32 = 0xb01c_4ead;
 
@@ -27,15 +24,16 @@ impl TimeProvider for Epoch {
     }
 }
 
-/// A FAT16 file system of `size` bytes that holds `files`; folders in their names are made.
-pub fn file_system(size: u64, label: &str, files: &[Page]) -> Result<Vec<u8>> {
+/// A FAT16 file system of `size` bytes that holds `files`; folders in their names are made. `cluster` is in bytes; FAT16 has 4085 to
+/// 65524 of them.
+pub fn file_system(size: u64, cluster: u32, label: &str, files: &[Page]) -> Result<Vec<u8>> {
     let mut disk = Cursor::new(vec![0; usize::try_from(size)?]);
     let mut label_field = [b' '; 11];
     if label.len() > label_field.len() {
         bail!("the label {label} is longer than 11 characters");
     }
     label_field[..label.len()].copy_from_slice(label.as_bytes());
-    let options = FormatVolumeOptions::new().fat_type(FatType::Fat16).bytes_per_cluster(CLUSTER);
+    let options = FormatVolumeOptions::new().fat_type(FatType::Fat16).bytes_per_cluster(cluster);
     format_volume(&mut disk, options.volume_label(label_field).volume_id(VOLUME_ID)).context("a FAT file system")?;
     disk.set_position(0);
     let system = FileSystem::new(&mut disk, FsOptions::new().time_provider(&Epoch))?;
@@ -62,11 +60,13 @@ mod tests {
     use super::*;
     use std::io::Read;
 
+    const CLUSTER: u32 = 16 * 1024;
+
     #[test]
     fn files_are_found_again_and_the_bytes_are_always_the_same() {
         let files = [Page::new("index.html", *b"<html>"), Page::new("a/b/long file name", vec![3; 100_000])];
-        let bytes = file_system(80 * MIB, "LABEL", &files).unwrap();
-        assert!(bytes == file_system(80 * MIB, "LABEL", &files).unwrap());
+        let bytes = file_system(80 * MIB, CLUSTER, "LABEL", &files).unwrap();
+        assert!(bytes == file_system(80 * MIB, CLUSTER, "LABEL", &files).unwrap());
         let system = FileSystem::new(Cursor::new(bytes), FsOptions::new()).unwrap();
         assert_eq!((system.fat_type(), system.volume_label().as_str()), (FatType::Fat16, "LABEL"));
         for file in files {
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error() {
-        assert!(file_system(80 * MIB, "LABEL", &[Page::new("big", vec![1; 80 << 20])]).is_err());
-        assert!(file_system(80 * MIB, "MUCH TOO LONG", &[]).is_err());
+        assert!(file_system(80 * MIB, CLUSTER, "LABEL", &[Page::new("big", vec![1; 80 << 20])]).is_err());
+        assert!(file_system(80 * MIB, CLUSTER, "MUCH TOO LONG", &[]).is_err());
     }
 }

@@ -31,6 +31,8 @@ pub const SCRATCH2: &str = "scratch2";
 
 /// Size of the file system with the pages: their largest file, and some room.
 const WEB_SIZE: u64 = 96 * MIB;
+/// Cluster of that file system: large, so that a file is read in few pieces.
+const WEB_CLUSTER: u32 = 16 * 1024;
 /// Size of the scratch partition: larger than any cache on the way, small enough to be read through in a test.
 const SCRATCH_SIZE: u64 = 128 * MIB;
 /// Size of the second one.
@@ -46,7 +48,7 @@ pub type Fingerprint = [u8; 16];
 /// The data partitions of every medium; `pages` only if they are needed, since making them takes a second.
 pub fn data_partitions(pages: Option<&[Page]>) -> Result<Vec<Partition>> {
     let web = match pages {
-        Some(pages) => fat::file_system(WEB_SIZE, "BULKHEAD", pages)?,
+        Some(pages) => fat::file_system(WEB_SIZE, WEB_CLUSTER, "BULKHEAD", pages)?,
         None => Vec::new(),
     };
     Ok(vec![

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Accel, Access, Disk, Network, Options};
+use super::{Accel, Access, Disk, Firmware, Medium, Network, Options};
+use crate::system::{OVMF, OVMF_VARIABLES};
 
 /// Words on every boot line: no emulated IOMMU is offered, the core's log goes to the debug console too, and `poweroff`
 /// ends the emulator with dom0's status.
@@ -40,8 +41,14 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
     for (number, disk) in options.disks.iter().enumerate() {
         add(&virtio_disk(number, disk).each_ref().map(String::as_str));
     }
-    add(&["-kernel", &options.core.to_string_lossy(), "-initrd", &options.bundle.to_string_lossy()]);
-    add(&["-append", format!("{BOOT_LINE} {}", options.append).trim_end()]);
+    let line = format!("{BOOT_LINE} {}", options.append);
+    match &options.medium {
+        Some(medium) => stick(medium, line.trim_end()).iter().for_each(|word| add(&[word])),
+        None => {
+            add(&["-kernel", &options.core.to_string_lossy(), "-initrd", &options.bundle.to_string_lossy()]);
+            add(&["-append", line.trim_end()]);
+        }
+    }
     list
 }
 
@@ -64,6 +71,20 @@ fn virtio_disk(number: usize, disk: &Disk) -> [String; 4] {
     let slot = FIRST_DISK_SLOT + number;
     let device = format!("virtio-blk-pci,drive=disk{number},disable-legacy=on,addr={slot:#x}");
     ["-drive".into(), drive, "-device".into(), device]
+}
+
+/// A USB stick to boot from. The medium's boot menu looks for the boot line among the OEM strings of SMBIOS.
+fn stick(medium: &Medium, line: &str) -> Vec<String> {
+    let stick = format!("if=none,id=stick,format=raw,snapshot=on,file={}", escape(&medium.file));
+    let line = format!("type=11,value=bulkhead {}", line.replace(',', ",,"));
+    let mut list = vec!["-drive".to_string(), stick, "-smbios".into(), line, "-device".into(), "qemu-xhci".into()];
+    list.extend(["-device".into(), "usb-storage,drive=stick,bootindex=0".into()]);
+    if medium.firmware == Firmware::Uefi {
+        let flash = "if=pflash,format=raw";
+        list.extend(["-drive".into(), format!("{flash},readonly=on,file={}", OVMF.program)]);
+        list.extend(["-drive".into(), format!("{flash},snapshot=on,file={}", OVMF_VARIABLES.program)]);
+    }
+    list
 }
 
 /// Commas end a value in the emulator's option syntax unless doubled.
@@ -124,6 +145,18 @@ mod tests {
         }
         (options.disks, options.network) = (Vec::new(), None);
         assert!(!arguments(&options, false, Path::new("/tmp/log")).join(" ").contains("virtio"));
+    }
+
+    #[test]
+    fn a_medium_is_booted_by_its_firmware_and_nothing_else() {
+        let mut options = Options::new(1, "/tmp/x".into());
+        for (firmware, flash) in [(Firmware::Bios, false), (Firmware::Uefi, true)] {
+            options.medium = Some(Medium { file: "/tmp/m.img".into(), firmware });
+            let line = arguments(&options, false, Path::new("/tmp/log")).join(" ");
+            assert!(!line.contains("-kernel") && line.contains("usb-storage,drive=stick,bootindex=0"), "{line}");
+            assert!(line.contains(&format!("value=bulkhead {BOOT_LINE} -device")), "{line}");
+            assert_eq!(line.contains("pflash"), flash, "{line}");
+        }
     }
 
     #[test]

@@ -2,17 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
+use super::launch::{Launched, launch};
 use super::prompt::{self, Reply};
 use super::transcript::{State, Transcript};
-use super::{Options, arguments, report};
-use crate::{process, system};
+use super::{Firmware, Options, bochs, report};
 
 /// How long the rest of a panic report may take after its first line.
 const REPORT_TIME: Duration = Duration::from_millis(1500);
@@ -35,7 +34,7 @@ pub enum Exit {
 /// A running machine. Dropping it ends the emulator, whatever state it is in.
 pub struct Machine {
     child: Child,
-    input: Option<ChildStdin>,
+    input: Box<dyn Write + Send>,
     console: Arc<Transcript>,
     /// Bytes of the console that earlier calls have dealt with.
     seen: usize,
@@ -48,23 +47,16 @@ impl Machine {
     pub fn start(options: Options) -> Result<Machine> {
         let built = [(&options.core, "the core"), (&options.bundle, "the bundle")];
         let disks = options.disks.iter().map(|disk| (&disk.file, "the disk"));
-        if let Some((file, what)) = built.into_iter().chain(disks).find(|(file, _)| !file.exists()) {
+        let medium = options.medium.iter().map(|medium| (&medium.file, "the image"));
+        if let Some((file, what)) = built.into_iter().chain(disks).chain(medium).find(|(file, _)| !file.exists()) {
             bail!(
                 "{what} is not there: {} is missing (`cargo xtask build` makes the core, the bundle and the disk)",
                 file.display()
             );
         }
-        let qemu = options.emulator.clone().or_else(|| process::find(system::QEMU.program));
-        let qemu = qemu.with_context(|| format!("{} not found (run `cargo xtask run` once)", system::QEMU.program))?;
         fs::create_dir_all(&options.logs).with_context(|| format!("cannot make {}", options.logs.display()))?;
         let log = File::create(options.logs.join("serial.log"))?;
-        let kvm = arguments::use_kvm_here(options.accel);
-        let mut command = supervised(qemu);
-        command.args(arguments::arguments(&options, kvm, &options.logs.join("debug.log")));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(options.logs.join("emulator.log"))?);
-        let mut child = command.spawn().context("cannot start the emulator")?;
-        let output = child.stdout.take().context("the emulator has no output")?;
-        let input = child.stdin.take();
+        let Launched { child, input, output } = launch(&options)?;
         let console = Transcript::record(output, log);
         Ok(Machine { child, input, console, seen: 0, options, boot: Reply::default() })
     }
@@ -102,8 +94,7 @@ impl Machine {
     /// Types bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.seen = self.console.lock().bytes.len();
-        let input = self.input.as_mut().context("the console is closed")?;
-        let sent = input.write_all(bytes).and_then(|()| input.flush());
+        let sent = self.input.write_all(bytes).and_then(|()| self.input.flush());
         sent.map_err(|error| self.failure(anyhow!(error).context("cannot type on the console")))
     }
 
@@ -231,6 +222,9 @@ impl Machine {
     }
 
     fn exit(&self, code: Option<i32>) -> Exit {
+        if self.options.medium.as_ref().is_some_and(|medium| medium.firmware == Firmware::Bochs) {
+            return if bochs::powered_off(&self.options.logs) { Exit::PowerOff(0) } else { Exit::Failed(code) };
+        }
         exit(code, self.console.lock().bytes.is_empty())
     }
 
@@ -257,18 +251,6 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// The emulator under a parent that takes it along when it dies, even by a signal.
-fn supervised(qemu: PathBuf) -> Command {
-    match process::find("setpriv") {
-        Some(setpriv) => {
-            let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "KILL", "--"]).arg(qemu);
-            command
-        }
-        None => Command::new(qemu),
     }
 }
 

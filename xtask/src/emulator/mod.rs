@@ -4,6 +4,8 @@
 //! console shows the way an operator does. Nobody outside this module starts an emulator.
 
 mod arguments;
+pub mod bochs;
+mod launch;
 mod machine;
 mod network;
 pub mod prompt;
@@ -58,12 +60,34 @@ pub struct Network {
     pub http_port: Option<u16>,
 }
 
+/// What boots a medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS, in QEMU, from a USB stick.
+    Bios,
+    /// OVMF, in QEMU, from a USB stick.
+    Uefi,
+    /// Bochs and its BIOS, from an ATA disk. It has no other devices, and no virtual processor but its own.
+    Bochs,
+}
+
+/// A medium to boot from, as `cargo xtask image` makes it. What the machine writes to it is gone at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Medium {
+    /// Its contents.
+    pub file: PathBuf,
+    /// What boots it.
+    pub firmware: Firmware,
+}
+
 /// What to boot, and on what.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The emulator's program; found by its name if this is none.
+    /// Another program than QEMU, which has to understand its arguments.
     pub emulator: Option<PathBuf>,
-    /// The core's ELF file.
+    /// The medium to boot from; if this is none, the emulator loads the core and the bundle itself.
+    pub medium: Option<Medium>,
+    /// The core's ELF file; with a medium, only for the names in it.
     pub core: PathBuf,
     /// The boot bundle.
     pub bundle: PathBuf,
@@ -93,6 +117,7 @@ impl Options {
     pub fn new(cpus: u32, logs: PathBuf) -> Options {
         Options {
             emulator: None,
+            medium: None,
             core: workspace::core_elf(),
             bundle: workspace::bundle(),
             cpus,

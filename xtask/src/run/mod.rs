@@ -2,6 +2,7 @@
 
 mod devices;
 mod exec;
+mod medium;
 mod terminal;
 
 use std::fs;
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::bundle::{self, Entry};
 use crate::emulator::{Accel, Machine, Options, prompt};
-use crate::{build, process, system, workspace};
+use crate::{build, process, workspace};
 
 /// Boot the machine in an emulator
 #[derive(Clone, Debug, clap::Args)]
@@ -37,6 +38,8 @@ pub struct Arguments {
     #[arg(long, value_name = "WORDS", default_value = "")]
     append: String,
     #[command(flatten)]
+    medium: medium::Boot,
+    #[command(flatten)]
     devices: devices::Devices,
     /// Seconds that boot and all commands together may take
     #[arg(long, default_value_t = 120)]
@@ -51,7 +54,7 @@ pub struct Arguments {
 
 /// Builds, boots and serves the operator. Gives the status to end with.
 pub fn run(arguments: &Arguments) -> Result<u8> {
-    let packages = build::prepare(&[system::QEMU], arguments.yes)?;
+    let packages = build::prepare(&arguments.medium.tools(), arguments.yes)?;
     let logs = workspace::target().join("run").join(std::process::id().to_string());
     let mut options = Options::new(arguments.smp, logs.clone());
     if !arguments.auto.is_empty() {
@@ -62,6 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         options.bundle = logs.join("bundle.tar");
         bundle::write(&options.bundle, &entries)?;
     }
+    arguments.medium.apply(&mut options)?;
     arguments.devices.apply(&mut options)?;
     options.memory.clone_from(&arguments.memory);
     options.accel = arguments.accel;

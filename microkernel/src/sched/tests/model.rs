@@ -16,6 +16,8 @@ enum Op {
     Pause,
     Unpause,
     Wake,
+    /// An event from whoever is on that CPU.
+    Send(usize),
     /// If it is on a CPU; with the ns after which it no longer waits.
     Block(Option<u64>),
     Params(u32, u32, u32),
@@ -33,6 +35,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Pause),
         1 => Just(Op::Unpause),
         1 => Just(Op::Wake),
+        3 => (0..4_usize).prop_map(Op::Send),
         3 => proptest::option::of(0..20 * MS).prop_map(Op::Block),
         1 => (1..=65535_u32, prop_oneof![Just(0), 1..150_u32], 0..2_u32).prop_map(|(weight, cap, class)| Op::Params(weight, cap, class)),
         1 => (0..8_u64).prop_map(Op::Affinity),
@@ -95,6 +98,17 @@ impl Bench {
             Op::Wake => {
                 model.blocked = None;
                 sched.wake(id, now)
+            }
+            Op::Send(cpu) => {
+                model.blocked = None;
+                let before = sched.current(cpu);
+                if sched.hand_over(cpu, id, now) {
+                    assert!(sched.current(cpu) == Some(id) && before != Some(id) && !sched.must_choose(cpu));
+                    None
+                } else {
+                    assert_eq!(sched.current(cpu), before);
+                    sched.wake(id, now)
+                }
             }
             // The core does this for the vCPU that called it only, so not for one that another CPU has just stopped.
             Op::Block(after) if sched.is_running(id) && model.runnable() => {

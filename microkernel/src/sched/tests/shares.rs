@@ -245,3 +245,33 @@ fn all_time_of_all_cpus_is_accounted() {
     let idle: u64 = (0..3).map(|cpu| machine.sched.idle_ns(cpu, machine.now)).sum();
     assert_eq!(busy + idle, 3 * SECOND);
 }
+
+#[test]
+fn an_event_hands_the_cpu_over_while_nobody_else_wants_it() {
+    let mut machine = Machine::new(1);
+    let [asks, answers] = [guest(0), guest(0)].map(|params| machine.spawn(Spin, params));
+    let rounds = |machine: &mut Machine, rounds: u64| {
+        let mut handed = 0;
+        for _ in 0..rounds {
+            while machine.sched.current(0) != Some(asks) {
+                machine.sched.block(answers, u64::MAX);
+                machine.kick(1);
+                machine.run(MS / 100);
+            }
+            machine.run(MS / 20);
+            if machine.sched.hand_over(0, answers, machine.now) {
+                handed += 1;
+            } else if machine.sched.wake(answers, machine.now).is_some() {
+                machine.kick(1);
+            }
+            machine.run(MS / 50);
+        }
+        handed
+    };
+    assert!(rounds(&mut machine, 1000) > 900);
+    let (asked, answered) = (machine.cpu_ns(asks), machine.cpu_ns(answers));
+    assert_eq!(asked + answered, machine.now);
+    close(answered, 20 * MS, 60);
+    machine.spawn(Spin, guest(0));
+    assert_eq!(rounds(&mut machine, 100), 0);
+}
