@@ -2,12 +2,16 @@
 
 /// A run this long wipes out what was before, in ns.
 const STABLE_NS: u64 = 10_000_000_000;
-/// Wait before the second restart in a row, in ns; it doubles with each further one. The first is immediate.
+/// A run this long in which somebody was served does so, too, in ns: whoever needs the service is better off with it in between.
+const SERVED_NS: u64 = 100_000_000;
+/// Restarts in a row that are immediate.
+const IMMEDIATE: u32 = 3;
+/// Wait before the next restart, in ns; it doubles with each further one.
 const FIRST_DELAY_NS: u64 = 100_000_000;
 /// Longest wait, in ns.
 const LONGEST_DELAY_NS: u64 = 5_000_000_000;
 /// Restarts in a row before a domain is put in quarantine.
-const RESTARTS_MAX: u32 = 6;
+const RESTARTS_MAX: u32 = 8;
 
 /// What to do with a domain that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,16 +29,16 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The domain ended at `now`, having been started at `started`.
-    pub fn ended(&mut self, started: u64, now: u64) -> Verdict {
-        if now.saturating_sub(started) >= STABLE_NS {
+    /// The domain ended at `now`, having been started at `started`, and `served` somebody in between or not.
+    pub fn ended(&mut self, started: u64, now: u64, served: bool) -> Verdict {
+        if now.saturating_sub(started) >= if served { SERVED_NS } else { STABLE_NS } {
             self.in_a_row = 0;
         }
         self.in_a_row += 1;
         match self.in_a_row {
-            1 => Verdict::RestartAt(now),
-            row @ 2..=RESTARTS_MAX => {
-                let delay = (FIRST_DELAY_NS << (row - 2)).min(LONGEST_DELAY_NS);
+            ..=IMMEDIATE => Verdict::RestartAt(now),
+            row @ ..=RESTARTS_MAX => {
+                let delay = (FIRST_DELAY_NS << (row - IMMEDIATE - 1)).min(LONGEST_DELAY_NS);
                 Verdict::RestartAt(now.saturating_add(delay))
             }
             _ => Verdict::Quarantine,
@@ -49,18 +53,27 @@ mod tests {
     #[test]
     fn waits_grow_and_end_in_quarantine() {
         let mut backoff = Backoff::default();
-        let waits: std::vec::Vec<_> = (0..7).map(|_| backoff.ended(50, 50)).collect();
-        let expected = [0, 100, 200, 400, 800, 1600].map(|ms: u64| Verdict::RestartAt(50 + ms * 1_000_000));
-        assert_eq!(waits[..6], expected);
-        assert_eq!(waits[6], Verdict::Quarantine);
+        let waits: std::vec::Vec<_> = (0..9).map(|_| backoff.ended(50, 50, true)).collect();
+        let expected = [0, 0, 0, 100, 200, 400, 800, 1600].map(|ms: u64| Verdict::RestartAt(50 + ms * 1_000_000));
+        assert_eq!(waits[..8], expected);
+        assert_eq!(waits[8], Verdict::Quarantine);
     }
 
     #[test]
     fn a_long_run_makes_good() {
         let mut backoff = Backoff::default();
         for _ in 0..5 {
-            backoff.ended(0, 0);
+            backoff.ended(0, 0, false);
         }
-        assert_eq!(backoff.ended(0, STABLE_NS), Verdict::RestartAt(STABLE_NS));
+        assert_eq!(backoff.ended(0, STABLE_NS, false), Verdict::RestartAt(STABLE_NS));
+    }
+
+    #[test]
+    fn a_service_that_is_killed_every_second_goes_on() {
+        let mut backoff = Backoff::default();
+        for second in 0..10_000 {
+            let now = second * 1_000_000_000;
+            assert_eq!(backoff.ended(now, now + SERVED_NS, true), Verdict::RestartAt(now + SERVED_NS));
+        }
     }
 }

@@ -76,6 +76,11 @@ impl<P: Shared> Channel<P> {
         self.broken
     }
 
+    /// Whether everything that was sent is in the ring.
+    pub fn is_empty(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
     /// Queues a message; gives its id. [`Channel::flush`] puts it into the ring.
     pub fn send(&mut self, message: ToDomain) -> u32 {
         // 0 is the id of what wants no answer.

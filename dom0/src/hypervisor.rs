@@ -60,8 +60,10 @@ pub trait Hypervisor {
     fn event_close(&mut self, port: Port) -> Result<()>;
     /// Connects two domains; gives the port of each.
     fn event_connect(&mut self, first: Handle, second: Handle) -> Result<(Port, Port)>;
-    /// Maps a granted page, writable.
-    fn map(&mut self, peer: u16, reference: GrantRef) -> Result<Self::Page>;
+    /// Closes a port of another domain.
+    fn event_disconnect(&mut self, domain: Handle, port: Port) -> Result<()>;
+    /// Maps a granted page, to be read only or to be written, too.
+    fn map(&mut self, peer: u16, reference: GrantRef, writable: bool) -> Result<Self::Page>;
     /// Unmaps it.
     fn unmap(&mut self, page: Self::Page);
 

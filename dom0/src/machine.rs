@@ -120,8 +120,13 @@ impl Hypervisor for Machine {
         domain::connect(&DomainHandle(first), &DomainHandle(second))
     }
 
-    fn map(&mut self, peer: u16, reference: GrantRef) -> Result<Mapped> {
-        unikernel::grant::map(Source { peer, reference }, Access::Write)
+    fn event_disconnect(&mut self, domain: Handle, port: Port) -> Result<()> {
+        domain::disconnect(&DomainHandle(domain), port)
+    }
+
+    fn map(&mut self, peer: u16, reference: GrantRef, writable: bool) -> Result<Mapped> {
+        let access = if writable { Access::Write } else { Access::Read };
+        unikernel::grant::map(Source { peer, reference }, access)
     }
 
     fn unmap(&mut self, page: Mapped) {

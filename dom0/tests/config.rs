@@ -44,6 +44,7 @@ fn a_file_of_2005_parses_verbatim() {
         target: target.into(),
         vdev: vdev.into(),
         writable: true,
+        driver: None,
     };
     assert_eq!(config.disks, [disk("/var/xen/xtd01-root", "sda1"), disk("/var/xen/xtd01-swap", "sda2")]);
     assert_eq!(config.command_line, "root=/dev/sda1 ro mem=128M 4");
@@ -53,14 +54,12 @@ fn a_file_of_2005_parses_verbatim() {
 
 #[test]
 fn what_means_nothing_to_a_native_guest_is_named() {
-    let text = "image = 'hello'\nramdisk = '/x'\nnics = 1\nvif = ['']\ndisk = ['/x,raw,xvda,w']\nroot = '/dev/sda1'\n";
+    let text = "image = 'hello'\nramdisk = '/x'\nnics = 1\nvif = ['']\ndisk = ['phy:x,xvda,w']\nroot = '/dev/sda1'\n";
     let Parsed { config, warnings } = parse(text).unwrap();
     assert_eq!(config.guest, Guest::Native { image: "hello".into() });
     assert_eq!(
         lines(&warnings),
         [
-            "test.toml:4: vif: has no effect: no network driver domain runs",
-            "test.toml:5: disk: has no effect: no disk driver domain runs",
             "test.toml:2: ramdisk: means nothing to a native guest",
             "test.toml:3: nics: means nothing here: the entries of `vif` are counted instead",
             "test.toml:6: root: means nothing to a native guest",

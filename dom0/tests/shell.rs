@@ -87,7 +87,10 @@ fn list_shows_what_xl_shows() {
     let mut desk = Desk::new(&image);
     let text = desk.command("list", 0);
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["Name", "ID", "Mem", "VCPUs", "State", "Time(s)", "CPU(%)"]);
+    assert_eq!(
+        rows[0],
+        ["Name", "ID", "Mem", "VCPUs", "State", "Time(s)", "CPU(%)", "Restarts", "Blackout(ms)", "Last", "end"]
+    );
     assert_eq!(rows[1][..2], ["dom0", "0"]);
     assert_eq!(rows[2][..4], ["console", "8", "4", "1"]);
     assert_eq!(rows[3][..5], ["hello", "9", "1", "1", "-b----"]);

@@ -267,7 +267,9 @@ impl State {
             (Waiting { known: true }, Attached) => (Serving, Duty::Nothing),
             (Serving, BackendLost) => (Waiting { known: true }, Duty::Attach),
             (Waiting { known }, BackendLost) => (Waiting { known }, Duty::Attach),
-            (Offered | Closing | Closed, BackendLost) => (self, Duty::Nothing),
+            // The frontend cannot let go before what is under way is finished.
+            (Closing, BackendLost) => (Closing, Duty::Attach),
+            (Offered | Closed, BackendLost) => (self, Duty::Nothing),
             (Offered, FrontendLost) => (Offered, Duty::Offer),
             (Waiting { .. } | Serving, FrontendLost) => (Offered, Duty::Offer),
             (Closing | Closed, FrontendLost) => (Closed, Duty::Detach),

@@ -7,6 +7,9 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 
+use protocol::connection::TARGET_MAX;
+
+use super::name_fault;
 use super::reader::shown;
 
 /// What lies behind a disk.
@@ -30,11 +33,30 @@ pub struct Disk {
     pub vdev: String,
     /// Whether the guest may write.
     pub writable: bool,
+    /// The driver domain that serves it; the first one for disks if none is named.
+    pub driver: Option<String>,
+}
+
+impl Disk {
+    /// What its driver domain is asked for, if it is something that a driver domain can serve.
+    pub fn device_target(&self) -> Result<String, String> {
+        let name = self.target.strip_prefix("/dev/").unwrap_or(&self.target);
+        match self.backend {
+            Backend::File => Err(format!(
+                "`{}` is a file, which no driver domain serves yet: name a disk, partition or label, `phy:virtio0p1`",
+                shown(&self.target)
+            )),
+            Backend::Phy if name.is_empty() || name.len() > TARGET_MAX => {
+                Err(format!("`{}` is no name of 1 to {TARGET_MAX} bytes: `disks` shows those there are", shown(name)))
+            }
+            Backend::Phy => Ok(name.to_owned()),
+        }
+    }
 }
 
 /// Parses one entry of `disk`.
 pub fn parse(text: &str) -> Result<Disk, String> {
-    let (mut target, mut vdev, mut access, mut backend) = (None, None, None, None);
+    let (mut target, mut vdev, mut access, mut backend, mut driver) = (None, None, None, None, None);
     for (position, part) in text.split(',').map(str::trim).enumerate() {
         let (name, value) = match part.split_once('=') {
             Some((name, value)) if !name.contains('/') => (name.trim(), value.trim()),
@@ -58,6 +80,10 @@ pub fn parse(text: &str) -> Result<Disk, String> {
             "access" if is_access(value) => access = Some(value),
             "format" if matches!(value, "raw" | "") => {}
             "format" if is_format(value) => return Err(format!("format `{value}` is not known here, only raw")),
+            "backend" => match name_fault(value) {
+                None => driver = Some(value.to_owned()),
+                Some(fault) => return Err(format!("backend `{}` {fault}", shown(value))),
+            },
             "backendtype" if value == "phy" => backend = Some(Backend::Phy),
             "backendtype" => backend = Some(Backend::File),
             _ => return Err(format!("`{}` is no part of a disk", shown(part))),
@@ -70,7 +96,8 @@ pub fn parse(text: &str) -> Result<Disk, String> {
     }
     let guessed = if target.starts_with("/dev/") { Backend::Phy } else { Backend::File };
     let writable = !matches!(access, Some("r" | "ro" | "readonly"));
-    Ok(Disk { backend: backend.unwrap_or(guessed), target: target.to_owned(), vdev: vdev.to_owned(), writable })
+    let (backend, target, vdev) = (backend.unwrap_or(guessed), target.to_owned(), vdev.to_owned());
+    Ok(Disk { backend, target, vdev, writable, driver })
 }
 
 /// `file:/path` as its prefix and path; a path may hold colons of its own.
@@ -106,7 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn disk(backend: Backend, target: &str, vdev: &str, writable: bool) -> Result<Disk, String> {
-        Ok(Disk { backend, target: target.into(), vdev: vdev.into(), writable })
+        Ok(Disk { backend, target: target.into(), vdev: vdev.into(), writable, driver: None })
     }
 
     #[test]
@@ -119,6 +146,16 @@ mod tests {
         assert_eq!(parse("phy:/dev/vg/a:b,xvda,r"), disk(Backend::Phy, "/dev/vg/a:b", "xvda", false));
         assert_eq!(parse("/dev/vg/lv,raw,xvdaa,rw"), disk(Backend::Phy, "/dev/vg/lv", "xvdaa", true));
         assert_eq!(parse("tap:aio:/x,xvda,w"), disk(Backend::File, "/x", "xvda", true));
+    }
+
+    #[test]
+    fn what_a_driver_domain_is_asked_for() {
+        let target = |text| parse(text).unwrap().device_target();
+        assert_eq!(target("phy:virtio0p1,xvda,r"), Ok("virtio0p1".into()));
+        assert_eq!(target("phy:/dev/web,xvda,r,backend=disk2"), Ok("web".into()));
+        assert_eq!(parse("phy:web,xvda,r,backend=disk2").unwrap().driver.as_deref(), Some("disk2"));
+        assert!(target("file:/x,xvda,w").unwrap_err().contains("file"));
+        assert!(target(&format!("phy:{},xvda,w", "x".repeat(65))).is_err());
     }
 
     #[test]

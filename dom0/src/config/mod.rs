@@ -4,6 +4,7 @@
 //! wrong is refused, with the place, the key and the cure. Every value is bounded before it is used.
 
 pub mod cpus;
+mod devices;
 pub mod disk;
 pub mod keys;
 mod problem;
@@ -22,6 +23,7 @@ use protocol::event::MAX_VCPUS;
 use protocol::grant::MAX_GRANT_FRAMES;
 use toml::de::DeValue;
 
+pub use devices::Role;
 pub use disk::Disk;
 pub use problem::Problem;
 pub use reader::{FILE_MAX, shown};
@@ -37,10 +39,6 @@ const DEFAULT_MAPPINGS: u32 = 64;
 const KIB_PER_PAGE: i64 = protocol::layout::PAGE_SIZE as i64 / 1024;
 /// Most domains that one can be connected to by its configuration.
 const CONNECT_MAX: usize = 16;
-
-/// The keys whose values are lists with a syntax of their own, and an example of it.
-const VIF: (&str, &str) = ("vif", "'mac=00:16:3e:00:00:01,bridge=br0'");
-const DISK: (&str, &str) = ("disk", "'file:/path,xvda,w' or 'phy:/dev/vg/lv,xvda,r'");
 
 /// What to do when a domain has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -101,6 +99,10 @@ pub struct Config {
     pub vifs: Vec<Vif>,
     /// Disks.
     pub disks: Vec<Disk>,
+    /// What it serves others, if it is a driver domain.
+    pub backend: Option<Role>,
+    /// Devices it can serve at once.
+    pub connections: u16,
     /// When it ended by itself.
     pub on_poweroff: Action,
     /// When it asked for a reboot.
@@ -158,8 +160,10 @@ fn read(reader: &mut Reader<'_>, file: &str) -> Option<Config> {
         cap: reader.integer("cap", 0..=100 * i64::from(vcpus)).unwrap_or(0) as u32,
         class: class(reader),
         command_line: command_line(reader, linux),
-        vifs: list(reader, VIF, vif::parse, (!linux).then_some("no network driver domain runs")),
-        disks: list(reader, DISK, disk::parse, (!linux).then_some("no disk driver domain runs")),
+        vifs: devices::vifs(reader),
+        disks: devices::disks(reader, linux),
+        backend: if linux { None } else { devices::role(reader) },
+        connections: if linux { 0 } else { devices::connections(reader) },
         on_poweroff: action(reader, "on_poweroff").unwrap_or(Action::Destroy),
         on_reboot: action(reader, "on_reboot").unwrap_or(Action::Restart),
         on_crash: action(reader, "on_crash").unwrap_or(Action::Destroy),
@@ -307,27 +311,6 @@ fn command_line(reader: &mut Reader<'_>, linux: bool) -> String {
         reader.problem(&place, "extra", text, "shorten it");
     }
     line
-}
-
-/// A list of entries of one syntax, each checked; `unused` says why they have no effect, if they have none.
-fn list<T>(
-    reader: &mut Reader<'_>,
-    (key, example): (&str, &str),
-    parse: impl Fn(&str) -> Result<T, String>,
-    unused: Option<&str>,
-) -> Vec<T> {
-    let Some((entry, texts)) = reader.texts(key) else { return Vec::new() };
-    let mut values = Vec::new();
-    for text in &texts {
-        match parse(text) {
-            Ok(value) => values.push(value),
-            Err(text) => reader.bad(&entry, text, &format!("write entries like {example}")),
-        }
-    }
-    if let Some(reason) = unused.filter(|_| !texts.is_empty()) {
-        reader.warn(&entry, &format!("has no effect: {reason}"));
-    }
-    values
 }
 
 fn action(reader: &mut Reader<'_>, key: &str) -> Option<Action> {

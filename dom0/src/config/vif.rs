@@ -4,6 +4,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 
+use super::name_fault;
 use super::reader::shown;
 
 /// A network interface of a guest.
@@ -15,6 +16,8 @@ pub struct Vif {
     pub bridge: Option<String>,
     /// The one IP address it may use.
     pub ip: Option<String>,
+    /// The driver domain that serves it; the first one for networks if none is named.
+    pub driver: Option<String>,
 }
 
 /// Parses one entry of `vif`; an empty one is an interface with nothing special.
@@ -28,14 +31,24 @@ pub fn parse(text: &str) -> Result<Vif, String> {
             ("mac", value) => vif.mac = Some(mac(value)?),
             ("bridge", value) => vif.bridge = Some(value.to_owned()),
             ("ip", value) => vif.ip = Some(value.to_owned()),
+            ("backend", value) => match name_fault(value) {
+                None => vif.driver = Some(value.to_owned()),
+                Some(fault) => return Err(format!("backend `{}` {fault}", shown(value))),
+            },
             // They choose among implementations that xl has several of, and Bulkhead one.
-            ("script" | "type" | "model" | "vifname" | "backend" | "rate", _) => {}
+            ("script" | "type" | "model" | "vifname" | "rate", _) => {}
             (name, _) => return Err(format!("`{}` is no part of an interface", shown(name))),
         }
     }
     Ok(vif)
 }
 
+/// An address as people write it.
+pub fn text(mac: &[u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Parses an address.
 fn mac(text: &str) -> Result<[u8; 6], String> {
     let wrong = || format!("`{}` is no address like 00:16:3e:00:00:01", shown(text));
     let mut address = [0; 6];
@@ -63,8 +76,8 @@ mod tests {
         let mac = Some([0xaa, 0, 0, 0, 0, 1]);
         assert_eq!(parse("mac=aa:00:00:00:00:01"), Ok(Vif { mac, ..Vif::default() }));
         assert_eq!(parse(""), Ok(Vif::default()));
-        let full = Vif { mac, bridge: Some("br0".into()), ip: Some("10.0.0.2".into()) };
-        assert_eq!(parse("mac=AA:00:00:00:00:01, bridge=br0,ip=10.0.0.2,type=vif"), Ok(full));
+        let full = Vif { mac, bridge: Some("br0".into()), ip: Some("10.0.0.2".into()), driver: Some("net2".into()) };
+        assert_eq!(parse("mac=AA:00:00:00:00:01, bridge=br0,ip=10.0.0.2,type=vif,backend=net2"), Ok(full));
     }
 
     #[test]

@@ -4,17 +4,23 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use protocol::control::FromDomain;
 use protocol::domain::DomainCreated;
 use protocol::event::Port;
 use protocol::handle::Handle;
 use protocol::start::BootArguments;
 
+use super::upgrade::Trial;
+use super::watchdog::{Heart, Outage};
 use crate::backoff::Backoff;
 use crate::channel::Channel;
 use crate::config::Config;
 
-/// Answers that are remembered until somebody asks for them.
-const ANSWERS_MAX: usize = 16;
+/// Requests whose answers are kept until somebody asks for them.
+const REQUESTS_MAX: usize = 64;
+
+/// What became of a request: what the domain answered, or why it refused.
+pub type Answer = Result<FromDomain, String>;
 
 /// What the supervisor does with a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +77,22 @@ pub struct Domain<P> {
     pub started_ns: u64,
     /// Its recent deaths.
     pub backoff: Backoff,
+    /// When a driver domain has to be ready.
+    pub ready_by_ns: u64,
     /// It said that it runs.
     pub ready: bool,
-    /// Its answers to requests.
-    pub answers: VecDeque<(u32, Result<(), String>)>,
+    /// Requests of somebody who will look for the answer, and those answers that came.
+    pub requests: VecDeque<(u32, Option<Answer>)>,
+    /// Indexes and ids of the driver domains in its peer table.
+    pub backends: Vec<(u16, u16)>,
+    /// Its signs of life, if it is watched.
+    pub heart: Option<Heart<P>>,
+    /// Its last death, if it came back from it or will.
+    pub outage: Option<Outage>,
+    /// An upgrade that is not settled yet.
+    pub trial: Option<Trial>,
+    /// How the last upgrade went, until somebody asks.
+    pub upgraded: Option<Result<(), String>>,
 }
 
 impl<P> Domain<P> {
@@ -95,8 +113,14 @@ impl<P> Domain<P> {
             created_ns,
             started_ns: created_ns,
             backoff: Backoff::default(),
+            ready_by_ns: u64::MAX,
             ready: false,
-            answers: VecDeque::new(),
+            requests: VecDeque::new(),
+            backends: Vec::new(),
+            heart: None,
+            outage: None,
+            trial: None,
+            upgraded: None,
         }
     }
 
@@ -105,17 +129,27 @@ impl<P> Domain<P> {
         &self.config.name
     }
 
-    /// Remembers an answer.
-    pub fn answer(&mut self, request: u32, answer: Result<(), String>) {
-        if self.answers.len() == ANSWERS_MAX {
-            self.answers.pop_front();
+    /// Remembers that somebody will look for the answer to a request.
+    pub fn expect(&mut self, request: u32) {
+        if self.requests.len() == REQUESTS_MAX {
+            self.requests.pop_front();
         }
-        self.answers.push_back((request, answer));
+        self.requests.push_back((request, None));
+    }
+
+    /// Keeps an answer, if it is to something that was asked.
+    pub fn answer(&mut self, request: u32, message: FromDomain) {
+        if let Some((_, answer)) = self.requests.iter_mut().find(|(id, _)| *id == request) {
+            *answer = Some(match message {
+                FromDomain::Failed { reason } => Err(crate::config::shown(&reason)),
+                message => Ok(message),
+            });
+        }
     }
 
     /// Takes the answer to a request, if it came.
-    pub fn take_answer(&mut self, request: u32) -> Option<Result<(), String>> {
-        let index = self.answers.iter().position(|(id, _)| *id == request)?;
-        self.answers.remove(index).map(|(_, answer)| answer)
+    pub fn take_answer(&mut self, request: u32) -> Option<Answer> {
+        let index = self.requests.iter().position(|(id, answer)| *id == request && answer.is_some())?;
+        self.requests.remove(index).and_then(|(_, answer)| answer)
     }
 }

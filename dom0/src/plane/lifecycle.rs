@@ -6,11 +6,13 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Write;
 
+use protocol::domain::CLASS_DRIVER;
 use protocol::error::Error;
 use protocol::grant::{REF_CONTROL_IN, REF_CONTROL_OUT};
 use protocol::handle::Handle;
 
 use super::domain::{Domain, Phase, Wire};
+use super::watchdog::Outage;
 use super::{DOM0_NAME, Dying, Plane};
 use crate::builder;
 use crate::channel::Channel;
@@ -76,6 +78,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
                 return Err(format!("{}: connect: there is no domain {other}: create it first", config.name));
             }
         }
+        self.check_room(&config).map_err(|text| format!("{}: {text}", config.name))?;
         let named = |error: builder::BuildError| format!("{}: {}", config.name, error.text);
         let created = builder::create(&mut self.hypervisor, &builder::spec(&config)).map_err(named)?;
         let mut domain = Domain::new(config, &created, self.hypervisor.clock());
@@ -83,6 +86,11 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             Ok(()) => {
                 let id = domain.id;
                 self.domains.push(domain);
+                self.adopt(id);
+                if let Err(text) = self.add_devices(id) {
+                    self.destroy(id)?;
+                    return Err(text);
+                }
                 self.exchange();
                 Ok(id)
             }
@@ -95,7 +103,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
     }
 
     /// The image of a guest that can run here.
-    fn image(&self, config: &Config) -> Result<Image<'b>, String> {
+    pub(super) fn image(&self, config: &Config) -> Result<Image<'b>, String> {
         let image = match &config.guest {
             Guest::Native { image } => image,
             Guest::Linux { place, .. } => {
@@ -132,13 +140,16 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         let hypervisor = &mut self.hypervisor;
         builder::load(hypervisor, domain.handle, image, &domain.arguments).map_err(|error| error.text)?;
         let inward =
-            hypervisor.map(domain.id, REF_CONTROL_IN).map_err(|error| format!("no control channel: {error}"))?;
-        match hypervisor.map(domain.id, REF_CONTROL_OUT) {
+            hypervisor.map(domain.id, REF_CONTROL_IN, true).map_err(|error| format!("no control channel: {error}"))?;
+        match hypervisor.map(domain.id, REF_CONTROL_OUT, true) {
             Ok(outward) => domain.channel = Some(Channel::new(inward, outward)),
             Err(error) => {
                 hypervisor.unmap(inward);
                 return Err(format!("no control channel: {error}"));
             }
+        }
+        if domain.config.class == CLASS_DRIVER {
+            self.watch(domain);
         }
         self.announce_to_console(domain);
         if paused {
@@ -185,6 +196,8 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
 
     fn dismantle(&mut self, mut domain: Domain<H::Page>) {
         self.disconnect_console(&domain);
+        self.frontend_gone(domain.id);
+        self.backend_gone(domain.id);
         for other in &mut self.domains {
             other.wires.retain(|wire| wire.peer != domain.id);
         }
@@ -198,7 +211,10 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         for page in domain.channel.take().map(Channel::into_pages).into_iter().flatten() {
             self.hypervisor.unmap(page);
         }
-        domain.answers.clear();
+        if let Some(heart) = domain.heart.take() {
+            self.hypervisor.unmap(heart.into_page());
+        }
+        domain.requests.clear();
     }
 
     /// Goes on with what is being destroyed.
@@ -216,8 +232,18 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         });
     }
 
-    /// Takes a domain back to its first instruction, in place. Gives the ns it took.
+    /// Takes a domain back to its first instruction, in place, because the operator wants it. Gives the ns it took.
     pub fn restart(&mut self, id: u16) -> Result<u64, String> {
+        let now = self.hypervisor.clock();
+        if let Some(domain) = self.domain_mut(id) {
+            domain.outage = Some(Outage::begin(now));
+            domain.last_end = Some("was restarted by the operator".to_owned());
+        }
+        self.revive(id)
+    }
+
+    /// Takes a domain back to its first instruction, in place. Gives the ns it took.
+    pub(super) fn revive(&mut self, id: u16) -> Result<u64, String> {
         let begin = self.hypervisor.clock();
         let index = self.domains.iter().position(|domain| domain.id == id);
         let index =
@@ -231,6 +257,11 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         }
         let name = domain.name().to_owned();
         self.domains.insert(index, domain);
+        self.backend_lost(id);
+        match &result {
+            Ok(()) => self.frontend_lost(id),
+            Err(_) => self.backend_down(id),
+        }
         if result.is_ok() && self.is_console(id) {
             self.console_restarted = true;
             self.announce_all();
@@ -241,11 +272,22 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
 
     fn restart_domain(&mut self, domain: &mut Domain<H::Page>) -> Result<(), String> {
         let image = self.image(&domain.config)?;
+        domain.ready = false;
         self.close_channel(domain);
         let reset = builder::retry(|| self.hypervisor.domain_reset(domain.handle));
         reset.map_err(|error| format!("the core refuses to reset it: {error}"))?;
         domain.restarts += 1;
         self.run(domain, &image, false)
+    }
+
+    /// Takes a domain back to where it is built, and leaves it there: it runs no more and holds nothing of others.
+    pub(super) fn halt(&mut self, id: u16) {
+        let Some(index) = self.domains.iter().position(|domain| domain.id == id) else { return };
+        let mut domain = self.domains.remove(index);
+        self.close_channel(&mut domain);
+        // A domain that is not there any more does not run either.
+        let _ = builder::retry(|| self.hypervisor.domain_reset(domain.handle));
+        self.domains.insert(index, domain);
     }
 
     /// Pauses a domain.

@@ -1,15 +1,20 @@
 //! The control plane: the domains there are, and what is done to them.
 //!
-//! [`Plane`] holds the registry. What the operator wants is in `lifecycle`, what happens by itself in `supervisor`, the
-//! special domain that carries the operator's terminal in `console`. Nothing here waits: long matters are looked at again
+//! [`Plane`] holds the registry. What the operator wants is in `lifecycle` and `devices`, what happens by itself in
+//! `supervisor` and `links`, the special domain that carries the operator's terminal in `console`. Nothing here waits: long matters are looked at again
 //! in [`Plane::poll`], no later than [`Plane::next_deadline`] says.
 
 mod boot;
 mod console;
+mod device;
+mod devices;
 mod domain;
 mod lifecycle;
+mod links;
 mod requests;
 mod supervisor;
+mod upgrade;
+mod watchdog;
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -18,7 +23,8 @@ use alloc::vec::Vec;
 use protocol::event::Port;
 use protocol::handle::Handle;
 
-pub use domain::{Domain, Phase, Wire};
+pub use device::{Attached, Device, Kind, Link};
+pub use domain::{Answer, Domain, Phase, Wire};
 pub use lifecycle::{Created, Failure};
 pub use requests::Request;
 
@@ -50,6 +56,12 @@ pub struct Plane<'b, H: Hypervisor> {
     pub bundle: Bundle<'b>,
     domains: Vec<Domain<H::Page>>,
     dying: Vec<Dying>,
+    devices: Vec<Device>,
+    /// The last key of a device, and the last number of a negotiation, that were given.
+    last_key: u32,
+    lives: u32,
+    /// When the watched domains are looked at.
+    look_at: u64,
     /// The console domain, and dom0's way to it.
     console: Option<Wire>,
     notices: VecDeque<String>,
@@ -67,6 +79,10 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             bundle,
             domains: Vec::new(),
             dying: Vec::new(),
+            devices: Vec::new(),
+            last_key: 0,
+            lives: 0,
+            look_at: 0,
             console: None,
             notices: VecDeque::new(),
             sweep_due: false,
@@ -158,6 +174,9 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         }
         self.restart_due();
         self.exchange();
+        self.look();
+        self.trials_due();
+        self.repeat_late();
         self.reap();
     }
 
@@ -170,7 +189,8 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             Phase::Waiting(at) => Some(at),
             _ => None,
         });
-        let next = restarts.min().unwrap_or(u64::MAX);
+        let next =
+            restarts.min().unwrap_or(u64::MAX).min(self.next_look()).min(self.next_trial()).min(self.repeat_at());
         if self.dying.is_empty() { next } else { next.min(self.hypervisor.clock() + REAP_AGAIN_NS) }
     }
 }

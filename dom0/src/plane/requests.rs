@@ -5,9 +5,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use protocol::control::{FromDomain, ToDomain};
+use protocol::control::{Envelope, FromDomain, ToDomain};
 
-use super::domain::{Domain, Wire};
+use super::domain::{Answer, Domain, Wire};
 use super::{DOM0_NAME, Plane};
 use crate::hypervisor::Hypervisor;
 
@@ -39,13 +39,14 @@ impl<H: Hypervisor> Plane<'_, H> {
             return Err(format!("{name}: it {fault}: `restart {name}` or `destroy {name}`"));
         }
         let request = Request { domain: id, id: channel.send(message) };
+        domain.expect(request.id);
         self.receive_due = true;
         self.exchange();
         Ok(request)
     }
 
     /// The answer to a request, once it is there.
-    pub fn answer(&mut self, request: Request) -> Option<Result<(), String>> {
+    pub fn answer(&mut self, request: Request) -> Option<Answer> {
         self.domain_mut(request.domain)?.take_answer(request.id)
     }
 
@@ -64,21 +65,20 @@ impl<H: Hypervisor> Plane<'_, H> {
         self.receive_due = false;
         let console = self.console.map(|wire| wire.peer);
         let mut said: Vec<(String, String)> = Vec::new();
+        let mut ready: Vec<(u16, u32)> = Vec::new();
+        let mut heard: Vec<(u16, Envelope<FromDomain>)> = Vec::new();
         for domain in &mut self.domains {
             let Some(mut channel) = domain.channel.take() else { continue };
             let healthy = channel.fault().is_none();
             let received = channel.receive(|envelope| match envelope.message {
                 FromDomain::Ready { abi_version } => {
-                    domain.ready = true;
-                    if abi_version != protocol::ABI_VERSION {
-                        let text = format!("was built for version {abi_version} of the interface: build it anew");
-                        said.push((domain.name().to_owned(), text));
+                    if !core::mem::replace(&mut domain.ready, true) {
+                        ready.push((domain.id, abi_version));
                     }
                 }
-                FromDomain::Done => domain.answer(envelope.id, Ok(())),
-                FromDomain::Failed { reason } => domain.answer(envelope.id, Err(crate::config::shown(&reason))),
                 FromDomain::ConsoleReturned if console == Some(domain.id) => self.terminal_returned = true,
-                _ => {}
+                FromDomain::ConsoleReturned => {}
+                _ => heard.push((domain.id, envelope)),
             });
             let flushed = channel.flush();
             if received.notify || flushed.notify {
@@ -91,8 +91,32 @@ impl<H: Hypervisor> Plane<'_, H> {
             }
             domain.channel = Some(channel);
         }
+        for (id, abi_version) in ready {
+            self.became_ready(id, abi_version);
+        }
+        for (id, envelope) in heard {
+            if let Some(envelope) = self.heard(id, envelope)
+                && let Some(domain) = self.domain_mut(id)
+            {
+                domain.answer(envelope.id, envelope.message);
+            }
+        }
         for (name, text) in said {
             self.notice(&format!("{name}: {text}"));
         }
+    }
+    fn became_ready(&mut self, id: u16, abi_version: u32) {
+        if abi_version != protocol::ABI_VERSION {
+            let text = format!("was built for version {abi_version} of the interface: build it anew");
+            if self.fail_trial(id, &text) {
+                return;
+            }
+            let name = self.handle(id).map(|(_, name)| name.to_owned()).unwrap_or_default();
+            self.notice(&format!("{name}: {text}"));
+        }
+        // It has declared by now how often it beats.
+        self.look_at = 0;
+        self.links_ready(id);
+        self.attached(id);
     }
 }

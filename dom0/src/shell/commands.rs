@@ -26,6 +26,17 @@ pub enum Verb {
     Dmesg,
     Help,
     Poweroff,
+    Kill,
+    Arm,
+    Upgrade,
+    Disks,
+    Net,
+    BlockAttach,
+    BlockDetach,
+    BlockList,
+    NetworkAttach,
+    NetworkDetach,
+    NetworkList,
 }
 
 /// What the words of a command are, for completion.
@@ -39,6 +50,16 @@ pub enum Words {
     Configuration,
     /// A command.
     Commands,
+    /// A domain, then an image of the bundle.
+    Image,
+    /// A domain, then one of its disks.
+    Disk,
+    /// A domain, then one of its network interfaces.
+    Interface,
+    /// A domain, then a disk specification.
+    Target,
+    /// A driver domain, then a point at which it can die.
+    KillPoint,
 }
 
 /// An option of a command.
@@ -65,6 +86,7 @@ const fn value(long: &'static str, short: Option<char>, value: &'static str, tex
 const JSON: Opt = flag("json", None, "print JSON");
 const TIMEOUT: Opt = value("timeout", None, "SECONDS", "give up after this time; 10 by default");
 const NO_WAIT: Opt = flag("no-wait", None, "return at once");
+const FORCE: Opt = flag("force", Some('f'), "do not wait for the domain to let go");
 const ALL: Opt = flag("all", Some('a'), "every domain but dom0 and console");
 
 /// A command.
@@ -115,6 +137,22 @@ commands! {
     Pause "pause" "NAME..." Domains [] "stop a domain until it is unpaused";
     Unpause "unpause" "NAME..." Domains [] "let a paused domain run on";
     Restart "restart" "NAME" Domains [JSON] "take a domain back to its first instruction, in its own memory";
+    Upgrade "upgrade" "NAME IMAGE" Image [TIMEOUT, JSON]
+        "go on in place with another image of the bundle; back to the former one if that does not serve everything again";
+    Kill "kill" "NAME" Domains [] "end a domain as if it had died";
+    Arm "arm" "NAME POINT" KillPoint [value("after", Some('n'), "N", "at the N-th passage; 1 by default"), TIMEOUT]
+        "let a driver domain die at a point, for tests of its recovery";
+    Disks "disks" "" None [TIMEOUT, JSON] "disks and partitions of the driver domains, and who uses them";
+    Net "net" "" None [TIMEOUT, JSON] "ports of the network driver domains, with addresses and counters";
+    BlockAttach "block-attach" "NAME DISK" Target [TIMEOUT, NO_WAIT, JSON]
+        "give a running domain a disk: phy:virtio0p1,xvdb,r";
+    BlockDetach "block-detach" "NAME DEVICE" Disk [TIMEOUT, NO_WAIT, FORCE] "take a disk away from a running domain";
+    BlockList "block-list" "[NAME...]" Domains [JSON] "disks of domains";
+    NetworkAttach "network-attach" "NAME [mac=ADDRESS] [backend=NAME]" Domains [TIMEOUT, NO_WAIT, JSON]
+        "give a running domain a network interface";
+    NetworkDetach "network-detach" "NAME DEVICE" Interface [TIMEOUT, NO_WAIT, FORCE]
+        "take a network interface away from a running domain";
+    NetworkList "network-list" "[NAME...]" Domains [JSON] "network interfaces of domains";
     Console "console" "NAME" Domains [] "show the console of a domain; Ctrl-] returns here";
     MemSet "mem-set" "NAME SIZE" Domains [TIMEOUT] "change the memory set aside for a domain: MiB, or 64K 36M 1G";
     MemMax "mem-max" "NAME SIZE" Domains [] "change the bound for mem-set";
@@ -155,7 +193,6 @@ pub fn meant(name: &str) -> Option<&'static str> {
         ("exit", "poweroff"),
         ("quit", "poweroff"),
         ("halt", "poweroff"),
-        ("kill", "destroy"),
         ("start", "create"),
         ("stop", "shutdown"),
         ("sched-credit", "sched"),

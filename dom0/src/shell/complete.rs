@@ -5,7 +5,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use protocol::connection::KillPoint;
+
 use super::commands::{self, COMMANDS, Words};
+use crate::config::Role;
 use crate::config::keys::{KEYS, Meaning};
 use crate::hypervisor::Hypervisor;
 use crate::plane::Plane;
@@ -37,6 +40,12 @@ fn arguments<H: Hypervisor>(plane: &Plane<'_, H>, name: &str, rest: &[&str], typ
         Words::Commands => {
             COMMANDS.iter().map(|command| command.name).chain(["config"]).map(ToOwned::to_owned).collect()
         }
+        _ if words == 0 && command.words != Words::Configuration => plane.names(),
+        Words::Image => plane.bundle.names("images", "").into_iter().map(ToOwned::to_owned).collect(),
+        Words::KillPoint => KillPoint::ALL.iter().map(|point| point.name().to_owned()).collect(),
+        Words::Disk => devices(plane, rest, Role::Disk),
+        Words::Interface => devices(plane, rest, Role::Network),
+        Words::Target => alloc::vec!["phy:".to_owned()],
         Words::Configuration if words == 0 => {
             let mut names = plane.bundle.names("config", ".toml");
             names.extend(plane.bundle.names("auto", ".toml"));
@@ -47,4 +56,11 @@ fn arguments<H: Hypervisor>(plane: &Plane<'_, H>, name: &str, rest: &[&str], typ
             known.map(|key| format!("{}=", key.name)).collect()
         }
     }
+}
+
+/// The devices of the domain that is named first.
+fn devices<H: Hypervisor>(plane: &Plane<'_, H>, rest: &[&str], role: Role) -> Vec<String> {
+    let guest = rest.iter().find_map(|word| plane.find(word));
+    let of = plane.devices().filter(|device| Some(device.guest) == guest && device.kind.role() == role);
+    of.map(|device| device.name.clone()).collect()
 }

@@ -47,6 +47,10 @@ pub struct DomainView {
     pub ready: bool,
     pub uptime_ns: u64,
     pub last_end: Option<String>,
+    /// From its last death until its first request was served again.
+    pub blackout_ns: Option<u64>,
+    /// From its last death until its connections were attached again.
+    pub recovery_ns: Option<u64>,
     pub handles: u32,
     pub ports: u32,
     pub mappings: u32,
@@ -165,6 +169,7 @@ fn domain<H: Hypervisor>(plane: &mut Plane<'_, H>, samples: &mut Samples, id: u1
     });
     let record = plane.domain(id);
     let started = record.map_or(0, |record| record.started_ns);
+    let outage = record.and_then(|record| record.outage);
     let phase = record.map_or(Phase::Running, |record| record.phase);
     Ok(DomainView {
         name,
@@ -190,6 +195,8 @@ fn domain<H: Hypervisor>(plane: &mut Plane<'_, H>, samples: &mut Samples, id: u1
         ready: record.is_none_or(|record| record.ready),
         uptime_ns: now.saturating_sub(started),
         last_end: record.and_then(|record| record.last_end.clone()),
+        blackout_ns: outage.and_then(|outage| outage.blackout_ns(now)),
+        recovery_ns: outage.and_then(|outage| Some(outage.attached_ns?.saturating_sub(outage.died_ns))),
         handles: info.handles,
         ports: info.ports,
         mappings: info.mappings,

@@ -1,6 +1,8 @@
 //! A simulated machine under the control plane: it keeps the books that the core would keep, and can fail any call.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its own part of it")]
 
+pub mod stack;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -10,7 +12,7 @@ use protocol::control::{self, Envelope, FRAME_MAX, FromDomain, ToDomain, VERSION
 use protocol::domain::*;
 use protocol::error::{Error, Result};
 use protocol::event::{CONTROL_PORT, Port};
-use protocol::grant::{GrantRef, PEER_DOM0, REF_CONTROL_IN, REF_CONTROL_OUT};
+use protocol::grant::{GrantRef, PEER_DOM0, REF_CONTROL_IN, REF_CONTROL_OUT, REF_HEARTBEAT};
 use protocol::handle::{Handle, Rights};
 use protocol::layout::PAGE_SIZE;
 use protocol::ring::{Shared, byte};
@@ -54,9 +56,11 @@ pub struct Guest {
     pub death: DeathReport,
     pub control_in: Page,
     pub control_out: Page,
-    pub peers: BTreeMap<u16, u16>,
-    /// Open ports and the domain at the other end.
-    pub ports: BTreeMap<u32, Option<u16>>,
+    pub heartbeat: Page,
+    /// Ids of its peers, by index, and their incarnations.
+    pub peers: BTreeMap<u16, (u16, u32)>,
+    /// Open ports, and the domain and port at the other end.
+    pub ports: BTreeMap<u32, Option<(u16, u32)>>,
     /// What was written, by address.
     pub memory: BTreeMap<u64, Vec<u8>>,
     pub given: Vec<(Handle, Rights)>,
@@ -139,6 +143,7 @@ impl Sim {
             death: DeathReport::default(),
             control_in: Page::new(),
             control_out: Page::new(),
+            heartbeat: Page::new(),
             peers: BTreeMap::new(),
             ports: BTreeMap::new(),
             memory: BTreeMap::new(),
@@ -216,7 +221,7 @@ impl Sim {
         (state.pool, state.guests.len(), state.handles.len(), state.mapped, ports)
     }
 
-    fn open_port(guest: &mut Guest, peer: u16) -> Port {
+    fn open_port(guest: &mut Guest, peer: (u16, u32)) -> Port {
         let port = (3..).find(|port| !guest.ports.contains_key(port)).unwrap();
         guest.ports.insert(port, Some(peer));
         Port(port)
@@ -321,21 +326,35 @@ impl Hypervisor for Sim {
             state.guests.iter().find(|(_, guest)| guest.handle == handle).map(|(id, _)| *id).ok_or(Error::BadHandle)
         };
         let (one, two) = (id(self, first)?, id(self, second)?);
-        let here = self.with(first, |guest| Ok(Sim::open_port(guest, two)))?;
-        let there = self.with(second, |guest| Ok(Sim::open_port(guest, one)))?;
+        let here = self.with(first, |guest| Ok(Sim::open_port(guest, (two, 0))))?;
+        let there = self.with(second, |guest| Ok(Sim::open_port(guest, (one, here.0))))?;
+        self.with(first, |guest| Ok(guest.ports.insert(here.0, Some((two, there.0)))))?;
         Ok((here, there))
     }
 
-    fn map(&mut self, peer: u16, reference: GrantRef) -> Result<Page> {
+    fn event_disconnect(&mut self, domain: Handle, port: Port) -> Result<()> {
+        let mut state = self.state.borrow_mut();
+        let found = state.guests.iter_mut().find(|(_, guest)| guest.handle == domain);
+        let (id, guest) = found.map(|(id, guest)| (*id, guest)).ok_or(Error::BadHandle)?;
+        let (peer, other) = guest.ports.remove(&port.0).ok_or(Error::BadPort)?.unwrap_or((id, u32::MAX));
+        if let Some(end) = state.guests.get_mut(&peer).and_then(|guest| guest.ports.get_mut(&other)) {
+            *end = None;
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, peer: u16, reference: GrantRef, writable: bool) -> Result<Page> {
         self.call()?;
         let mut state = self.state.borrow_mut();
-        state.mapped += 1;
         let guest = state.guests.get(&peer).ok_or(Error::NoPeer)?;
-        Ok(match reference {
-            REF_CONTROL_IN => guest.control_in.clone(),
-            REF_CONTROL_OUT => guest.control_out.clone(),
+        let page = match reference {
+            REF_CONTROL_IN if writable => guest.control_in.clone(),
+            REF_CONTROL_OUT if writable => guest.control_out.clone(),
+            REF_HEARTBEAT if !writable => guest.heartbeat.clone(),
             _ => return Err(Error::BadGrant),
-        })
+        };
+        state.mapped += 1;
+        Ok(page)
     }
 
     fn unmap(&mut self, _page: Page) {
@@ -356,13 +375,13 @@ impl Hypervisor for Sim {
         state.pool -= spec.memory_pages;
         let id = (8..128).find(|id| !state.guests.contains_key(id)).ok_or(Error::TableFull)?;
         guest.info.id = id.into();
-        guest.peers.insert(PEER_DOM0, 0);
-        guest.ports.insert(CONTROL_PORT.0, Some(0));
+        guest.peers.insert(PEER_DOM0, (0, 1));
+        guest.ports.insert(CONTROL_PORT.0, Some((0, 0)));
         let incarnation = guest.info.incarnation;
         state.guests.insert(id, guest);
         let dom0 = state.guests.get_mut(&0).unwrap();
-        dom0.peers.insert(id, id);
-        let control_port = Sim::open_port(dom0, id).0;
+        dom0.peers.insert(id, (id, incarnation));
+        let control_port = Sim::open_port(dom0, (id, CONTROL_PORT.0)).0;
         Ok(DomainCreated { handle: handle.0, id, reserved: 0, incarnation, control_port })
     }
 
@@ -425,6 +444,7 @@ impl Hypervisor for Sim {
             guest.memory.clear();
             guest.control_in.poke(0, &[0; PAGE_SIZE as usize]);
             guest.control_out.poke(0, &[0; PAGE_SIZE as usize]);
+            guest.heartbeat.poke(0, &[0; PAGE_SIZE as usize]);
             (guest.from_dom0, guest.to_dom0) = (None, None);
             Ok(())
         })
@@ -443,7 +463,7 @@ impl Hypervisor for Sim {
         state.pool += guest.info.memory_pages;
         state.handles.remove(&domain.0);
         for other in state.guests.values_mut() {
-            other.ports.values_mut().filter(|peer| **peer == Some(id)).for_each(|peer| *peer = None);
+            other.ports.values_mut().filter(|end| end.is_some_and(|(peer, _)| peer == id)).for_each(|end| *end = None);
         }
         Ok(())
     }
@@ -494,12 +514,13 @@ impl Hypervisor for Sim {
     fn domain_peer(&mut self, domain: Handle, index: u16, peer: Handle) -> Result<()> {
         self.call()?;
         let state = self.state.borrow();
-        let id = state.guests.iter().find(|(_, guest)| guest.handle == peer).map(|(id, _)| *id);
-        let there: Vec<u16> = state.guests.keys().copied().collect();
+        let name = |(id, guest): (&u16, &Guest)| (*id, guest.info.incarnation);
+        let id = state.guests.iter().find(|(_, guest)| guest.handle == peer).map(name);
+        let there: Vec<(u16, u32)> = state.guests.iter().map(name).collect();
         drop(state);
         let id = id.ok_or(Error::BadHandle)?;
         self.with(domain, |guest| match guest.peers.get(&index) {
-            Some(old) if there.contains(old) && *old != id => Err(Error::Exists),
+            Some(old) if there.contains(old) => Err(Error::Exists),
             _ => {
                 guest.peers.insert(index, id);
                 Ok(())

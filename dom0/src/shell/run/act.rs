@@ -21,7 +21,7 @@ use crate::shell::table::Table;
 use crate::shell::view;
 
 /// Default time to wait for a domain, in ns.
-const PATIENCE_NS: u64 = 10_000_000_000;
+pub const PATIENCE_NS: u64 = 10_000_000_000;
 /// Time a destroyed domain has to be gone, in ns; the core does it alone, so only very large ones need any.
 const DESTROY_NS: u64 = 10_000_000_000;
 
@@ -313,7 +313,7 @@ pub fn poweroff<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) ->
     Ok(Flow::Wait(Waiting::power(context, Power::Off { status })))
 }
 
-fn name_of<H: Hypervisor>(context: &Context<'_, '_, H>, id: u16) -> String {
+pub fn name_of<H: Hypervisor>(context: &Context<'_, '_, H>, id: u16) -> String {
     context.plane.handle(id).map(|(_, name)| name.to_owned()).unwrap_or_default()
 }
 

@@ -1,7 +1,10 @@
-//! Carries commands out: looking in [`show`], doing in [`act`], and what takes time in [`wait`].
+//! Carries commands out: looking in [`show`] and [`survey`], doing in [`act`] and [`devices`], and what takes time in
+//! [`wait`].
 
 mod act;
+mod devices;
 mod show;
+mod survey;
 pub mod wait;
 
 use alloc::borrow::ToOwned;
@@ -15,7 +18,7 @@ use super::args::{Args, Fault};
 use super::commands::{self, Verb};
 use super::view::Samples;
 use super::words;
-use crate::config::{shown, suggest};
+use crate::config::{Role, shown, suggest};
 use crate::hypervisor::Hypervisor;
 use crate::plane::Plane;
 use wait::Waiting;
@@ -80,6 +83,17 @@ pub fn run<H: Hypervisor>(context: &mut Context<'_, '_, H>, line: &str) -> Outco
         Verb::MemMax => act::mem_max(context, &args),
         Verb::Sched => act::sched(context, &args),
         Verb::VcpuPin => act::vcpu_pin(context, &args),
+        Verb::Kill => devices::kill(context, &args),
+        Verb::Arm => devices::arm(context, &args),
+        Verb::Upgrade => devices::upgrade(context, &args),
+        Verb::Disks => survey::begin(context, &args, Role::Disk),
+        Verb::Net => survey::begin(context, &args, Role::Network),
+        Verb::BlockAttach => devices::block_attach(context, &args),
+        Verb::NetworkAttach => devices::network_attach(context, &args),
+        Verb::BlockDetach => devices::detach(context, &args, Role::Disk),
+        Verb::NetworkDetach => devices::detach(context, &args, Role::Network),
+        Verb::BlockList => devices::list(context, &args, Role::Disk),
+        Verb::NetworkList => devices::list(context, &args, Role::Network),
         Verb::Poweroff => act::poweroff(context, &args),
     }
 }

@@ -39,8 +39,20 @@ pub fn list<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Out
         }
         return Ok(Flow::Done);
     }
-    let mut table = Table::new(&["Name", ">ID", ">Mem", ">VCPUs", "State", ">Time(s)", ">CPU(%)"]);
+    let mut table = Table::new(&[
+        "Name",
+        ">ID",
+        ">Mem",
+        ">VCPUs",
+        "State",
+        ">Time(s)",
+        ">CPU(%)",
+        ">Restarts",
+        ">Blackout(ms)",
+        "Last end",
+    ]);
     for view in views {
+        let blackout = view.blackout_ns.map(|ns| format!("{}.{}", ns / 1_000_000, ns / 100_000 % 10));
         table.row([
             view.name,
             view.id.to_string(),
@@ -49,6 +61,9 @@ pub fn list<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Out
             view.state,
             seconds(view.cpu_ns),
             format!("{:.1}", view.cpu_percent),
+            view.restarts.to_string(),
+            blackout.unwrap_or_else(|| "-".to_owned()),
+            view.last_end.unwrap_or_default(),
         ]);
     }
     context.out.push_str(&table.text());

@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 use protocol::handle::Handle;
 use serde::Serialize;
 
+use super::devices::DeviceWait;
+use super::survey::Survey;
 use super::{Context, Flow};
 use crate::config::size;
 use crate::hypervisor::Hypervisor;
@@ -77,6 +79,17 @@ pub enum Waiting {
         /// When to give up.
         deadline: u64,
     },
+    /// A driver domain to be armed.
+    Armed {
+        /// The request.
+        request: Request,
+        /// When to give up.
+        deadline: u64,
+    },
+    /// A device to be there, or to be gone, or an upgrade to be settled.
+    Device(DeviceWait),
+    /// Driver domains to say what they know.
+    Survey(Survey),
     /// The end of an interval.
     Top(Top),
     /// The operator to come back from a domain's console.
@@ -105,6 +118,9 @@ impl Waiting {
             Waiting::Ended { deadline, .. } | Waiting::Reaped { deadline } | Waiting::Power { deadline, .. } => {
                 *deadline
             }
+            Waiting::Armed { deadline, .. } => *deadline,
+            Waiting::Device(wait) => wait.deadline,
+            Waiting::Survey(survey) => survey.deadline,
             Waiting::Memory(memory) => memory.deadline,
             Waiting::Top(top) => top.next_at,
             Waiting::Terminal { .. } => u64::MAX,
@@ -118,6 +134,12 @@ impl Waiting {
         match self {
             Waiting::Ended { endings, .. } => ended(context, endings, late),
             Waiting::Memory(memory) => memory.poll(context, late),
+            Waiting::Device(wait) => wait.poll(context, late),
+            Waiting::Survey(survey) => survey.poll(context, late),
+            Waiting::Armed { request, .. } => match context.plane.answer(*request) {
+                Some(answer) => Some(answer.map(|_| ()).map_err(|reason| Fault::from(format!("it refuses: {reason}")))),
+                None => late.then(|| Err(Fault::from("it does not answer".to_string()))),
+            },
             Waiting::Reaped { .. } if context.plane.all_reaped() => Some(Ok(())),
             Waiting::Reaped { .. } if late => {
                 let text = "the core is still taking the domain apart: `info` shows when its memory is back";
@@ -161,7 +183,7 @@ impl Memory {
         let cannot =
             |reason: &str| Some(Err(Fault::from(format!("{}: it cannot do with {wanted}: {reason}", self.name))));
         match context.plane.answer(self.request) {
-            Some(Ok(())) => {
+            Some(Ok(_)) => {
                 let set = context.plane.hypervisor.domain_set_memory(self.handle, self.pages, self.max);
                 set.map_or_else(|_| cannot("it uses more again"), |()| Some(Ok(())))
             }
