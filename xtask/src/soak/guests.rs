@@ -15,10 +15,15 @@ pub struct Guest {
 pub const GUESTS: &[Guest] = &[
     Guest {
         name: "blkload",
-        configuration: "memory = 8\ngrant_frames = 4\ndisk = [\"phy:scratch,xvda,w\"]\ncmdline = \"depth=32\"\n",
+        configuration: "memory = 8\ngrant_frames = 4\ndisk = [\"phy:scratch,xvda,w\"]\ncmdline = \"depth=32 seconds=0\"\n",
     },
-    Guest { name: "netload", configuration: "memory = 8\ngrant_frames = 4\nvif = [\"\"]\n" },
+    Guest { name: "netload", configuration: NETLOAD },
+    // The first one has somebody to talk to.
+    Guest { name: "netload2", configuration: NETLOAD },
 ];
+
+/// Both ends of the network load.
+const NETLOAD: &str = "image = \"netload\"\nmemory = 8\ngrant_frames = 4\nvif = [\"\"]\ncmdline = \"seconds=0\"\n";
 
 /// The guest that loads a driver domain, and its own name for the device it does so with.
 pub const fn of(target: Target) -> (&'static str, &'static str) {

@@ -97,15 +97,13 @@ pub fn soak(arguments: &Arguments, mut entries: Vec<Entry>) -> Result<Summary> {
     bundle::write(&options.bundle, &entries)?;
     let begin = Instant::now();
     let mut tally = Tally::default();
-    let mut loads = serde_json::Value::Null;
     let targets: Vec<Target> = arguments.domains.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
     let mut plan = Plan::new(seed, targets, arguments.kill_point);
     let mut session = Session::begin(options, GUESTS)?;
     let outcome = kill_all(arguments, &mut session, &mut plan, &mut tally);
-    if let serde_json::Value::Object(_) = session.reports().latest() {
-        loads = session.reports().latest();
-    }
-    let request_ns = |target: Target| session.reports().number(guests::of(target).0, "median_ns");
+    let loads = session.reports().latest();
+    let median = |target: Target| session.reports().number(guests::of(target).0, "p50_us");
+    let request_ns = |target: Target| median(target).map(|us| us as f64 * 1000.0);
     let domains = tally.rows(request_ns);
     let mut summary =
         Summary { seed, seconds: begin.elapsed().as_secs_f64(), kills: tally.kills(), domains, loads, failure: None };

@@ -77,7 +77,7 @@ impl Session {
         while !session.reports.all_move() {
             session.reports.check()?;
             if Instant::now() >= deadline {
-                bail!("the loads have not begun within {WARM_UP:?}: {}", session.reports.latest());
+                bail!("the loads have not begun within {WARM_UP:?}: {:?}", session.reports.latest());
             }
             std::thread::sleep(POLL);
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::plan::{Kill, Target, point_name};
+use super::reports::Loads;
 
 /// Requests in flight that make a kill one under load.
 const UNDER_LOAD: u64 = 8;
@@ -81,7 +82,7 @@ pub struct Summary {
     /// By domain.
     pub domains: Vec<Row>,
     /// What the loads reported last, by guest.
-    pub loads: serde_json::Value,
+    pub loads: Loads,
     /// What broke the promise; `None` if nothing did.
     pub failure: Option<String>,
 }
@@ -188,7 +189,7 @@ mod tests {
 
     fn summary(tally: &Tally) -> Summary {
         let domains = tally.rows(|_| Some(2e6));
-        let loads = serde_json::Value::Null;
+        let loads = Loads::default();
         Summary { seed: 1, seconds: 2.0, kills: tally.kills(), domains, loads, failure: None }
     }
 
