@@ -19,7 +19,10 @@ const BASE: u64 = ALLOCATOR_END;
 /// Pages there can be: 4 GiB of address space.
 const PAGES: u32 = 1 << 20;
 
-const _: () = assert!(BASE + PAGES as u64 * PAGE_SIZE <= HEAP_END);
+/// End of these places; behind it lies what devices reach.
+pub(crate) const PAGES_END: u64 = BASE + PAGES as u64 * PAGE_SIZE;
+
+const _: () = assert!(PAGES_END < HEAP_END);
 
 struct Pool {
     /// Numbers whose place is populated or in use.
@@ -56,6 +59,13 @@ impl Page {
             area.write(0, &[0; PAGE_SIZE as usize]);
         }
         Ok(Page { number, area })
+    }
+
+    /// Keeps it for as long as the domain lives.
+    pub fn into_area(self) -> Area {
+        let page = core::mem::ManuallyDrop::new(self);
+        // SAFETY: never dropped, the page stays populated, and its number is never given to another.
+        unsafe { Area::page(page.area.address()) }
     }
 
     /// Its memory.
