@@ -6,7 +6,6 @@ mod sim;
 use dom0::bundle::Bundle;
 use dom0::image::Image;
 use dom0::plane::Plane;
-use protocol::device::{BRIDGE, DeviceInfo};
 use protocol::error::Error;
 use protocol::hypercall::protection;
 use protocol::layout::{ARGUMENTS, PAGE_SIZE};
@@ -40,26 +39,6 @@ fn segments_are_loaded_page_by_page_with_their_access() {
         assert_eq!(arguments.command_line, "a=1 b");
         assert_eq!(arguments.console, None, "there is no console domain in this test");
     });
-}
-
-#[test]
-fn a_driver_gets_the_devices_that_its_configuration_names_and_no_bridge() {
-    let (bytes, sim) = (image(), Sim::new());
-    let device =
-        |address, vendor, device, flags| DeviceInfo { address, vendor, device, flags, ..DeviceInfo::default() };
-    sim.state.borrow_mut().devices = vec![
-        device(0, 0x1af4, 0x1041, BRIDGE),
-        device(0x18, 0x1af4, 0x1041, 0),
-        device(0x20, 0x8086, 0x100e, 0),
-        device(0x28, 0x1af4, 0x1042, 0),
-    ];
-    let mut plane = Plane::new(sim.clone(), bundle(&bytes));
-    create(&mut plane, &["pci=['1af4:1041', '00:04.0', '00:07.0']"]).unwrap();
-    sim.by_name("hello", |guest| {
-        let arguments = decode_arguments(&guest.memory[&ARGUMENTS]).unwrap();
-        assert_eq!((arguments.devices.len(), guest.given.len()), (2, 2));
-    });
-    assert!(create(&mut plane, &["name=other", "pci=['1af4:1042']"]).is_ok());
 }
 
 #[test]

@@ -7,7 +7,6 @@ pub mod cpus;
 mod devices;
 pub mod disk;
 pub mod keys;
-pub mod pci;
 mod problem;
 mod reader;
 pub mod size;
@@ -104,8 +103,6 @@ pub struct Config {
     pub backend: Option<Role>,
     /// Devices it can serve at once.
     pub connections: u16,
-    /// PCI devices it gets.
-    pub pci: Vec<pci::Pattern>,
     /// When it ended by itself.
     pub on_poweroff: Action,
     /// When it asked for a reboot.
@@ -167,7 +164,6 @@ fn read(reader: &mut Reader<'_>, file: &str) -> Option<Config> {
         disks: devices::disks(reader, linux),
         backend: if linux { None } else { devices::role(reader) },
         connections: if linux { 0 } else { devices::connections(reader) },
-        pci: if linux { Vec::new() } else { pci::devices(reader) },
         on_poweroff: action(reader, "on_poweroff").unwrap_or(Action::Destroy),
         on_reboot: action(reader, "on_reboot").unwrap_or(Action::Restart),
         on_crash: action(reader, "on_crash").unwrap_or(Action::Destroy),

@@ -6,12 +6,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use protocol::device::{BRIDGE, MAX_DEVICES};
 use protocol::domain::CLASS_DRIVER;
 use protocol::error::Error;
 use protocol::grant::{REF_CONTROL_IN, REF_CONTROL_OUT};
-use protocol::handle::{Handle, Rights};
-use protocol::start::DEVICES_MAX;
+use protocol::handle::Handle;
 
 use super::domain::{Domain, Phase, Wire};
 use super::watchdog::Outage;
@@ -128,7 +126,6 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         self.wire_console(domain)?;
         let mut line = domain.config.command_line.clone();
         self.give_terminal(domain, &mut line)?;
-        self.give_devices(domain)?;
         for index in 0..domain.config.connect.len() {
             self.connect(domain, index, &mut line)?;
         }
@@ -136,28 +133,6 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             .map_err(|_| "the command line with its connections is too long: shorten `cmdline`".to_string())?;
         domain.arguments.console = domain.console.map(|wire| wire.own);
         self.run(domain, image, paused)
-    }
-
-    /// Gives a domain the PCI devices that its configuration names. Those that are not there are not missed: a bridge without a wire
-    /// is a bridge.
-    fn give_devices(&mut self, domain: &mut Domain<H::Page>) -> Result<(), String> {
-        if domain.config.pci.is_empty() {
-            return Ok(());
-        }
-        let failed = |error| format!("pci: a device cannot be given: {error}");
-        for index in 0..MAX_DEVICES as u64 {
-            let Some(info) = self.hypervisor.device_list(index).map_err(failed)? else { break };
-            if info.flags & BRIDGE != 0 || !domain.config.pci.iter().any(|pattern| pattern.matches(&info)) {
-                continue;
-            }
-            let device = self.hypervisor.device_create(info.address).map_err(failed)?;
-            let copied = self.hypervisor.handle_copy(domain.handle, device, Rights::USE);
-            let _ = self.hypervisor.handle_close(device);
-            domain.arguments.devices.push(copied.map_err(failed)?.0).map_err(|_| {
-                format!("pci: more than {DEVICES_MAX} devices of the machine are named: name fewer of them")
-            })?;
-        }
-        Ok(())
     }
 
     /// Loads and starts a domain in building, and tells whoever waits for it.

@@ -9,7 +9,6 @@ use std::rc::Rc;
 
 use dom0::hypervisor::{Hypervisor, Width};
 use protocol::control::{self, Envelope, FRAME_MAX, FromDomain, ToDomain, VERSION};
-use protocol::device::DeviceInfo;
 use protocol::domain::*;
 use protocol::error::{Error, Result};
 use protocol::event::{CONTROL_PORT, Port};
@@ -86,8 +85,6 @@ pub struct State {
     pub writes: Vec<(u16, Width, u32)>,
     pub tables: BTreeMap<[u8; 4], Vec<u8>>,
     pub reads: BTreeMap<u16, u32>,
-    /// PCI functions of the machine.
-    pub devices: Vec<DeviceInfo>,
     next_handle: u32,
     next_incarnation: u32,
 }
@@ -299,17 +296,6 @@ impl Hypervisor for Sim {
     fn interrupt_create(&mut self, _line: u8) -> Result<Handle> {
         self.call()?;
         Ok(self.new_handle("interrupt"))
-    }
-
-    fn device_list(&mut self, index: u64) -> Result<Option<DeviceInfo>> {
-        self.call()?;
-        Ok(self.state.borrow().devices.get(index as usize).copied())
-    }
-
-    fn device_create(&mut self, address: u16) -> Result<Handle> {
-        self.call()?;
-        let known = self.state.borrow().devices.iter().any(|device| device.address == address);
-        if known { Ok(self.new_handle("device")) } else { Err(Error::NotFound) }
     }
 
     fn handle_copy(&mut self, domain: Handle, handle: Handle, rights: Rights) -> Result<Handle> {
