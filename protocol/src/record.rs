@@ -106,12 +106,22 @@ pub enum AttachError {
 }
 
 /// A request taken and not yet answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
     /// Slot of the record.
     slot: u16,
     /// Index of the request in the ring.
     pub index: u32,
+}
+
+impl Ticket {
+    /// The ticket of no request.
+    pub const NONE: Ticket = Ticket { slot: 0, index: 0 };
+
+    /// A number below the ring's entries that no other request in flight has.
+    pub const fn slot(self) -> u16 {
+        self.slot
+    }
 }
 
 /// One ring of one connection, journalled.
@@ -284,6 +294,11 @@ impl Journal {
     /// Asks to be notified of the next request, and looks once more: `true` if one came meanwhile, so do not sleep.
     pub fn rearm(&self, page: &impl Shared) -> Result<bool, Violation> {
         self.back.rearm(page)
+    }
+
+    /// The shape of the ring.
+    pub const fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
     /// Requests taken and not yet published as answered.

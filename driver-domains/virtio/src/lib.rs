@@ -8,5 +8,6 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod hardware;
 pub mod queue;
 pub mod transport;

@@ -189,6 +189,11 @@ impl<T: Copy> Queue<T> {
         Ok(Some((tag, written)))
     }
 
+    /// Whether [`Queue::take`] would give a chain.
+    pub fn is_done(&self, memory: &impl Dma) -> bool {
+        memory.load_u16(self.places.used + 2) != self.used
+    }
+
     /// Asks the device for no interrupts.
     pub fn disarm(&self, memory: &impl Dma) {
         memory.store_u16(self.places.available, NO_INTERRUPT);
@@ -198,7 +203,7 @@ impl<T: Copy> Queue<T> {
     pub fn rearm(&self, memory: &impl Dma) -> bool {
         memory.store_u16(self.places.available, 0);
         memory.fence();
-        memory.load_u16(self.places.used + 2) != self.used
+        self.is_done(memory)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Sharing single pages with peers: granting one's own, mapping and copying theirs.
 
 mod copy;
+mod device;
 mod map;
 mod table;
 
 pub use copy::Copies;
+pub use device::{DevicePage, map_for_device, unmap_for_device};
 pub use map::{Mapped, Source, map, map_batch, unmap_batch};
 pub use table::Granted;
 
