@@ -12,6 +12,7 @@
 mod host;
 mod machine;
 mod native;
+mod network;
 mod ring;
 mod service;
 mod table;
@@ -19,6 +20,7 @@ mod table;
 pub use host::Host;
 pub use machine::{DevicePages, Machine, Wanted};
 pub use native::{Native, run};
+pub use network::{Incoming, Mover, NetworkRings, Outgoing};
 pub use ring::{Attached, Ring};
 pub use service::{Broken, Cause, Refusal, Service};
 pub use table::{Backend, Table};

@@ -65,7 +65,7 @@ impl<M: Machine> Ring<M> {
         let geometry = Geometry::of(grants.len(), entry_size);
         #[cfg(feature = "mutants")]
         let record = Mutated::new(record, geometry, mutant::selected());
-        let attached = Journal::attach(&record, &pages, geometry, frontend.incarnation, parameters).map_err(broken)?;
+        let attached = Journal::attach(&record, &pages, geometry, frontend.incarnation, parameters)?;
         #[cfg(feature = "mutants")]
         let attached = mutated(attached);
         let parameters = Journal::parameters(&record);
@@ -165,17 +165,19 @@ fn mutated(mut attached: protocol::record::Attached) -> protocol::record::Attach
 }
 
 /// Who is to blame if a connection cannot be attached.
-fn broken(error: AttachError) -> Broken {
-    match error {
-        AttachError::Peer(violation) => violation.into(),
-        AttachError::Damaged { slot: Some(slot) } => {
-            Broken::by_backend(Cause::Number("nothing is replayed, the record is damaged in slot", slot.into()))
-        }
-        AttachError::Damaged { slot: None } => {
-            Broken::by_backend(Cause::Text("nothing is replayed, the record is damaged in its header"))
-        }
-        AttachError::Foreign => {
-            Broken::by_backend(Cause::Text("the record has another format or ring size; start the former image again"))
+impl From<AttachError> for Broken {
+    fn from(error: AttachError) -> Broken {
+        match error {
+            AttachError::Peer(violation) => violation.into(),
+            AttachError::Damaged { slot: Some(slot) } => {
+                Broken::by_backend(Cause::Number("nothing is replayed, the record is damaged in slot", slot.into()))
+            }
+            AttachError::Damaged { slot: None } => {
+                Broken::by_backend(Cause::Text("nothing is replayed, the record is damaged in its header"))
+            }
+            AttachError::Foreign => Broken::by_backend(Cause::Text(
+                "the record has another format or ring size; start the former image again",
+            )),
         }
     }
 }
