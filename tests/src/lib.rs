@@ -7,14 +7,14 @@
 use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use xtask::bundle::{self, Entry};
-use xtask::emulator::{Machine, Network, Options, Reply};
+use xtask::emulator::{Access, Disk, Firmware, Machine, Medium, Network, Options, Reply};
 use xtask::workspace::{self, Package};
-use xtask::{build, test};
+use xtask::{build, image, test};
 
 /// For what takes no noticeable time on an idle host; generous, because the host of a test is never idle.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -57,6 +57,18 @@ impl Setup {
     /// A port of 127.0.0.1 that leads to port 80 of the machine; `xtask::emulator::free_port` gives one.
     pub fn http_port(mut self, port: u16) -> Setup {
         self.options.network = Some(Network { http_port: Some(port) });
+        self
+    }
+
+    /// Booted from the image as a USB stick carries it, by this firmware.
+    pub fn from_image(mut self, firmware: Firmware) -> Setup {
+        self.options.medium = Some(Medium { file: PathBuf::new(), firmware });
+        self
+    }
+
+    /// At most this long until the first prompt, and for each command.
+    pub fn timeout(mut self, timeout: Duration) -> Setup {
+        self.options.timeout = timeout;
         self
     }
 
@@ -113,6 +125,15 @@ impl Setup {
             entries.append(&mut self.entries);
             self.options.bundle = logs.join("bundle.tar");
             bundle::write(&self.options.bundle, &entries).unwrap_or_else(|error| panic!("{error:#}"));
+        }
+        if let Some(medium) = &mut self.options.medium {
+            // The tests that boot what everybody boots share one image.
+            static MAKING: Mutex<()> = Mutex::new(());
+            let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+            let shared = self.options.bundle == workspace::bundle();
+            medium.file = if shared { workspace::image() } else { logs.join("bulkhead.img") };
+            image::make(&medium.file, &self.options.bundle).unwrap_or_else(|error| panic!("{error:#}"));
+            self.options.disks = vec![Disk { file: medium.file.clone(), access: Access::Snapshot }];
         }
         (self.options, logs)
     }

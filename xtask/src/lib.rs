@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod check;
 pub mod disk;
 pub mod emulator;
+pub mod flash;
 pub mod fuzz;
 pub mod image;
 pub mod process;

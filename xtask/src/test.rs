@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::emulator::bochs;
 use crate::workspace::{self, Package};
-use crate::{build, process, system};
+use crate::{build, image, process, system};
 
 /// Package of the system tests.
 const SYSTEM_TESTS: &str = "system-tests";
@@ -52,7 +53,9 @@ struct Part {
 pub fn run(arguments: &Arguments) -> Result<u8> {
     if !arguments.no_system {
         // Asked first: nobody wants to be asked after minutes.
-        system::require(&[system::QEMU], arguments.yes)?;
+        let mut tools = vec![system::QEMU, system::OVMF, system::OVMF_VARIABLES];
+        tools.extend(image::TOOLS.iter().chain(&bochs::TOOLS));
+        system::require(&tools, arguments.yes)?;
     }
     let packages = workspace::packages()?;
     let filter = arguments.filter.as_deref();

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{Firmware, Options, arguments, bochs};
+use super::{Options, arguments, bochs};
 use crate::{process, system};
 
 /// An emulator that has been started.
@@ -23,7 +23,7 @@ pub struct Launched {
 /// Starts the emulator that `options` ask for.
 pub fn launch(options: &Options) -> Result<Launched> {
     match &options.medium {
-        Some(medium) if medium.firmware == Firmware::Bochs => bochs::start(options, &medium.file),
+        Some(medium) if options.in_bochs() => bochs::start(options, &medium.file),
         _ => qemu(options),
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use super::launch::{Launched, launch};
 use super::prompt::{self, Reply};
 use super::transcript::{State, Transcript};
-use super::{Firmware, Options, bochs, report};
+use super::{Options, bochs, report};
 
 /// How long the rest of a panic report may take after its first line.
 const REPORT_TIME: Duration = Duration::from_millis(1500);
@@ -222,7 +222,7 @@ impl Machine {
     }
 
     fn exit(&self, code: Option<i32>) -> Exit {
-        if self.options.medium.as_ref().is_some_and(|medium| medium.firmware == Firmware::Bochs) {
+        if self.options.in_bochs() {
             return if bochs::powered_off(&self.options.logs) { Exit::PowerOff(0) } else { Exit::Failed(code) };
         }
         exit(code, self.console.lock().bytes.is_empty())

@@ -131,4 +131,9 @@ impl Options {
             timeout: Duration::from_secs(60),
         }
     }
+
+    /// Whether this is a machine in Bochs, without virtio devices.
+    pub fn in_bochs(&self) -> bool {
+        self.medium.as_ref().is_some_and(|medium| medium.firmware == Firmware::Bochs)
+    }
 }

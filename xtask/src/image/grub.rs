@@ -63,7 +63,7 @@ impl Bios {
     /// Patched for a second stage that begins at `sector`.
     fn placed(mut self, sector: u64) -> Result<Bios> {
         self.core.resize(self.core.len().next_multiple_of(SECTOR as usize), 0);
-        let rest = self.core.len() / SECTOR as usize - 1;
+        let rest = (self.core.len() / SECTOR as usize).saturating_sub(1);
         let list = self.core.get_mut(BLOCK_LIST..BLOCK_LIST + 10).context("GRUB's second stage is empty")?;
         if usize::from(u16::from_le_bytes([list[8], list[9]])) != rest {
             bail!("GRUB's second stage does not say that it has {rest} more sectors; this is a GRUB of another layout");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::emulator::{self, Access, Disk, Firmware, Network, Options};
+use crate::emulator::{self, Access, Disk, Network, Options};
 use crate::process;
 
 /// Port of the host behind which the machine's web server is, unless another one is asked for.
@@ -31,12 +31,12 @@ pub struct Devices {
 impl Devices {
     /// Puts the devices asked for into `options`.
     pub fn apply(&self, options: &mut Options) -> Result<()> {
+        if options.in_bochs() {
+            process::step("Bochs has no virtio devices: no disk, no network");
+            (options.disks, options.network) = (Vec::new(), None);
+            return Ok(());
+        }
         if let Some(medium) = &options.medium {
-            if medium.firmware == Firmware::Bochs {
-                process::step("Bochs has no virtio devices: no disk, no network");
-                (options.disks, options.network) = (Vec::new(), None);
-                return Ok(());
-            }
             // The disk domain cannot read a USB stick, but it can read the same thing as a virtio disk.
             options.disks = vec![Disk { file: medium.file.clone(), access: Access::Snapshot }];
         }
