@@ -127,7 +127,6 @@ impl World {
                 tsc_hz: 1_000_000_000,
                 total_frames: end as u64,
                 features: Features::NX.bits(),
-                cpu_brand: [b'x'; 48],
                 ..SystemInfo::default()
             },
             template: TEMPLATE,
