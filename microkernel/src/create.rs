@@ -4,9 +4,11 @@
 
 use protocol::domain::{DomainCreated, DomainInfo, DomainSpec, State};
 use protocol::event::CONTROL_PORT;
-use protocol::grant::{PEER_CONSOLE, PEER_DOM0, PERMIT_ACCESS, REF_CONSOLE, REF_CONTROL_IN, REF_CONTROL_OUT};
+use protocol::grant::{
+    PEER_CONSOLE, PEER_DOM0, PERMIT_ACCESS, REF_CONSOLE, REF_CONTROL_IN, REF_CONTROL_OUT, REF_HEARTBEAT,
+};
 use protocol::layout::{ARGUMENTS, CONSOLE, CONTROL_IN, CONTROL_OUT, EVENTS, RETAINED, START_INFO};
-use protocol::layout::{GRANT_TABLE, PAGE_SHIFT};
+use protocol::layout::{GRANT_TABLE, HEARTBEAT, PAGE_SHIFT};
 use protocol::start::{MAGIC, StartInfo};
 
 use crate::domain::Domain;
@@ -48,7 +50,7 @@ impl<M: Machine> Core<M> {
             self.map_new(slot, page, Kind::PRIVATE, Access::Read)?;
         }
         self.domains[slot].events = self.map_new(slot, EVENTS, Kind::PRIVATE, Access::Write)?;
-        for page in [CONTROL_IN, CONTROL_OUT, CONSOLE] {
+        for page in [CONTROL_IN, CONTROL_OUT, CONSOLE, HEARTBEAT] {
             self.map_new(slot, page, Kind::MEMORY, Access::Write)?;
         }
         for page in 0..spec.grant_frames as usize {
@@ -94,6 +96,7 @@ impl<M: Machine> Core<M> {
             (REF_CONSOLE, PEER_CONSOLE, CONSOLE),
             (REF_CONTROL_IN, PEER_DOM0, CONTROL_IN),
             (REF_CONTROL_OUT, PEER_DOM0, CONTROL_OUT),
+            (REF_HEARTBEAT, PEER_DOM0, HEARTBEAT),
         ] {
             let entry = PERMIT_ACCESS as u64 | (peer as u64) << 16 | (page >> PAGE_SHIFT) << 32;
             self.machine.store(domain.grants[0].at(reference as usize * 8), entry);

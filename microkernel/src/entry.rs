@@ -5,7 +5,7 @@ use protocol::error::encode;
 use protocol::system::MAX_CPUS;
 
 use crate::death::Cause;
-use crate::events::LINES;
+use crate::events::{LINES, SOURCES};
 use crate::flush::MAILBOXES;
 use crate::platform::{Fault, Next, Step, reg};
 use crate::prelude::*;
@@ -39,11 +39,13 @@ impl<M: Machine> Core<M> {
         Step::Done
     }
 
-    /// An ISA interrupt line fired at `cpu`. It stays masked until its owner has dealt with it.
-    pub fn interrupt(&mut self, cpu: usize, line: u8) {
+    /// An interrupt fired at `cpu`. A line stays masked until its owner has dealt with it.
+    pub fn interrupt(&mut self, cpu: usize, source: usize) {
         self.here = cpu;
-        self.machine.mask_line(line, true);
-        if let Some((slot, port)) = self.interrupts[line as usize % LINES] {
+        if source < LINES {
+            self.machine.mask_line(source as u8, true);
+        }
+        if let Some((slot, port)) = self.interrupts[source % SOURCES] {
             self.signal(slot, port);
         }
     }

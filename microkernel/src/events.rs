@@ -12,8 +12,14 @@ use crate::ports::{Entry, Use};
 use crate::prelude::*;
 use crate::sched::VcpuId;
 
-/// ISA interrupt lines.
+/// ISA interrupt lines: the first sources of interrupts.
 pub const LINES: usize = 16;
+/// First source that is a message of a device; those between have vectors that the core uses itself.
+pub const MESSAGES: usize = 32;
+/// Sources of interrupts.
+pub const SOURCES: usize = 192;
+/// Vector of source 0; the others follow.
+pub const VECTORS: usize = 0x30;
 
 /// Offset of the word of a port in an array of words, and its bit there.
 const fn word_of(port: Port) -> (usize, u64) {
@@ -98,8 +104,13 @@ impl<M: Machine> Core<M> {
                 ports.set(&self.machine, remote, Entry::new(Use::UNCONNECTED, 0).notifying(vcpu));
             }
             Use::INTERRUPT => {
-                self.machine.mask_line(entry.port as u8, true);
-                self.interrupts[entry.port as usize % LINES] = None;
+                let source = entry.port as usize % SOURCES;
+                match self.devices.get(entry.incarnation as usize >> 16) {
+                    _ if source < LINES => self.machine.mask_line(source as u8, true),
+                    Some(device) => self.mask_message(device, entry.incarnation as u16),
+                    None => {}
+                }
+                self.interrupts[source] = None;
             }
             _ => {}
         }
@@ -177,7 +188,7 @@ impl<M: Machine> Core<M> {
             let told = self.notify(caller.slot, port);
             self.wake(told);
         }
-        if entry.purpose() == Use::INTERRUPT {
+        if entry.purpose() == Use::INTERRUPT && (entry.port as usize) < LINES {
             self.machine.mask_line(entry.port as u8, false);
         }
         Ok(0)

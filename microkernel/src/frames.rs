@@ -32,6 +32,8 @@ impl Kind {
     pub const PARKED: Kind = Kind(5);
     /// Taken from its owner's address space, still mapped by others.
     pub const ORPHAN: Kind = Kind(6);
+    /// Mapped in its owner's address space, and devices may know where it lies; may be neither granted nor released.
+    pub const DEVICE: Kind = Kind(7);
 }
 
 /// What the table says about a frame.
@@ -125,6 +127,11 @@ impl Frames {
 
     fn set(&self, m: &impl Memory, frame: Frame, info: Info) {
         m.store(self.entry(frame), zerocopy::transmute!(info));
+    }
+
+    /// Changes what a frame of a domain is used for.
+    pub fn change(&self, m: &impl Memory, frame: Frame, kind: Kind) {
+        self.set(m, frame, Info { kind, ..self.info(m, frame) });
     }
 
     /// Frames that a domain can still take.

@@ -3,12 +3,15 @@
 //! Their records lie in frames of the mapper. Unmapping has two halves: first the page leaves the address space, then, when
 //! no CPU can have it cached any more, the grant is released; records between the two are chained.
 
-use protocol::grant::{MapElement, READONLY};
+use protocol::grant::{DEVICE_ONLY, MapElement, READONLY};
 use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END};
 
 use crate::grants::Grant;
 use crate::prelude::*;
 use crate::space::{Access, leaf};
+
+/// In [`Mapping::address`]: in no address space.
+pub const NOWHERE: u64 = 1;
 
 /// A record of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -16,7 +19,7 @@ use crate::space::{Access, leaf};
 pub struct Mapping {
     /// What is mapped.
     pub grant: Grant,
-    /// Where; 0 once it is not any more.
+    /// Where; [`NOWHERE`] if it is for devices only; 0 once it is not any more.
     pub address: u64,
     /// In a chain, the next record plus one; 0 ends it. In a record that is free, how many are between it and the next free
     /// one, wrapping: so a zeroed table is a list of all its records.
@@ -28,15 +31,17 @@ impl<M: Machine> Core<M> {
     /// Maps one grant, and fills in what the element reports.
     pub(crate) fn map_grant(&mut self, slot: Slot, element: &mut MapElement) -> Result<()> {
         let (address, write) = (element.address, element.flags & READONLY == 0);
-        if element.flags & !READONLY != 0 {
+        if element.flags & !(READONLY | DEVICE_ONLY) != 0 {
             return Err(Error::Invalid);
         }
-        if !(GRANT_WINDOW..GRANT_WINDOW_END).contains(&address) || address % PAGE_SIZE != 0 {
+        let hidden = element.flags & DEVICE_ONLY != 0;
+        let valid = if hidden { 0..1 } else { GRANT_WINDOW..GRANT_WINDOW_END };
+        if !valid.contains(&address) || address % PAGE_SIZE != 0 {
             return Err(Error::BadAddress);
         }
         let domain = &self.domains[slot];
         let space = domain.space;
-        let place = space.entry(&self.machine, address);
+        let place = if hidden { None } else { space.entry(&self.machine, address) };
         if place.is_some_and(|at| self.machine.load(at) != 0) {
             return Err(Error::Exists);
         }
@@ -44,12 +49,13 @@ impl<M: Machine> Core<M> {
         if index >= domain.spec.max_mappings {
             return Err(Error::TableFull);
         }
-        if place.is_none() && self.frames.available(slot) < space.missing_tables(&self.machine, address, 1) {
+        if !hidden && place.is_none() && self.frames.available(slot) < space.missing_tables(&self.machine, address, 1) {
             return Err(Error::NoMemory);
         }
         let grant = self.acquire(slot, element.peer.into(), element.reference.into(), write)?;
         let entry = leaf(grant.frame, if write { Access::Write } else { Access::Read });
         match place {
+            _ if hidden => {}
             Some(at) => self.machine.store(at, entry),
             None => space.map(&self.machine, &mut self.frames, slot, address, entry)?,
         }
@@ -58,13 +64,15 @@ impl<M: Machine> Core<M> {
         let at = domain.mapping(index);
         domain.mapping_free = (index + 1).wrapping_add(self.machine.get::<Mapping>(at).next);
         domain.info.mappings += 1;
+        let address = if hidden { NOWHERE } else { address };
         self.machine.put(at, &Mapping { grant, address, next: 0, spare: 0 });
         (element.mapping, element.device_address) = (index, grant.frame.at(0).0);
         Ok(())
     }
 
-    /// First half of unmapping: takes the page from the address space and puts the record into the chain.
-    pub(crate) fn unmap_grant(&mut self, slot: Slot, index: u32, chain: &mut u32) -> Result<()> {
+    /// First half of unmapping: takes the page from the address space and puts the record into the chain. Gives whether it was
+    /// in the address space.
+    pub(crate) fn unmap_grant(&mut self, slot: Slot, index: u32, chain: &mut u32) -> Result<bool> {
         let domain = &self.domains[slot];
         if index >= domain.spec.max_mappings {
             return Err(Error::NotFound);
@@ -74,10 +82,13 @@ impl<M: Machine> Core<M> {
         if mapping.address == 0 {
             return Err(Error::NotFound);
         }
-        domain.space.unmap(&self.machine, mapping.address);
+        let seen = mapping.address != NOWHERE;
+        if seen {
+            domain.space.unmap(&self.machine, mapping.address);
+        }
         self.machine.put(at, &Mapping { address: 0, next: *chain, ..mapping });
         *chain = index + 1;
-        Ok(())
+        Ok(seen)
     }
 
     /// Second half, for the whole chain: no CPU has the pages cached any more.

@@ -32,7 +32,7 @@ impl Phys {
 }
 
 /// The window to physical memory. Callers pass only addresses of RAM that the frame table knows, naturally aligned for the
-/// atomic operations. Contents may change at any time; two reads may differ.
+/// atomic operations, or, to load and store, registers that the shell said are reachable. Contents may change at any time; two reads may differ.
 pub trait Memory {
     /// Reads 8 bytes, acquire.
     fn load(&self, at: Phys) -> u64;
@@ -82,6 +82,14 @@ pub trait Machine: Memory {
     fn flush_local(&self);
     /// Masks or unmasks an ISA interrupt line at its controller.
     fn mask_line(&self, line: u8, masked: bool);
+    /// Reads 1, 2 or 4 bytes of a PCI function's configuration space.
+    fn config_read(&self, function: u16, offset: u16, width: u64) -> u32;
+    /// Writes there.
+    fn config_write(&self, function: u16, offset: u16, width: u64, value: u32);
+    /// Bytes of such a space that are reached: 256 or 4096.
+    fn config_size(&self) -> u64;
+    /// Id of a CPU's interrupt controller, as messages name it.
+    fn apic_id(&self, cpu: usize) -> u32;
     /// A firmware table: where it lies and how long it is.
     fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)>;
     /// Whether the core drives this I/O port range itself (interrupt controllers, timer, PCI configuration).

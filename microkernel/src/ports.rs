@@ -24,7 +24,7 @@ impl Use {
     pub const UNCONNECTED: Use = Use(1);
     /// A channel to a port of another domain, in one incarnation.
     pub const PEER: Use = Use(2);
-    /// An interrupt line, whose number is in `port`.
+    /// An interrupt, whose source is in `port`; for a message, `incarnation` holds it, and (bits 16..) the device's index.
     pub const INTERRUPT: Use = Use(3);
     /// The core sends here.
     pub const CORE: Use = Use(4);
@@ -40,7 +40,7 @@ pub struct Entry {
     pub peer: Slot,
     /// What it is for, and (bits 3..) the vCPU it notifies.
     pub head: u8,
-    /// The incarnation of the domain there.
+    /// The incarnation of the domain there; see [`Use::INTERRUPT`].
     pub incarnation: u32,
 }
 

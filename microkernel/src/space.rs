@@ -16,6 +16,10 @@ pub const PRESENT: u64 = 1;
 pub const WRITE: u64 = 1 << 1;
 /// Ring 3 may use it.
 const USER: u64 = 1 << 2;
+/// Not cached.
+const UNCACHED: u64 = 1 << 3 | 1 << 4;
+/// Registers of a device, no RAM: the core itself never goes there. The processor ignores the bit.
+pub const REGISTERS: u64 = 1 << 9;
 /// Instructions may not be fetched.
 const NO_EXECUTE: u64 = 1 << 63;
 /// Bits of an entry that hold the address.
@@ -49,6 +53,11 @@ pub const fn leaf(frame: Frame, access: Access) -> u64 {
     frame.at(0).0 | access as u64
 }
 
+/// The entry for a page of registers.
+pub const fn registers(at: u64) -> u64 {
+    at | Access::Write as u64 | UNCACHED | REGISTERS
+}
+
 /// Place in `table` of the entry for `address`, whose entries span `1 << shift` bytes each.
 const fn slot(table: Frame, address: u64, shift: u32) -> Phys {
     table.at(((address >> shift) & 511) as usize * 8)
@@ -75,12 +84,12 @@ impl Space {
         if address < USER_END { self.entry(m, address).map_or(0, |at| m.load(at)) } else { 0 }
     }
 
-    /// The frame the domain reaches at `address`, with write access if asked for.
+    /// The frame of RAM the domain reaches at `address`, with write access if asked for.
     #[inline]
     pub fn translate(self, m: &impl Memory, address: u64, write: bool) -> Option<Frame> {
         let wanted = if write { PRESENT | WRITE } else { PRESENT };
         let entry = self.lookup(m, address);
-        (entry & wanted == wanted).then(|| frame_of(entry))
+        (entry & (wanted | REGISTERS) == wanted).then(|| frame_of(entry))
     }
 
     /// Tables that are missing for mapping `pages` pages from `address`.
@@ -145,9 +154,11 @@ impl Space {
             let mut steps = 1;
             let at = slot(table, from, 12);
             if shift == 12 && m.load(at) & PRESENT != 0 {
-                let frame = frame_of(m.load(at));
+                let entry = m.load(at);
                 m.store(at, 0);
-                frames.unmapped(m, frame, owner);
+                if entry & REGISTERS == 0 {
+                    frames.unmapped(m, frame_of(entry), owner);
+                }
                 steps += SCRUB;
             }
             from = ((from >> shift) + 1) << shift;

@@ -7,9 +7,10 @@ use protocol::system::{MAX_CPUS, SystemInfo};
 
 use crate::clock::Clock;
 use crate::domain::Domain;
-use crate::events::LINES;
+use crate::events::SOURCES;
 use crate::frames::{END, Frames};
 use crate::log::Log;
+use crate::pci::Devices;
 use crate::platform::Step;
 use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, Scheduler};
@@ -40,8 +41,10 @@ pub struct Core<M: Machine> {
     pub(crate) sched: Scheduler,
     pub(crate) cpus: [Cpu; MAX_CPUS],
     pub(crate) log: Log,
-    /// Who is told of an interrupt line.
-    pub(crate) interrupts: [Option<(Slot, Port)>; LINES],
+    /// Who is told of an interrupt, by its source.
+    pub(crate) interrupts: [Option<(Slot, Port)>; SOURCES],
+    /// PCI functions.
+    pub(crate) devices: Devices,
     /// Who owns the core's serial port, if the core does not.
     pub(crate) serial: Option<Slot>,
     /// The CPU that is in the core.
@@ -69,7 +72,8 @@ impl<M: Machine> Core<M> {
             sched: Scheduler::new(),
             cpus: [CPU; MAX_CPUS],
             log: Log::new(),
-            interrupts: [None; LINES],
+            interrupts: [None; SOURCES],
+            devices: Devices::new(),
             serial: None,
             here: 0,
             incarnations: 0,

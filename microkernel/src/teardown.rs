@@ -7,9 +7,10 @@
 use protocol::domain::{Reason, State};
 use protocol::event::PORTS;
 use protocol::layout::{ARGUMENTS, CONSOLE, CONTROL_IN, CONTROL_OUT, IMAGE_BASE, IMAGE_END, USER_END, VCPU_AREAS};
-use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, HEAP, HEAP_END};
+use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, HEAP, HEAP_END, HEARTBEAT, MMIO, MMIO_END};
 
 use crate::domain::{Domain, NO_FRAME};
+use crate::events::LINES;
 use crate::prelude::*;
 use crate::vcpu::Vcpu;
 
@@ -23,8 +24,13 @@ const SPACE: u64 = 1 << 40;
 pub(crate) const GONE: u64 = u64::MAX;
 
 /// What a reset takes from the address space. The vCPU areas are all there is in their GiB.
-const RESET_AREAS: [(u64, u64); 4] =
-    [(IMAGE_BASE, IMAGE_END), (HEAP, HEAP_END), (VCPU_AREAS, VCPU_AREAS + (1 << 30)), (GRANT_WINDOW, GRANT_WINDOW_END)];
+const RESET_AREAS: [(u64, u64); 5] = [
+    (IMAGE_BASE, IMAGE_END),
+    (HEAP, HEAP_END),
+    (MMIO, MMIO_END),
+    (VCPU_AREAS, VCPU_AREAS + (1 << 30)),
+    (GRANT_WINDOW, GRANT_WINDOW_END),
+];
 
 impl<M: Machine> Core<M> {
     /// Stops all vCPUs of a domain for good; false while one of them is still on a CPU.
@@ -37,13 +43,15 @@ impl<M: Machine> Core<M> {
         halted
     }
 
-    /// Takes from a domain what its image had acquired itself: I/O ports and, at their controller, interrupts.
+    /// Takes from a domain what its image had acquired itself: I/O ports, its devices' access to memory and, at their source,
+    /// interrupts.
     pub(crate) fn disarm(&mut self, slot: Slot) {
         self.domains[slot].io_ports = Domain::NONE.io_ports;
         if self.serial.take_if(|owner| *owner == slot).is_some() {
             self.machine.release_serial(false);
         }
-        for (line, owner) in self.interrupts.iter().enumerate() {
+        self.quiesce(slot);
+        for (line, owner) in self.interrupts[..LINES].iter().enumerate() {
             if owner.is_some_and(|(owner, _)| owner == slot) {
                 self.machine.mask_line(line as u8, true);
             }
@@ -60,10 +68,11 @@ impl<M: Machine> Core<M> {
         if !self.halt(slot) || !self.dismantle(slot, &RESET_AREAS, false) {
             return false;
         }
-        for page in [ARGUMENTS, CONTROL_IN, CONTROL_OUT, CONSOLE] {
+        for page in [ARGUMENTS, CONTROL_IN, CONTROL_OUT, CONSOLE, HEARTBEAT] {
             let frame = self.domains[slot].space.translate(&self.machine, page, false);
             frame.into_iter().for_each(|frame| self.machine.zero(frame));
         }
+        self.disown(slot);
         self.renew_events(slot);
         self.renew_grants(slot);
         let domain = &mut self.domains[slot];
@@ -136,6 +145,7 @@ impl<M: Machine> Core<M> {
 
     /// Gives everything back that lies outside the address space.
     fn give_up(&mut self, slot: Slot) {
+        self.disown(slot);
         for id in self.domains[slot].vcpus() {
             let context = core::mem::replace(&mut self.vcpus[id], Vcpu::NONE).name.context;
             // It is not on a CPU any more, so the scheduler lets go of it.

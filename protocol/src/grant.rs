@@ -40,6 +40,8 @@ pub const READONLY: u16 = 1 << 2;
 pub const READING: u16 = 1 << 3;
 /// Set by the core while mapped writable or copied to.
 pub const WRITING: u16 = 1 << 4;
+/// In [`MapElement`]: the page is for devices of the caller only, who needs no address of its own for it.
+pub const DEVICE_ONLY: u16 = 1 << 5;
 /// Entries in one page of the table.
 pub const ENTRIES_PER_PAGE: usize = 512;
 /// Largest number of pages of a table.
@@ -66,11 +68,11 @@ records! {
     pub struct MapElement {
         /// In: the granter, as an index into the caller's peer table.
         pub peer: u16,
-        /// In: 0 or [`READONLY`].
+        /// In: [`READONLY`] and [`DEVICE_ONLY`], or neither.
         pub flags: u16,
         /// In: the granter's reference.
         pub reference: GrantRef,
-        /// In: page-aligned address inside the grant window that maps nothing yet.
+        /// In: page-aligned address inside the grant window that maps nothing yet; 0 with [`DEVICE_ONLY`].
         pub address: u64,
         /// Out: the address a device of the caller uses for this page.
         pub device_address: u64,

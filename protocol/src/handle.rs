@@ -50,6 +50,8 @@ pub enum ObjectKind {
     IoPorts = 3,
     /// An interrupt line.
     Interrupt = 4,
+    /// A PCI function.
+    Device = 5,
 }
 
 bitflags! {
@@ -62,7 +64,7 @@ bitflags! {
         const CONTROL = 1 << 1;
         /// Connect others to it: event channels and peer entries.
         const CONNECT = 1 << 2;
-        /// Use it: enable ports, bind the interrupt.
+        /// Use it: enable ports, bind the interrupt, open the device.
         const USE = 1 << 3;
         /// Hand a copy to another domain.
         const COPY = 1 << 4;

@@ -21,6 +21,8 @@ pub enum Kind {
     IoPorts,
     /// Handle of an interrupt line.
     Interrupt,
+    /// Handle of a PCI function.
+    Device,
     /// Handle of anything.
     AnyHandle,
     /// Event port of the caller, or of the domain named.
@@ -168,6 +170,34 @@ macro_rules! for_each_hypercall {
         37 DomainExit domain_exit(reason: Number, code: Number, message: Read, length: Length) [TooBig];
         /// Gives ns since the core started.
         38 Clock clock() [];
+
+        /// Fills `out`, a `DeviceInfo`, for PCI function `index` of those found at boot; `NotFound` past the last.
+        39 DeviceList device_list(system: System, index: Number, out: Write) [NotFound];
+        /// Makes a handle for the PCI function at `address`, bus (bits 8..16), device (bits 3..8) and function (bits 0..3).
+        40 DeviceCreate device_create(system: System, address: Number) [TableFull, NotFound];
+        /// Fills `out`, a `DeviceInfo`.
+        41 DeviceInfo device_info(device: Device, out: Write) [];
+        /// Claims the device until the caller is reset or ends, and lets it decode its memory; with `DMA` in `flags` it may
+        /// also read and write memory from now on, without it not: reset it in between, for it may still hold addresses
+        /// that a former driver gave it. `Busy`: another domain has it. `NotPermitted`: a bridge, or there is no IOMMU and
+        /// the boot line does not say `iommu=off-insecure`.
+        42 DeviceOpen device_open(device: Device, flags: Flags) [Busy];
+        /// Reads 1, 2 or 4 bytes of the configuration space, at an offset that is a multiple of that.
+        43 ConfigRead config_read(device: Device, offset: Number, width: Number) [];
+        /// Writes there, of a device that the caller has opened. Status, cache line size, latency timer and vendor-specific
+        /// capabilities may be written, except those of virtio, which reach around what the core keeps for itself;
+        /// everything else is refused with `NotPermitted`.
+        44 ConfigWrite config_write(device: Device, offset: Number, width: Number, value: Number) [WrongState];
+        /// Maps pages of a memory BAR, from its page `page` on, uncached at `address` in the MMIO window, until the caller is
+        /// reset or ends. The pages that hold the MSI-X table are refused with `NotPermitted`; a BAR that shares a page with
+        /// another is refused with `Busy`, one that is absent with `NotFound`.
+        45 DeviceMap device_map(device: Device, bar: Number, page: Number, address: Address, pages: Pages) [WrongState, NotFound, Busy, Exists, NoMemory, TooBig];
+        /// Binds message-signalled interrupt `index` to a new port of the caller, on the CPU it runs on, and unmasks it. At
+        /// most one binding exists at a time; closing the port ends it.
+        46 DeviceInterrupt device_interrupt(device: Device, index: Number) [WrongState, NotFound, Busy, TableFull];
+        /// Writes the addresses a device of the caller uses for its writable pages from `address` on into `out`, a u64 each,
+        /// at most 512. From then on they can be neither granted nor released, until the caller is reset or ends.
+        47 DeviceAddresses device_addresses(device: Device, address: Address, pages: Pages, out: Write) [WrongState, Busy, TooBig];
     } };
 }
 
@@ -199,7 +229,9 @@ impl Kind {
     pub const fn errors(self) -> &'static [crate::error::Error] {
         use crate::error::Error::*;
         match self {
-            Kind::System | Kind::Domain | Kind::IoPorts | Kind::Interrupt => &[BadHandle, WrongKind, NotPermitted],
+            Kind::System | Kind::Domain | Kind::IoPorts | Kind::Interrupt | Kind::Device => {
+                &[BadHandle, WrongKind, NotPermitted]
+            }
             Kind::AnyHandle => &[BadHandle, NotPermitted],
             Kind::Port => &[BadPort],
             Kind::Read | Kind::Write | Kind::ReadWrite | Kind::Address => &[BadAddress, Invalid],

@@ -38,6 +38,10 @@ pub const RETAINED: u64 = 0x1_1000_0000;
 pub const HEAP: u64 = 0x2_0000_0000;
 /// End of the heap window.
 pub const HEAP_END: u64 = 0x40_0000_0000;
+/// Window in which registers of devices are mapped.
+pub const MMIO: u64 = 0x48_0000_0000;
+/// End of that window.
+pub const MMIO_END: u64 = 0x50_0000_0000;
 /// The boot bundle, read-only, in the first domain only.
 pub const BUNDLE: u64 = 0x50_0000_0000;
 /// Areas of the vCPUs: area `i` starts at `VCPU_AREAS + i * VCPU_AREA_SIZE`.

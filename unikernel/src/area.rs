@@ -3,7 +3,7 @@
 //! No reference to such memory is ever made: an [`Area`] is an address range, and every access copies. Rust's memory model
 //! knows nothing of other domains; volatile and atomic accesses are what holds across that border.
 
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
 use protocol::layout::PAGE_SIZE;
 use protocol::ring::Shared;
@@ -58,7 +58,43 @@ impl Area {
         // (condition 2); the reference lives no longer than the area.
         unsafe { AtomicU32::from_ptr(address as *mut u32) }
     }
+
+    /// The aligned 16-bit word at `offset`, for atomic access.
+    pub(crate) fn half(&self, offset: usize) -> &AtomicU16 {
+        let address = self.check(offset, 2);
+        assert!(address.is_multiple_of(2), "unaligned word in a shared area");
+        // SAFETY: as in `word`.
+        unsafe { AtomicU16::from_ptr(address as *mut u16) }
+    }
 }
+
+/// Makes a type with a method `area` shared memory that is reached through it.
+macro_rules! shared_by_area {
+    ($type:ty) => {
+        impl protocol::ring::Shared for $type {
+            fn load_u32(&self, offset: usize) -> u32 {
+                self.area().load_u32(offset)
+            }
+
+            fn store_u32(&self, offset: usize, value: u32) {
+                self.area().store_u32(offset, value);
+            }
+
+            fn read(&self, offset: usize, out: &mut [u8]) {
+                self.area().read(offset, out);
+            }
+
+            fn write(&self, offset: usize, bytes: &[u8]) {
+                self.area().write(offset, bytes);
+            }
+
+            fn fence(&self) {
+                self.area().fence();
+            }
+        }
+    };
+}
+pub(crate) use shared_by_area;
 
 impl Shared for Area {
     fn load_u32(&self, offset: usize) -> u32 {

@@ -19,7 +19,10 @@ const BASE: u64 = ALLOCATOR_END;
 /// Pages there can be: 4 GiB of address space.
 const PAGES: u32 = 1 << 20;
 
-const _: () = assert!(BASE + PAGES as u64 * PAGE_SIZE <= HEAP_END);
+/// End of these places; behind it lies what devices reach.
+pub(crate) const PAGES_END: u64 = BASE + PAGES as u64 * PAGE_SIZE;
+
+const _: () = assert!(PAGES_END < HEAP_END);
 
 struct Pool {
     /// Numbers whose place is populated or in use.

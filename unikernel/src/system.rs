@@ -1,6 +1,7 @@
 //! The machine, for the domain that holds [`Handle::SYSTEM`].
 
-use protocol::error::Result;
+use protocol::device::DeviceInfo;
+use protocol::error::{Error, Result};
 use protocol::handle::Handle;
 use protocol::system::{AcpiRead, LogRead, SystemInfo};
 
@@ -42,4 +43,20 @@ pub fn create_ports(first: u16, count: u16) -> Result<Handle> {
 pub fn create_interrupt(line: u8) -> Result<Handle> {
     // SAFETY: no effect on memory.
     unsafe { raw::interrupt_create(SYSTEM, line.into()) }.map(|handle| Handle(handle as u32))
+}
+
+/// PCI function `index` of those the core found; none past the last.
+pub fn device(index: u64) -> Result<Option<DeviceInfo>> {
+    let mut info = DeviceInfo::default();
+    // SAFETY: the record lives until the call returns and has the type the call expects.
+    match unsafe { raw::device_list(SYSTEM, index, address_of_mut(&mut info)) } {
+        Err(Error::NotFound) => Ok(None),
+        result => result.map(|_| Some(info)),
+    }
+}
+
+/// Makes a handle for the PCI function at an address.
+pub fn create_device(address: u16) -> Result<Handle> {
+    // SAFETY: no effect on memory.
+    unsafe { raw::device_create(SYSTEM, address.into()) }.map(|handle| Handle(handle as u32))
 }

@@ -13,14 +13,17 @@ impl<M: Machine> Core<M> {
     }
 
     pub(super) fn grant_unmap(&mut self, caller: Caller, elements: u64, count: u64) -> Result {
-        let mut chain = 0;
+        let (mut chain, mut seen) = (0, false);
         let status = |element: &mut UnmapElement, status| element.status = status;
         let done = self.batch(caller, elements, count, status, |core, element| {
-            core.unmap_grant(caller.slot, element.mapping, &mut chain)
+            seen |= core.unmap_grant(caller.slot, element.mapping, &mut chain)?;
+            Ok(())
         })?;
-        if chain != 0 {
+        if seen {
             self.cpu(self.here).unmapped = chain;
             self.after_flush(caller);
+        } else {
+            self.finish_unmap(caller.slot, &mut chain);
         }
         Ok(done)
     }

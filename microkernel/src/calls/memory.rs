@@ -15,7 +15,7 @@ pub(crate) const MAX_PAGES: usize = 512;
 const MAX_WRITE: usize = 65536;
 
 /// The addresses of pages.
-fn each(address: u64, pages: u64) -> impl Iterator<Item = u64> + Clone {
+pub(super) fn each(address: u64, pages: u64) -> impl Iterator<Item = u64> + Clone {
     (0..pages).map(move |page| address + page * PAGE_SIZE)
 }
 
@@ -37,14 +37,18 @@ impl<M: Machine> Core<M> {
     /// Maps zeroed memory in one of the areas that a domain may fill.
     pub(crate) fn populate(&mut self, slot: Slot, address: u64, pages: u64, access: Access) -> Result<()> {
         self.check_area(slot, address, pages)?;
+        self.check_unmapped(slot, address, pages, pages)?;
+        each(address, pages).try_for_each(|address| self.map_new(slot, address, Kind::MEMORY, access).map(|_| ()))
+    }
+
+    /// Checks that nothing is mapped at pages, and that there is memory for the missing tables and `more` frames.
+    pub(super) fn check_unmapped(&self, slot: Slot, address: u64, pages: u64, more: u64) -> Result<()> {
         let space = self.domains[slot].space;
         if each(address, pages).any(|address| space.lookup(&self.machine, address) != 0) {
             return Err(Error::Exists);
         }
-        if self.frames.available(slot) < pages + space.missing_tables(&self.machine, address, pages) {
-            return Err(Error::NoMemory);
-        }
-        each(address, pages).try_for_each(|address| self.map_new(slot, address, Kind::MEMORY, access).map(|_| ()))
+        let needed = more + space.missing_tables(&self.machine, address, pages);
+        if self.frames.available(slot) < needed { Err(Error::NoMemory) } else { Ok(()) }
     }
 
     pub(super) fn memory_release(&mut self, caller: Caller, address: u64, pages: u64) -> Result {
@@ -53,8 +57,10 @@ impl<M: Machine> Core<M> {
         for address in each(address, pages) {
             match space.lookup(&self.machine, address) {
                 0 => return Err(Error::BadAddress),
-                entry if self.frames.info(&self.machine, frame_of(entry)).count > 0 => return Err(Error::Busy),
-                _ => {}
+                entry => match self.frames.info(&self.machine, frame_of(entry)) {
+                    info if info.count > 0 || info.kind == Kind::DEVICE => return Err(Error::Busy),
+                    _ => {}
+                },
             }
         }
         let mut parked = END;
@@ -67,7 +73,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Checks that pages lie in the image, heap or stack area of a domain. The lowest page of a stack area is never mapped.
-    fn check_area(&self, slot: Slot, address: u64, pages: u64) -> Result<()> {
+    pub(super) fn check_area(&self, slot: Slot, address: u64, pages: u64) -> Result<()> {
         let length = at_most(pages, MAX_PAGES)? as u64 * PAGE_SIZE;
         if length == 0 {
             return Err(Error::Invalid);

@@ -7,6 +7,7 @@ mod devices;
 mod domains;
 mod grants;
 mod memory;
+mod pci;
 mod system;
 
 pub(crate) use memory::MAX_PAGES;
@@ -32,6 +33,9 @@ macro_rules! argument {
         argument!(AnyHandle, $value)
     };
     (Interrupt, $value:expr) => {
+        argument!(AnyHandle, $value)
+    };
+    (Device, $value:expr) => {
         argument!(AnyHandle, $value)
     };
     (AnyHandle, $value:expr) => {

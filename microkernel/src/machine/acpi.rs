@@ -4,12 +4,13 @@
 //! of its table, and a table that lies nowhere is left out.
 
 use heapless::Vec;
+use microkernel::events::LINES;
 use microkernel::platform::Phys;
 use protocol::system::MAX_CPUS;
 use spin::Once;
 
 use super::boot::{u32_at, u64_at};
-use super::ioapic::{ACTIVE_LOW, LEVEL, LINES};
+use super::ioapic::{ACTIVE_LOW, LEVEL};
 use super::paging::{READ, Tables};
 use super::window;
 
@@ -99,7 +100,8 @@ pub fn find(root: u64, tables: &mut Tables) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn find_bytes(signature: &[u8; 4]) -> Option<&'static [u8]> {
+/// Bytes of the first table with this signature.
+pub fn find_bytes(signature: &[u8; 4]) -> Option<&'static [u8]> {
     place(*signature, 0).map(|(at, length)| bytes(at, length))
 }
 

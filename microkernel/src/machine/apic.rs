@@ -113,6 +113,12 @@ pub fn id() -> u32 {
     if REGISTERS.load(Relaxed) == 0 { id } else { id >> 24 }
 }
 
+/// The id by which messages reach a CPU; those that a message cannot name are represented by the first.
+pub fn message_id(cpu: usize) -> u32 {
+    let id = |cpu: usize| IDS.get(cpu).map(|id| id.load(Relaxed));
+    id(cpu).filter(|id| *id < 0xff).or(id(0)).unwrap_or(0)
+}
+
 /// Tells the controller that the interrupt was taken care of.
 pub fn end_of_interrupt() {
     write(END_OF_INTERRUPT, 0);

@@ -1,5 +1,6 @@
 //! From the assembly into the safe core and back: what each entry does with the lock, and how a decision is carried out.
 
+use microkernel::events::{LINES, MESSAGES, SOURCES, VECTORS};
 use microkernel::platform::{Fault, Next, PORT_RANGES, Phys, Registers, Step, exception_name, reg};
 use microkernel::state::Core;
 use protocol::hypercall::Hypercall;
@@ -8,7 +9,7 @@ use super::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
 use super::hardware::Hardware;
 use super::lock::{Guard, await_flush, lock, serve_flushes};
 use super::percpu::Cpu;
-use super::{apic, cpu, features, ioapic, paging, panic, timer, window};
+use super::{apic, cpu, features, paging, panic, timer, window};
 
 /// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
 const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
@@ -59,8 +60,9 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
     }
     enter(this, false, |core| {
         // The timer and a kick ask for nothing but the decision that every entry ends with.
-        if let Some(line) = ioapic::line(vector) {
-            core.interrupt(this.index, line);
+        match (vector as usize).wrapping_sub(VECTORS) {
+            source if source < LINES || (MESSAGES..SOURCES).contains(&source) => core.interrupt(this.index, source),
+            _ => {}
         }
         if vector != apic::SPURIOUS {
             apic::end_of_interrupt();

@@ -5,7 +5,7 @@ use core::fmt;
 use microkernel::platform::{Machine, Phys};
 
 use super::percpu::Cpu;
-use super::{acpi, cpu, ioapic, serial};
+use super::{acpi, apic, cpu, ioapic, pci, serial};
 
 /// The machine; its state is in the modules it hands the calls to.
 pub struct Hardware;
@@ -30,6 +30,22 @@ impl Machine for Hardware {
 
     fn mask_line(&self, line: u8, masked: bool) {
         ioapic::mask(line, masked);
+    }
+
+    fn config_read(&self, function: u16, offset: u16, width: u64) -> u32 {
+        pci::read(function, offset, width)
+    }
+
+    fn config_write(&self, function: u16, offset: u16, width: u64, value: u32) {
+        pci::write(function, offset, width, value);
+    }
+
+    fn config_size(&self) -> u64 {
+        pci::size()
+    }
+
+    fn apic_id(&self, cpu: usize) -> u32 {
+        apic::message_id(cpu)
     }
 
     fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)> {

@@ -1,15 +1,11 @@
 //! The interrupt controllers for devices: the sixteen ISA lines, routed as the firmware says, all to the first CPU.
 
+use microkernel::events::{LINES, VECTORS};
 use microkernel::platform::Phys;
 use spin::Mutex;
 
 use super::acpi::Madt;
 use super::window;
-
-/// ISA lines.
-pub const LINES: usize = 16;
-/// Vector of line 0.
-const FIRST_VECTOR: u64 = 0x30;
 
 const MASKED: u32 = 1 << 16;
 /// A line is level-triggered.
@@ -57,7 +53,7 @@ pub fn initialize(madt: &Madt, target: u32) {
             write(controller, register, MASKED);
             let Some(line) = madt.lines.iter().position(|line| line.gsi == first.wrapping_add(pin)) else { continue };
             write(controller, register + 1, target << 24);
-            let entry = (FIRST_VECTOR as u32 + line as u32) | madt.lines[line].mode;
+            let entry = (VECTORS as u32 + line as u32) | madt.lines[line].mode;
             routes[line] = Some(Route { controller, register, entry });
         }
     }
@@ -68,9 +64,4 @@ pub fn mask(line: u8, masked: bool) {
     if let Some(Some(route)) = ROUTES.lock().get(usize::from(line)) {
         write(route.controller, route.register, route.entry | if masked { MASKED } else { 0 });
     }
-}
-
-/// The line that a vector belongs to.
-pub fn line(vector: u64) -> Option<u8> {
-    vector.checked_sub(FIRST_VECTOR).filter(|line| *line < LINES as u64).map(|line| line as u8)
 }

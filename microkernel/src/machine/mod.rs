@@ -15,6 +15,7 @@ mod ioapic;
 mod lock;
 mod paging;
 mod panic;
+mod pci;
 mod percpu;
 mod serial;
 mod smp;

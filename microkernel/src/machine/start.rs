@@ -10,7 +10,7 @@ use super::boot::{BootInfo, word};
 use super::paging::{DEVICE, FRAME, Tables};
 use super::percpu::Cpu;
 use super::serial::line;
-use super::{acpi, apic, entry, features, ioapic, lock, paging, panic, serial, smp, timer, window};
+use super::{acpi, apic, entry, features, ioapic, lock, paging, panic, pci, serial, smp, timer, window};
 
 /// Memory below this is the firmware's and the other CPUs' entry; the core leaves it alone.
 const LOW_MEMORY: u64 = 1 << 20;
@@ -101,6 +101,10 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     let limit = word(&info.line, "maxcpus").and_then(|text| text.parse().ok()).unwrap_or(MAX_CPUS);
     smp::start(&madt, &mut tables, trampoline, limit)?;
 
+    pci::initialize(&mut tables);
+    let mut core = lock::lock();
+    core.find_devices(info.ram.as_slice(), |at, length| tables.reach(at.0, length, DEVICE).is_ok());
+
     found.set(Features::IOMMU_OFF_INSECURE, word(&info.line, "iommu") == Some("off-insecure"));
     let length = (info.bundle.end - info.bundle.start) as usize;
     // SAFETY: RAM of the bundle, which is mapped; nobody writes to it any more, and domains see it read-only.
@@ -119,7 +123,6 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
         },
         template: Phys(tables.root).frame(),
     };
-    let mut core = lock::lock();
     let (mib, mhz) = (total_frames / 256, config.info.tsc_hz / 1_000_000);
     core.say(format_args!("core: {mib} MiB of memory, {} CPUs at {mhz} MHz", config.info.cpus));
     core.boot(&config)?;

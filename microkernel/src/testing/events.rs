@@ -6,6 +6,7 @@ use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
 
 use super::world::{Child, World, spec};
+use crate::events::SOURCES;
 use crate::platform::{Memory, Next, Step, reg};
 use crate::slot::Slot;
 
@@ -197,7 +198,7 @@ fn an_interrupt_is_masked_until_its_port_is_unmasked() {
     world.ok(child.slot, H::InterruptBind, &[line]);
     world.destroy(child);
     world.check();
-    assert_eq!((world.core.machine.masked.get() & 16, world.core.interrupts), (16, [None; 16]));
+    assert_eq!((world.core.machine.masked.get() & 16, world.core.interrupts), (16, [None; SOURCES]));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use protocol::handle::{Handle, Rights};
 use protocol::hypercall::{DECLARATIONS, Declaration, Hypercall as H, Kind};
 use protocol::layout::*;
 
+use super::bus::{DISK, SOUND};
 use super::world::{World, spec};
 use crate::slot::Slot;
 
@@ -35,13 +36,17 @@ fn scene(privileged: bool) -> Scene {
     let line = world.ok(dom0, H::InterruptCreate, &[1, 4]);
     let stale = world.ok(dom0, H::HandleCopy, &[0, building.handle, 0x1f]);
     world.ok(dom0, H::HandleClose, &[stale]);
-    let mut handles = std::vec![0, 1, running.handle, building.handle, ports, line, stale, 200];
+    let [disk, sound] = [DISK, SOUND].map(|address| world.ok(dom0, H::DeviceCreate, &[1, address.into()]));
+    let mut handles = std::vec![0, 1, running.handle, building.handle, disk, ports, line, sound, stale, 200];
     let attacker = if privileged { dom0 } else { running.slot };
     if !privileged {
         for (handle, rights) in [(building.handle, Rights::all()), (ports, Rights::USE), (1, Rights::INSPECT)] {
             handles.push(world.ok(dom0, H::HandleCopy, &[running.handle, handle, rights.bits() as u64]));
         }
+        handles[4] = world.ok(dom0, H::HandleCopy, &[running.handle, disk, Rights::all().bits() as u64]);
     }
+    world.ok(attacker, H::DeviceOpen, &[handles[4], 1]);
+    world.ok(attacker, H::DeviceInterrupt, &[handles[4], 0]);
     for domain in [dom0, running.slot, building.slot] {
         let context =
             |world: &World| world.core.domains[domain].vcpus().map(|id| world.core.vcpus[id].name.context.0).collect();
@@ -59,6 +64,7 @@ impl Scene {
         let mapped_end = HEAP + super::world::SCRATCH_PAGES * PAGE_SIZE;
         let addresses = [
             self.scratch,
+            MMIO,
             self.scratch + 1,
             mapped_end - 1,
             mapped_end - 16,
@@ -68,6 +74,7 @@ impl Scene {
             IMAGE_BASE,
             VCPU_AREAS + PAGE_SIZE,
             GRANT_WINDOW,
+            MMIO_END,
             USER_END - 1,
             USER_END,
             0x8000_0000_0000,
@@ -75,7 +82,7 @@ impl Scene {
             u64::MAX - 7,
         ];
         match kind {
-            Kind::System | Kind::Domain | Kind::IoPorts | Kind::Interrupt | Kind::AnyHandle => {
+            Kind::System | Kind::Domain | Kind::IoPorts | Kind::Interrupt | Kind::Device | Kind::AnyHandle => {
                 values.extend(&self.handles);
                 values.extend(self.handles.iter().map(|handle| handle | 1 << 32));
                 values.extend(self.handles.iter().map(|handle| handle + Handle::new(0, 1).0 as u64));
@@ -111,7 +118,13 @@ impl Scene {
         };
         let mut all: Vec<Vec<u8>> = (0..20).map(|slot| domain(Slot::new(slot))).collect();
         let bound = core.interrupts.iter().map(|bound| bound.is_some() as u8);
-        all.push(bound.chain([core.serial.is_some() as u8]).chain(core.machine.masked.get().to_le_bytes()).collect());
+        all.push(
+            bound
+                .chain([core.serial.is_some() as u8])
+                .chain(core.devices.iter().map(|device| device.info.owner as u8))
+                .chain(core.machine.masked.get().to_le_bytes())
+                .collect(),
+        );
         (core.machine.digest(), all)
     }
 
@@ -219,6 +232,8 @@ fn what_was_not_handed_over_cannot_be_used() {
         (H::LogRead, [1, at, 0, 0, 0]),
         (H::SystemInfo, [1, at, 0, 0, 0]),
         (H::AcpiRead, [1, at, 0, 0, 0]),
+        (H::DeviceList, [1, 0, at, 0, 0]),
+        (H::DeviceCreate, [1, DISK as u64, 0, 0, 0]),
         (H::IoPortsCreate, [1, 1, 1, 0, 0]),
         (H::InterruptCreate, [1, 4, 0, 0, 0]),
         (H::DomainCreate, [1, at, at, 0, 0]),

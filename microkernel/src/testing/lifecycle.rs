@@ -12,6 +12,7 @@ use protocol::start::{MAGIC, StartInfo, decode_arguments};
 use protocol::system::SystemInfo;
 
 use super::world::{Child, World, elf, spec, tar};
+use crate::events::SOURCES;
 use crate::platform::{Fault, Memory, Next, Registers, reg};
 use crate::slot::Slot;
 
@@ -280,7 +281,7 @@ fn retained_memory_and_channels_survive_a_reset_and_nothing_else_does() {
     let [pending, upcall, selector]: [u64; 3] =
         [PENDING, VCPUS + UPCALL_PENDING, VCPUS + SELECTOR].map(|offset| world.get(child.slot, EVENTS + offset as u64));
     assert_eq!((pending, upcall, selector), (1 << here, 1, 1));
-    assert_eq!(world.core.interrupts, [None; 16]);
+    assert_eq!(world.core.interrupts, [None; SOURCES]);
     world.ok(child.slot, H::InterruptBind, &[line]);
     world.ok(child.slot, H::EventSend, &[here]);
     let about: StartInfo = world.get(child.slot, START_INFO);

@@ -2,10 +2,11 @@
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+use super::bus::{Function, functions};
 use crate::platform::{Frame, Machine, Memory, Phys};
 
 /// A simulated machine. Every access must be to its memory and aligned.
@@ -25,6 +26,10 @@ pub struct Sim {
     pub serial_released: Cell<bool>,
     /// Lines shown.
     pub lines: RefCell<Vec<String>>,
+    /// PCI functions.
+    pub functions: RefCell<BTreeMap<u16, Function>>,
+    /// Frames that functions were told to use: none is scrubbed while its function reaches memory.
+    pub dma: RefCell<BTreeMap<u32, u16>>,
 }
 
 fn mix(at: usize, value: u64) -> u64 {
@@ -44,6 +49,8 @@ impl Sim {
             masked: Cell::new(0xffff),
             serial_released: Cell::new(false),
             lines: RefCell::default(),
+            functions: RefCell::new(functions()),
+            dma: RefCell::default(),
         }
     }
 
@@ -121,6 +128,9 @@ impl Memory for Sim {
     }
 
     fn zero(&self, frame: Frame) {
+        if let Some(function) = self.dma.borrow_mut().remove(&frame.0) {
+            assert_eq!(self.config_read(function, 4, 2) & 4, 0, "{function:#x} may still write to {frame:?}");
+        }
         for offset in (0..4096).step_by(8) {
             self.change(frame.at(offset), |_| 0);
         }
@@ -140,6 +150,27 @@ impl Machine for Sim {
     fn mask_line(&self, line: u8, masked: bool) {
         let bit = 1 << line;
         self.masked.set(if masked { self.masked.get() | bit } else { self.masked.get() & !bit });
+    }
+
+    fn config_read(&self, function: u16, offset: u16, width: u64) -> u32 {
+        let absent = u32::MAX >> (32 - 8 * width);
+        self.functions.borrow().get(&function).map_or(absent, |found| found.get(offset as usize, width as usize))
+    }
+
+    fn config_write(&self, function: u16, offset: u16, width: u64, value: u32) {
+        let before = self.config_read(function, offset, width);
+        self.functions.borrow_mut().get_mut(&function).unwrap().write(offset as usize, width as usize, value);
+        let at = usize::MAX - ((function as usize) << 12) - offset as usize;
+        let after = self.config_read(function, offset, width);
+        self.digest.set(self.digest.get() ^ mix(at, before.into()) ^ mix(at, after.into()));
+    }
+
+    fn config_size(&self) -> u64 {
+        256
+    }
+
+    fn apic_id(&self, cpu: usize) -> u32 {
+        cpu as u32 + 8
     }
 
     fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)> {

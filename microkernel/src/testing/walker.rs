@@ -7,17 +7,17 @@ use protocol::domain::State;
 use protocol::event::{PORTS, Port};
 use protocol::grant::{ENTRIES_PER_PAGE, READING, WRITING};
 use protocol::handle::HANDLES;
-use protocol::layout::{BUNDLE, GRANT_WINDOW, GRANT_WINDOW_END, HEAP};
+use protocol::layout::{BUNDLE, GRANT_WINDOW, GRANT_WINDOW_END, HEAP, MMIO, MMIO_END};
 
 use super::world::World;
 use crate::domain::NO_FRAME;
 use crate::frames::Kind;
 use crate::grants::Active;
-use crate::mappings::Mapping;
+use crate::mappings::{Mapping, NOWHERE};
 use crate::platform::{Frame, Memory};
 use crate::ports::{Entry, Use};
 use crate::slot::Slot;
-use crate::space::{PRESENT, WRITE, frame_of};
+use crate::space::{PRESENT, REGISTERS, WRITE, frame_of};
 use crate::teardown::GONE;
 
 /// What the page tables of a domain hold: leaves as (address, entry), and the tables themselves.
@@ -72,10 +72,16 @@ impl World {
             for (address, entry) in leaves {
                 if (GRANT_WINDOW..GRANT_WINDOW_END).contains(&address) {
                     window.insert(address, entry);
+                } else if (MMIO..MMIO_END).contains(&address) || entry & REGISTERS != 0 {
+                    self.check_registers(slot, address, entry);
                 } else if slot == Slot::DOM0 && (BUNDLE..BUNDLE + (1 << 20)).contains(&address) {
                     assert_eq!(core.frames.info(m, frame_of(entry)).kind, Kind::RESERVED);
                 } else {
-                    let kinds: &[Kind] = if address >= HEAP { &[Kind::MEMORY] } else { &[Kind::MEMORY, Kind::PRIVATE] };
+                    let kinds: &[Kind] = if address >= HEAP {
+                        &[Kind::MEMORY, Kind::DEVICE]
+                    } else {
+                        &[Kind::MEMORY, Kind::PRIVATE, Kind::DEVICE]
+                    };
                     note(frame_of(entry), slot, kinds);
                 }
             }
@@ -91,8 +97,10 @@ impl World {
                     continue;
                 }
                 held += 1;
-                let entry = window.remove(&address).unwrap_or_else(|| panic!("{address:#x} is not mapped"));
-                assert_eq!((frame_of(entry), entry & WRITE != 0), (grant.frame, grant.write == 1));
+                if address != NOWHERE {
+                    let entry = window.remove(&address).unwrap_or_else(|| panic!("{address:#x} is not mapped"));
+                    assert_eq!((frame_of(entry), entry & WRITE != 0), (grant.frame, grant.write == 1));
+                }
                 *pins.entry(grant.frame.0).or_default() += 1;
                 let info = core.frames.info(m, grant.frame);
                 assert!(info.owner == grant.granter && matches!(info.kind, Kind::MEMORY | Kind::ORPHAN), "{info:?}");
@@ -173,6 +181,20 @@ impl World {
         assert_eq!(core.frames.parked, 0);
         assert_eq!(core.frames.used, used.iter().sum::<u32>());
         assert!(free <= core.frames.managed - core.frames.used);
+    }
+
+    /// Panics if a page of registers is not one of a device that the domain has.
+    fn check_registers(&self, slot: Slot, address: u64, entry: u64) {
+        assert!((MMIO..MMIO_END).contains(&address) && entry & REGISTERS != 0, "{address:#x}: {entry:#x}");
+        let owned = self.core.devices.iter().filter(|device| device.info.owner == slot.number() as u32);
+        let at = entry & 0x000f_ffff_ffff_f000;
+        let mut bars = owned.flat_map(|device| device.bars.iter().zip(&device.info.bars));
+        let inside = bars.any(|(&base, info)| {
+            let page = at.wrapping_sub(base) / 4096;
+            let hidden = info.hidden as u64..info.hidden as u64 + info.hidden_pages as u64;
+            at >= base && at < base + info.size && !hidden.contains(&page)
+        });
+        assert!(inside, "{at:#x} is mapped by {slot:?}, who has no device there");
     }
 
     fn check_ports(&self, slot: Slot) {

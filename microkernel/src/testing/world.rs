@@ -116,9 +116,10 @@ impl World {
         core.machine.write(Phys(BUNDLE), bundle);
         core.machine.zero(TEMPLATE);
         core.machine.store(TEMPLATE.at(511 * 8), 0xabc_d003);
+        let memory = end as u64 * PAGE_SIZE;
         let ram = FIRST as u64 * PAGE_SIZE..end as u64 * PAGE_SIZE;
         let config = BootConfig {
-            ram: &[ram],
+            ram: core::slice::from_ref(&ram),
             bundle,
             bundle_start: Phys(BUNDLE),
             boot_line: "dom0_mem=1 console=x",
@@ -126,11 +127,12 @@ impl World {
                 cpus: cpus as u32,
                 tsc_hz: 1_000_000_000,
                 total_frames: end as u64,
-                features: Features::NX.bits(),
+                features: (Features::NX | Features::IOMMU_OFF_INSECURE).bits(),
                 ..SystemInfo::default()
             },
             template: TEMPLATE,
         };
+        core.find_devices(config.ram, |at, length| at.0 + length <= memory);
         core.boot(&config)?;
         Ok(World { core })
     }

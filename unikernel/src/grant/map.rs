@@ -6,7 +6,7 @@ use protocol::grant::{GrantRef, MAX_BATCH, MapElement, UnmapElement};
 use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, PAGE_SIZE};
 
 use super::Access;
-use crate::area::Area;
+use crate::area::{Area, shared_by_area};
 use crate::hypercall::{raw, to_the_end};
 use crate::index::Indexes;
 use crate::vcpu::Mutex;

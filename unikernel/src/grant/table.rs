@@ -15,7 +15,7 @@ use protocol::layout::{GRANT_TABLE, PAGE_SHIFT, PAGE_SIZE};
 use protocol::ring::Shared;
 
 use super::Access;
-use crate::area::Area;
+use crate::area::{Area, shared_by_area};
 use crate::index::Indexes;
 use crate::pages::Page;
 use crate::vcpu::Mutex;

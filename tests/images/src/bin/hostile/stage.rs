@@ -75,6 +75,8 @@ pub struct Given {
     pub ports: u64,
     /// An interrupt line.
     pub interrupt: u64,
+    /// A PCI function: the bridge to the first bus, which nobody can open.
+    pub device: u64,
     /// A handle that may be closed: the running domain again.
     pub spare: u64,
     /// A handle that was closed.
@@ -96,6 +98,7 @@ impl Given {
             self.inspect_only,
             self.ports,
             self.interrupt,
+            self.device,
             self.spare,
         ];
         handles.into_iter().filter(|handle| *handle != NOT_GIVEN).collect()
@@ -144,6 +147,7 @@ struct Cast {
     port: Port,
     ports: Handle,
     interrupt: Handle,
+    device: Handle,
 }
 
 impl Stage {
@@ -182,6 +186,7 @@ impl Stage {
         let (own, theirs) = domain::connect(&DomainHandle::SELF, &caller.child.handle).context("event_connect")?;
         let ports = system::create_ports(HARMLESS_PORTS.0, HARMLESS_PORTS.1).context("ioports_create")?;
         let interrupt = system::create_interrupt(HARMLESS_LINE).context("interrupt_create")?;
+        let device = system::create_device(0).context("device_create")?;
         let give = |handle: Handle, rights: Rights| -> Outcome<u64> {
             let given = caller.child.handle.give(handle, rights).context("handle_copy")?;
             Ok(given.0.into())
@@ -195,6 +200,7 @@ impl Stage {
             given.building = give(building.child.handle.0, Rights::all())?;
             given.ports = give(ports, Rights::all())?;
             given.interrupt = give(interrupt, Rights::all())?;
+            given.device = give(device, Rights::all())?;
             given.spare = give(running.child.handle.0, Rights::all())?;
         } else {
             for handle in [
@@ -203,6 +209,7 @@ impl Stage {
                 &mut given.building,
                 &mut given.ports,
                 &mut given.interrupt,
+                &mut given.device,
                 &mut given.spare,
             ] {
                 *handle = NOT_GIVEN;
@@ -210,7 +217,7 @@ impl Stage {
         }
         given.stale = give(ports, Rights::all())?;
         self.given = given;
-        self.cast = Some(Cast { caller, running, building, port: own, ports, interrupt });
+        self.cast = Some(Cast { caller, running, building, port: own, ports, interrupt, device });
         let stale = [Value::fine(given.stale), Value::fine(0), Value::fine(0), Value::fine(0), Value::fine(0)];
         let close = protocol::hypercall::Hypercall::HandleClose as u64;
         match self.call(close, &stale) {
@@ -221,7 +228,7 @@ impl Stage {
     }
 
     async fn clear(&mut self) -> Outcome {
-        let Some(Cast { caller, running, building, port, ports, interrupt }) = self.cast.take() else {
+        let Some(Cast { caller, running, building, port, ports, interrupt, device }) = self.cast.take() else {
             return Ok(());
         };
         for puppet in [caller, running, building] {
@@ -235,6 +242,7 @@ impl Stage {
         }
         event::close(port).context("event_close")?;
         domain::close(ports).context("handle_close")?;
+        domain::close(device).context("handle_close")?;
         domain::close(interrupt).context("handle_close")
     }
 

@@ -51,6 +51,7 @@ pub fn usual(kind: Kind, given: &Given, scene: usize) -> Value {
         Kind::Domain => [given.own, given.running, given.building][scene % 3],
         Kind::IoPorts => given.ports,
         Kind::Interrupt => given.interrupt,
+        Kind::Device => given.device,
         Kind::AnyHandle => given.spare,
         Kind::Port => given.channel,
         Kind::Read | Kind::Write | Kind::ReadWrite => CONSOLE,
@@ -67,6 +68,7 @@ pub fn values(kind: Kind, given: &Given) -> Vec<Value> {
         Kind::Domain => handles(given, &[given.own, given.running, given.building, given.inspect_only, given.spare]),
         Kind::IoPorts => handles(given, &[given.ports]),
         Kind::Interrupt => handles(given, &[given.interrupt]),
+        Kind::Device => handles(given, &[given.device]),
         Kind::AnyHandle => handles(given, &given.all()),
         Kind::Port => ports(given),
         // Mapped, but not for writing: the start information, and code.

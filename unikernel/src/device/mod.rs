@@ -1,4 +1,12 @@
-//! Hardware that the domain was given: I/O ports and interrupts.
+//! Hardware that the domain was given: I/O ports and interrupt lines here, PCI devices in the modules below.
+
+mod dma;
+mod mmio;
+pub mod pci;
+
+pub use dma::DmaBuffer;
+pub use mmio::Mmio;
+pub use pci::{Msi, PciDevice};
 
 use protocol::error::Result;
 use protocol::event::Port;

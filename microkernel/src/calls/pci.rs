@@ -1,0 +1,162 @@
+//! Hypercalls on PCI functions.
+
+use protocol::device::{BRIDGE, DMA, NO_OWNER};
+use protocol::layout::{MMIO, MMIO_END};
+use protocol::system::Features;
+
+use super::at_most;
+use super::memory::{MAX_PAGES, each};
+use crate::events::{MESSAGES, SOURCES, VECTORS};
+use crate::frames::Kind;
+use crate::handles::Entry;
+use crate::pci::Device;
+use crate::ports::{self, Use};
+use crate::prelude::*;
+use crate::space::registers;
+
+/// What a fresh handle of a PCI function carries.
+const PCI: Rights = Rights::USE.union(Rights::COPY).union(Rights::INSPECT);
+
+impl<M: Machine> Core<M> {
+    pub(super) fn device_list(&mut self, caller: Caller, system: Handle, index: u64, out: u64) -> Result {
+        self.system(caller, system, Rights::INSPECT)?;
+        let device = self.devices.get(index as usize).ok_or(Error::NotFound)?;
+        self.deliver(caller, out, &device.info)
+    }
+
+    pub(super) fn device_create(&mut self, caller: Caller, system: Handle, address: u64) -> Result {
+        self.system(caller, system, Rights::CONTROL)?;
+        let found = self.devices.iter().position(|device| device.info.address as u64 == address);
+        let index = found.ok_or(Error::NotFound)?;
+        self.add_handle(caller.slot, Entry::new(ObjectKind::Device, PCI, index as u64))
+    }
+
+    pub(super) fn device_info(&mut self, caller: Caller, device: Handle, out: u64) -> Result {
+        let (_, device) = self.device(caller, device, Rights::INSPECT)?;
+        self.deliver(caller, out, &device.info)
+    }
+
+    pub(super) fn device_open(&mut self, caller: Caller, device: Handle, flags: u64) -> Result {
+        let (index, device) = self.device(caller, device, Rights::USE)?;
+        if flags & !DMA != 0 {
+            return Err(Error::Invalid);
+        }
+        let confined = (Features::IOMMU | Features::IOMMU_OFF_INSECURE).bits();
+        if device.info.flags & BRIDGE != 0 || self.info.features & confined == 0 {
+            return Err(Error::NotPermitted);
+        }
+        match device.info.owner {
+            NO_OWNER => self.claim(index, caller.slot),
+            owner if owner != caller.slot.number() as u32 => return Err(Error::Busy),
+            _ => {}
+        }
+        self.enable(&self.devices[index], flags & DMA != 0);
+        Ok(0)
+    }
+
+    pub(super) fn config_read(&mut self, caller: Caller, device: Handle, offset: u64, width: u64) -> Result {
+        let (_, device) = self.device(caller, device, Rights::USE)?;
+        let offset = place(device, offset, width)?;
+        Ok(self.machine.config_read(device.info.address, offset, width).into())
+    }
+
+    pub(super) fn config_write(&mut self, caller: Caller, device: Handle, at: u64, width: u64, value: u64) -> Result {
+        let (_, device) = self.opened(caller, device)?;
+        let offset = place(device, at, width)?;
+        let value = u32::try_from(value).ok().filter(|&value| width == 4 || value >> (8 * width) == 0);
+        let value = value.ok_or(Error::Invalid)?;
+        if !self.may_write(device, offset, width) {
+            return Err(Error::NotPermitted);
+        }
+        self.machine.config_write(device.info.address, offset, width, value);
+        Ok(0)
+    }
+
+    pub(super) fn device_map(
+        &mut self,
+        caller: Caller,
+        device: Handle,
+        bar: u64,
+        page: u64,
+        address: u64,
+        pages: u64,
+    ) -> Result {
+        let (_, device) = self.opened(caller, device)?;
+        at_most(pages, MAX_PAGES)?;
+        let from = self.registers(device, bar, page, pages)?;
+        let window = MMIO..MMIO_END - pages * PAGE_SIZE + 1;
+        if !window.contains(&address) || !address.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::BadAddress);
+        }
+        self.check_unmapped(caller.slot, address, pages, 0)?;
+        let space = self.domains[caller.slot].space;
+        each(address, pages).zip(each(from, pages)).try_for_each(|(address, at)| {
+            space.map(&self.machine, &mut self.frames, caller.slot, address, registers(at))
+        })?;
+        Ok(0)
+    }
+
+    pub(super) fn device_interrupt(&mut self, caller: Caller, device: Handle, message: u64) -> Result {
+        let (index, device) = self.opened(caller, device)?;
+        if message >= device.info.interrupts as u64 {
+            return Err(Error::NotFound);
+        }
+        let message = message as u16;
+        if self.is_armed(device, message) {
+            return Err(Error::Busy);
+        }
+        let free = |&source: &usize| self.interrupts[source].is_none();
+        let source = (MESSAGES..SOURCES).find(free).ok_or(Error::TableFull)?;
+        let about = (index as u32) << 16 | message as u32;
+        let entry = ports::Entry { incarnation: about, ..ports::Entry::new(Use::INTERRUPT, source as u16) };
+        let port = self.open_port(caller.slot, None, entry)?;
+        self.interrupts[source] = Some((caller.slot, port));
+        self.arm_message(&self.devices[index], message, self.here, (VECTORS + source) as u8);
+        Ok(port.0.into())
+    }
+
+    pub(super) fn device_addresses(
+        &mut self,
+        caller: Caller,
+        device: Handle,
+        address: u64,
+        pages: u64,
+        out: u64,
+    ) -> Result {
+        self.opened(caller, device)?;
+        self.check_area(caller.slot, address, pages)?;
+        let out = self.memory(caller, out, pages as usize * 8, true)?;
+        let space = self.domains[caller.slot].space;
+        for address in each(address, pages) {
+            let frame = space.translate(&self.machine, address, true).ok_or(Error::BadAddress)?;
+            if self.frames.info(&self.machine, frame).count > 0 {
+                return Err(Error::Busy);
+            }
+        }
+        let found = each(address, pages).filter_map(|address| space.translate(&self.machine, address, true));
+        for (index, frame) in found.enumerate() {
+            self.frames.change(&self.machine, frame, Kind::DEVICE);
+            out.put(&self.machine, index, &frame.at(0).0);
+        }
+        Ok(0)
+    }
+
+    /// The function a handle names, and its index.
+    fn device(&self, caller: Caller, handle: Handle, rights: Rights) -> Result<(usize, &Device)> {
+        let index = self.entry(caller, handle)?.object(ObjectKind::Device, rights)? as usize;
+        self.devices.get(index).map(|device| (index, device)).ok_or(Error::BadHandle)
+    }
+
+    /// As [`Core::device`], and the caller has opened it.
+    fn opened(&self, caller: Caller, handle: Handle) -> Result<(usize, &Device)> {
+        let found = self.device(caller, handle, Rights::USE)?;
+        let own = found.1.info.owner == caller.slot.number() as u32;
+        if own { Ok(found) } else { Err(Error::WrongState) }
+    }
+}
+
+/// An offset in the configuration space of a function.
+fn place(device: &Device, offset: u64, width: u64) -> Result<u16> {
+    let valid = matches!(width, 1 | 2 | 4) && offset.is_multiple_of(width) && offset < device.info.config_size;
+    if valid { Ok(offset as u16) } else { Err(Error::Invalid) }
+}
