@@ -6,7 +6,8 @@
 //!
 //! The rule, step by step; a crash may come between any two stores:
 //! 1. *take*: copy the request into a free slot, with its index and a checksum; mark the slot held; advance the retained
-//!    `taken`. The request counts as taken once `taken` has passed it; before that it is still the ring's.
+//!    `taken`. The request counts as taken once `taken` has passed it; before that it is still the ring's. Requests that belong
+//!    together are passed by one store.
 //! 2. *answer*: write the response into the ring; note its index in the slot; mark the slot answered.
 //! 3. *publish*: advance the shared response producer - one store, for the whole batch; then the retained `published`; then free the
 //!    slots.
@@ -14,6 +15,8 @@
 //! On attach, the shared producer is believed only between the retained `published` and that plus the answered slots: anything
 //! else the peer wrote. Slots answered below it are done; all others are unanswered and come back as replays, oldest first.
 //! Attaching to a new connection is attaching with an empty record.
+
+pub mod net;
 
 use crate::ring::sring::{self, Back, Geometry};
 use crate::ring::{Shared, Violation};
@@ -106,12 +109,22 @@ pub enum AttachError {
 }
 
 /// A request taken and not yet answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
     /// Slot of the record.
     slot: u16,
     /// Index of the request in the ring.
     pub index: u32,
+}
+
+impl Ticket {
+    /// The ticket of no request.
+    pub const NONE: Ticket = Ticket { slot: 0, index: 0 };
+
+    /// A number below the ring's entries that no other request in flight has.
+    pub const fn slot(self) -> u16 {
+        self.slot
+    }
 }
 
 /// One ring of one connection, journalled.
@@ -237,17 +250,43 @@ impl Journal {
         page: &impl Shared,
         request: &mut [u8],
     ) -> Result<Option<Ticket>, Violation> {
-        let Some(slot) = self.free_slot() else { return Ok(None) };
-        let Some(index) = self.back.peek(page, request)? else { return Ok(None) };
-        let at = self.slot(slot);
-        record.write(at + SLOT_REQUEST, request);
-        record.store_u32(at + SLOT_INDEX, index);
-        record.store_u32(at + SLOT_SUM, checksum(index, request));
-        record.store_u32(at + SLOT_MARK, HELD);
-        record.store_u32(AT_TAKEN, index.wrapping_add(1));
-        self.back.take();
-        self.used[slot as usize / 64] |= 1 << (slot % 64);
-        Ok(Some(Ticket { slot, index }))
+        let Some(_) = self.back.peek(page, request)? else { return Ok(None) };
+        let mut ticket = None;
+        self.take(record, [&*request], |taken| ticket = Some(taken));
+        Ok(ticket)
+    }
+
+    /// Copies the request `ahead` places after the next one out, without taking it; `false` if there is none.
+    pub fn peek(&self, page: &impl Shared, ahead: u32, request: &mut [u8]) -> Result<bool, Violation> {
+        Ok(self.back.peek_ahead(page, ahead, request)?.is_some())
+    }
+
+    /// Takes the next requests, which the caller has peeked at, together: after a crash all of them count as taken or none.
+    /// `kept` is what the record holds for each, of the ring's entry size; `each` gets the tickets.
+    pub fn take<B: AsRef<[u8]>>(
+        &mut self,
+        record: &impl Shared,
+        kept: impl IntoIterator<Item = B>,
+        mut each: impl FnMut(Ticket),
+    ) {
+        for kept in kept {
+            // There are as many slots as entries, so one is free for each request that a peek gave.
+            let Some(slot) = self.free_slot() else { break };
+            let (index, at) = (self.back.consumed(), self.slot(slot));
+            record.write(at + SLOT_REQUEST, kept.as_ref());
+            record.store_u32(at + SLOT_INDEX, index);
+            record.store_u32(at + SLOT_SUM, checksum(index, kept.as_ref()));
+            record.store_u32(at + SLOT_MARK, HELD);
+            self.back.take();
+            self.used[slot as usize / 64] |= 1 << (slot % 64);
+            each(Ticket { slot, index });
+        }
+        record.store_u32(AT_TAKEN, self.back.consumed());
+    }
+
+    /// Requests that can be taken.
+    pub fn available(&self, page: &impl Shared) -> Result<u32, Violation> {
+        self.back.available(page)
     }
 
     /// Reads the copy of a request that was taken.
@@ -284,6 +323,11 @@ impl Journal {
     /// Asks to be notified of the next request, and looks once more: `true` if one came meanwhile, so do not sleep.
     pub fn rearm(&self, page: &impl Shared) -> Result<bool, Violation> {
         self.back.rearm(page)
+    }
+
+    /// The shape of the ring.
+    pub const fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
     /// Requests taken and not yet published as answered.
@@ -362,5 +406,7 @@ fn checksum(index: u32, bytes: &[u8]) -> u32 {
     (sum ^ (sum >> 32)) as u32
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

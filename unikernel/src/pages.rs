@@ -61,6 +61,13 @@ impl Page {
         Ok(Page { number, area })
     }
 
+    /// Keeps it for as long as the domain lives.
+    pub fn into_area(self) -> Area {
+        let page = core::mem::ManuallyDrop::new(self);
+        // SAFETY: never dropped, the page stays populated, and its number is never given to another.
+        unsafe { Area::page(page.area.address()) }
+    }
+
     /// Its memory.
     pub fn area(&self) -> &Area {
         &self.area

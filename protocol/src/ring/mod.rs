@@ -46,6 +46,11 @@ pub enum Violation {
         /// What is possible, in bytes.
         limit: u32,
     },
+    /// A packet goes on beyond the last slot it may take, or beyond what was published.
+    Endless {
+        /// Slots it takes at least.
+        slots: u32,
+    },
 }
 
 impl core::fmt::Display for Violation {
@@ -55,6 +60,7 @@ impl core::fmt::Display for Violation {
                 write!(f, "peer's ring index {found} is more than {size} away from {own}")
             }
             Violation::Length { found, limit } => write!(f, "peer's record length {found} exceeds {limit}"),
+            Violation::Endless { slots } => write!(f, "peer's packet does not end within {slots} slots"),
         }
     }
 }

@@ -83,6 +83,29 @@ impl TransmitRequest {
     }
 }
 
+/// A slot of extra information, after the first slot of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extra {
+    /// What kind.
+    pub kind: u8,
+    /// Another one follows.
+    pub more: bool,
+}
+
+impl Extra {
+    /// Kinds of extra information there are (`XEN_NETIF_EXTRA_TYPE_MAX` less the unused zero): a packet has one of each at most.
+    pub const KINDS: usize = 4;
+
+    /// A hash of the frame's flow (`XEN_NETIF_EXTRA_TYPE_HASH`), which may be ignored. All others ask for something that has to
+    /// be offered first.
+    pub const HASH: u8 = 4;
+
+    /// Reads a slot: type, flags.
+    pub const fn parse(raw: &[u8; 12]) -> Extra {
+        Extra { kind: raw[0], more: raw[1] & 1 != 0 }
+    }
+}
+
 /// The bytes of a transmit response.
 pub fn transmit_response(id: u16, status: i16) -> [u8; 4] {
     let ([a, b], [c, d]) = (id.to_le_bytes(), status.to_le_bytes());
@@ -163,6 +186,8 @@ pub enum BadPacket {
     },
     /// Shorter than [`FRAME_MIN`].
     Runt,
+    /// Extra information that asks for what was not offered, such as to be cut into segments.
+    NotOffered,
 }
 
 /// Judges the data slots of one packet and gives the bytes that each holds.

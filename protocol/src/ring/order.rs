@@ -45,56 +45,135 @@ impl Reach {
     }
 }
 
-/// The unanswered requests of a ring, oldest first, at most `N`.
-#[derive(Debug, Default)]
-pub struct InFlight<T, const N: usize> {
-    requests: heapless::Vec<Entry<T>, N>,
-}
+/// End of a list.
+const NONE: u16 = u16::MAX;
 
+/// The unanswered requests of a ring, by numbers below `N` that the caller gives. Each knows how many older ones it waits for, so that
+/// starting costs nothing, and answering costs something only while some request waits.
 #[derive(Debug)]
-struct Entry<T> {
-    tag: T,
-    reach: Reach,
-    started: bool,
+pub struct InFlight<const N: usize> {
+    entries: [Entry; N],
+    oldest: u16,
+    newest: u16,
+    /// Requests that may start, in the order in which they became free to.
+    ready: heapless::Deque<u16, N>,
+    /// Requests that are no reads: while there are none, a read waits for nobody.
+    writers: u16,
+    /// Requests that wait for an older one.
+    waiting: u16,
 }
 
-impl<T: Copy + PartialEq, const N: usize> InFlight<T, N> {
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    reach: Reach,
+    older: u16,
+    newer: u16,
+    /// Older unanswered requests that it conflicts with.
+    waits_for: u16,
+    used: bool,
+}
+
+impl<const N: usize> Default for InFlight<N> {
+    fn default() -> Self {
+        InFlight::new()
+    }
+}
+
+impl<const N: usize> InFlight<N> {
     /// No request.
     pub const fn new() -> Self {
-        InFlight { requests: heapless::Vec::new() }
-    }
-
-    /// Adds the newest request; `false` if there are `N` already.
-    pub fn add(&mut self, tag: T, reach: Reach) -> bool {
-        self.requests.push(Entry { tag, reach, started: false }).is_ok()
-    }
-
-    /// Marks the oldest request that may start as started, and gives it.
-    pub fn start(&mut self) -> Option<T> {
-        let ready = (0..self.requests.len()).find(|&at| {
-            let (older, rest) = self.requests.split_at(at);
-            !rest[0].started && !older.iter().any(|entry| entry.reach.conflicts(rest[0].reach))
-        })?;
-        let entry = self.requests.get_mut(ready)?;
-        entry.started = true;
-        Some(entry.tag)
-    }
-
-    /// Removes a request whose answer the frontend can see.
-    pub fn answered(&mut self, tag: T) {
-        if let Some(at) = self.requests.iter().position(|entry| entry.tag == tag) {
-            self.requests.remove(at);
+        let unused = Entry { reach: Reach::Flush, older: NONE, newer: NONE, waits_for: 0, used: false };
+        InFlight {
+            entries: [unused; N],
+            oldest: NONE,
+            newest: NONE,
+            ready: heapless::Deque::new(),
+            writers: 0,
+            waiting: 0,
         }
     }
 
-    /// Requests that are not answered.
-    pub fn len(&self) -> usize {
-        self.requests.len()
+    /// Adds the newest request; `false` if its number is too large or in use.
+    pub fn add(&mut self, number: u16, reach: Reach) -> bool {
+        if self.entries.get(number as usize).is_none_or(|entry| entry.used) {
+            return false;
+        }
+        let reads = matches!(reach, Reach::Read(_));
+        let waits_for = if reads && self.writers == 0 { 0 } else { self.conflicts_from(self.oldest, reach) };
+        self.entries[number as usize] = Entry { reach, older: self.newest, newer: NONE, waits_for, used: true };
+        match self.entries.get_mut(self.newest as usize) {
+            Some(newest) => newest.newer = number,
+            None => self.oldest = number,
+        }
+        self.newest = number;
+        self.writers += u16::from(!reads);
+        match waits_for {
+            // There is room: each number is ready at most once.
+            0 => drop(self.ready.push_back(number)),
+            _ => self.waiting += 1,
+        }
+        true
+    }
+
+    /// How many requests from `first` on conflict with a newer one.
+    fn conflicts_from(&self, first: u16, reach: Reach) -> u16 {
+        let (mut at, mut count) = (first, 0);
+        while let Some(entry) = self.entries.get(at as usize) {
+            count += u16::from(entry.reach.conflicts(reach));
+            at = entry.newer;
+        }
+        count
+    }
+
+    /// The request that [`InFlight::start`] would start.
+    pub fn next(&self) -> Option<u16> {
+        self.ready.front().copied()
+    }
+
+    /// Starts a request that waits for none, and gives it.
+    pub fn start(&mut self) -> Option<u16> {
+        self.ready.pop_front()
+    }
+
+    /// A request that was started has to be started again.
+    pub fn restart(&mut self, number: u16) {
+        if self.entries.get(number as usize).is_some_and(|entry| entry.used) {
+            // There is room: it was not ready.
+            let _ = self.ready.push_back(number);
+        }
+    }
+
+    /// Removes a request whose answer the frontend can see.
+    pub fn answered(&mut self, number: u16) {
+        let Some(entry) = self.entries.get_mut(number as usize).filter(|entry| entry.used) else { return };
+        entry.used = false;
+        let Entry { reach, older, newer, .. } = *entry;
+        match self.entries.get_mut(older as usize) {
+            Some(entry) => entry.newer = newer,
+            None => self.oldest = newer,
+        }
+        match self.entries.get_mut(newer as usize) {
+            Some(entry) => entry.older = older,
+            None => self.newest = older,
+        }
+        self.writers -= u16::from(!matches!(reach, Reach::Read(_)));
+        let mut at = if self.waiting == 0 { NONE } else { newer };
+        while let Some(entry) = self.entries.get_mut(at as usize) {
+            if entry.waits_for > 0 && reach.conflicts(entry.reach) {
+                entry.waits_for -= 1;
+                if entry.waits_for == 0 {
+                    self.waiting -= 1;
+                    // There is room: each number is ready at most once.
+                    let _ = self.ready.push_back(at);
+                }
+            }
+            at = entry.newer;
+        }
     }
 
     /// Whether every request is answered.
-    pub fn is_empty(&self) -> bool {
-        self.requests.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.oldest == NONE
     }
 }
 
@@ -116,7 +195,7 @@ mod tests {
     #[test]
     fn reads_overlap_freely_and_writes_do_not() {
         let sectors = |first, count| Sectors { first, count };
-        let mut flying = InFlight::<u8, 4>::new();
+        let mut flying = InFlight::<8>::new();
         flying.add(1, Reach::Read(sectors(0, 8)));
         flying.add(2, Reach::Read(sectors(4, 8)));
         flying.add(3, Reach::Write(sectors(7, 1)));
@@ -126,22 +205,22 @@ mod tests {
         assert_eq!([flying.start(), flying.start()], [Some(4), None]);
         flying.answered(1);
         assert_eq!(flying.start(), Some(3));
-        assert!(!flying.add(5, Reach::Flush) || flying.len() <= 4);
+        assert!(!flying.add(3, Reach::Flush) && !flying.add(8, Reach::Flush));
     }
 
     proptest! {
         /// Everything runs in the end, and whatever is under way together could be executed again in any order.
         #[test]
         fn nothing_under_way_conflicts(list in prop::collection::vec(reach(), 1..30), picks in prop::collection::vec(any::<prop::sample::Index>(), 60)) {
-            let mut flying = InFlight::<usize, 32>::new();
+            let mut flying = InFlight::<32>::new();
             for (tag, &reach) in list.iter().enumerate() {
-                prop_assert!(flying.add(tag, reach));
+                prop_assert!(flying.add(tag as u16, reach));
             }
-            let mut running: Vec<usize> = Vec::new();
+            let mut running: Vec<u16> = Vec::new();
             let mut picks = picks.iter();
             while !flying.is_empty() {
                 while let Some(tag) = flying.start() {
-                    prop_assert!(running.iter().all(|&other| !list[other].conflicts(list[tag])));
+                    prop_assert!(running.iter().all(|&other| !list[other as usize].conflicts(list[tag as usize])));
                     running.push(tag);
                 }
                 prop_assert!(!running.is_empty(), "nothing can start");

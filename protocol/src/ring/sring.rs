@@ -163,11 +163,17 @@ impl Back {
 
     /// Copies the next request out without taking it; gives its index, or `None` if there is none.
     pub fn peek(&self, page: &impl Shared, request: &mut [u8]) -> Result<Option<u32>, Violation> {
-        if self.available(page)? == 0 {
+        self.peek_ahead(page, 0, request)
+    }
+
+    /// Copies the request `ahead` places after the next one out.
+    pub fn peek_ahead(&self, page: &impl Shared, ahead: u32, request: &mut [u8]) -> Result<Option<u32>, Violation> {
+        if self.available(page)? <= ahead {
             return Ok(None);
         }
-        page.read(self.geometry.slot(self.consumed), request);
-        Ok(Some(self.consumed))
+        let index = self.consumed.wrapping_add(ahead);
+        page.read(self.geometry.slot(index), request);
+        Ok(Some(index))
     }
 
     /// Takes the request that a peek gave.

@@ -12,15 +12,15 @@
 mod host;
 mod machine;
 mod native;
-mod pages;
+mod network;
 mod ring;
 mod service;
 mod table;
 
 pub use host::Host;
-pub use machine::Machine;
+pub use machine::{DevicePages, Machine, Wanted};
 pub use native::{Native, run};
-pub use pages::RingPages;
+pub use network::{Incoming, Mover, NetworkRings, Outgoing};
 pub use ring::{Attached, Ring};
 pub use service::{Broken, Cause, Refusal, Service};
 pub use table::{Backend, Table};

@@ -4,18 +4,20 @@ use alloc::rc::Rc;
 use core::cell::RefCell;
 use core::time::Duration;
 
+use heapless::Vec;
 use protocol::error::Result;
 use protocol::event::Port;
+use protocol::grant::MAX_BATCH;
 use protocol::heartbeat;
 use protocol::layout::{HEARTBEAT, PAGE_SIZE, RETAINED};
 
 use super::table::BEAT_NS;
-use super::{Backend, Machine, Service};
+use super::{Backend, DevicePages, Machine, Service, Wanted};
 use crate::area::Area;
 use crate::control::{self, Reply};
-use crate::event::{self, AnyPort};
+use crate::event::{self, AnyPort, Channel};
 use crate::executor::{Signal, race, spawn, yield_now};
-use crate::grant::{Access, Mapped, Source, map};
+use crate::grant::{Access, Copies, DevicePage, Mapped, Source, map, map_for_device, unmap_for_device};
 use crate::{Domain, time};
 
 /// The machine that the domain runs on.
@@ -73,8 +75,8 @@ impl Machine for Native {
         let _ = event::send(port);
     }
 
-    fn close(&self, port: Port) {
-        let _ = event::close(port);
+    fn fired(&self, channel: &Channel) -> bool {
+        channel.fired()
     }
 
     fn now(&self) -> u64 {
@@ -83,6 +85,22 @@ impl Machine for Native {
 
     fn die(&self) {
         crate::provoke::illegal_instruction();
+    }
+}
+
+impl DevicePages for Native {
+    fn map_pages(&self, wanted: &[Wanted], found: &mut Vec<Result<DevicePage>, MAX_BATCH>) {
+        map_for_device(wanted.iter().map(|page| (page.source, page.access)), found);
+    }
+
+    fn unmap_pages(&self, mappings: &[u32]) {
+        unmap_for_device(mappings);
+    }
+
+    fn copy(&self, from: Source, buffer: &mut [u8]) -> Result<()> {
+        let mut copies = Copies::new();
+        copies.read(from, 0, buffer)?;
+        copies.run()
     }
 }
 

@@ -2,15 +2,16 @@
 
 use heapless::Vec;
 use protocol::connection::{Frontend, KillPoint, RING_PAGES_MAX, Statistics};
-use protocol::event::Port;
 use protocol::grant::GrantRef;
 #[cfg(feature = "mutants")]
 use protocol::mutant::{self, Mutant, Mutated};
 use protocol::record::{AttachError, ENTRIES_MAX, Journal, PARAMETERS_MAX, Ticket};
 use protocol::ring::sring::Geometry;
 
-use super::{Broken, Cause, Host, Machine, RingPages};
+use super::{Broken, Cause, Host, Machine};
+use crate::event::Channel;
 use crate::grant::Source;
+use crate::spread::Spread;
 
 /// The record of a ring.
 #[cfg(not(feature = "mutants"))]
@@ -21,10 +22,10 @@ type Record<M> = Mutated<<M as Machine>::Record>;
 
 /// A ring that is attached.
 pub struct Ring<M: Machine> {
-    pages: RingPages<M::Page>,
+    pages: Spread<M::Page>,
     record: Record<M>,
     journal: Journal,
-    port: Port,
+    channel: Channel,
     /// The frontend may have missed a notification of the former incarnation of this domain.
     owes_kick: bool,
     /// What was counted. The service adds bytes, errors and calls.
@@ -54,18 +55,17 @@ impl<M: Machine> Ring<M> {
         if !grants.len().is_power_of_two() || grants.len() > RING_PAGES_MAX {
             return Err(Broken::by_frontend(Cause::Number("pages of the ring", grants.len() as u64)));
         }
-        let mut pages = Vec::new();
+        let mut pages = alloc::vec::Vec::with_capacity(grants.len());
         for &reference in grants {
             let page = host.machine.map(Source { peer: frontend.peer, reference });
             let page = page.map_err(|error| Broken::by_frontend(Cause::Page { reference, error }))?;
-            // There is room: the count was checked.
-            let _ = pages.push(page);
+            pages.push(page);
         }
-        let pages = RingPages::new(pages);
+        let pages = Spread::new(pages);
         let geometry = Geometry::of(grants.len(), entry_size);
         #[cfg(feature = "mutants")]
         let record = Mutated::new(record, geometry, mutant::selected());
-        let attached = Journal::attach(&record, &pages, geometry, frontend.incarnation, parameters).map_err(broken)?;
+        let attached = Journal::attach(&record, &pages, geometry, frontend.incarnation, parameters)?;
         #[cfg(feature = "mutants")]
         let attached = mutated(attached);
         let parameters = Journal::parameters(&record);
@@ -74,7 +74,7 @@ impl<M: Machine> Ring<M> {
             pages,
             record,
             journal: attached.journal,
-            port: frontend.port,
+            channel: Channel::new(frontend.port),
             owes_kick: attached.resumed,
             statistics,
         };
@@ -127,17 +127,23 @@ impl<M: Machine> Ring<M> {
         if core::mem::take(&mut self.owes_kick) {
             self.notify(host);
         }
+        self.statistics.wakeups += u64::from(host.machine.fired(&self.channel));
         Ok(self.journal.rearm(&self.pages)?)
     }
 
     fn notify(&mut self, host: &Host<M>) {
         self.statistics.notifications += 1;
-        host.machine.notify(self.port);
+        host.machine.notify(self.channel.port());
     }
 
     /// Requests taken and not yet published as answered.
     pub const fn in_flight(&self) -> u32 {
         self.journal.in_flight()
+    }
+
+    /// Entries of the ring.
+    pub const fn entries(&self) -> u32 {
+        self.journal.geometry().entries
     }
 
     /// What was counted, up to now.
@@ -159,17 +165,19 @@ fn mutated(mut attached: protocol::record::Attached) -> protocol::record::Attach
 }
 
 /// Who is to blame if a connection cannot be attached.
-fn broken(error: AttachError) -> Broken {
-    match error {
-        AttachError::Peer(violation) => violation.into(),
-        AttachError::Damaged { slot: Some(slot) } => {
-            Broken::by_backend(Cause::Number("nothing is replayed, the record is damaged in slot", slot.into()))
-        }
-        AttachError::Damaged { slot: None } => {
-            Broken::by_backend(Cause::Text("nothing is replayed, the record is damaged in its header"))
-        }
-        AttachError::Foreign => {
-            Broken::by_backend(Cause::Text("the record has another format or ring size; start the former image again"))
+impl From<AttachError> for Broken {
+    fn from(error: AttachError) -> Broken {
+        match error {
+            AttachError::Peer(violation) => violation.into(),
+            AttachError::Damaged { slot: Some(slot) } => {
+                Broken::by_backend(Cause::Number("nothing is replayed, the record is damaged in slot", slot.into()))
+            }
+            AttachError::Damaged { slot: None } => {
+                Broken::by_backend(Cause::Text("nothing is replayed, the record is damaged in its header"))
+            }
+            AttachError::Foreign => Broken::by_backend(Cause::Text(
+                "the record has another format or ring size; start the former image again",
+            )),
         }
     }
 }

@@ -62,11 +62,11 @@ impl<C> Table<C> {
         })
     }
 
-    /// The same, to be changed.
-    pub fn serving_mut(&mut self) -> impl Iterator<Item = (u16, &mut C)> {
+    /// The connections that are served or closing, with their numbers.
+    pub fn live_mut(&mut self) -> impl Iterator<Item = (u16, &mut C)> {
         self.0.iter_mut().enumerate().filter_map(|(number, slot)| match &mut slot.state {
-            State::Serving(connection) => Some((number as u16, connection)),
-            _ => None,
+            State::Serving(connection) | State::Closing(connection) => Some((number as u16, connection)),
+            State::Free | State::Broken => None,
         })
     }
 }
@@ -163,6 +163,8 @@ impl<S: Service, R> Backend<S, R> {
         Some(self.open(frontend, &message))
     }
 
+    // Connections are large, and this is rare: what lies on the stack here must not be on it while the domain runs.
+    #[inline(never)]
     fn open(&mut self, frontend: Frontend, message: &ToDomain) -> FromDomain {
         let attached = self.service.attach(&self.host, message);
         let Some(slot) = self.table.0.get_mut(frontend.connection as usize) else { return FromDomain::Done };
@@ -204,9 +206,7 @@ impl<S: Service, R> Backend<S, R> {
     fn gone(&mut self, number: u16) {
         let Some(slot) = self.table.0.get_mut(number as usize) else { return };
         slot.state = State::Free;
-        if let Some(frontend) = slot.frontend.take() {
-            self.host.machine.close(frontend.port);
-        }
+        slot.frontend = None;
         self.service.forget(&self.host, number);
     }
 

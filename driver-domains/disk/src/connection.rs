@@ -1,0 +1,430 @@
+//! One frontend: its ring, and its requests from the ring to the device and back.
+//!
+//! A request is taken and journalled, judged, put in order, started when no older one stands in its way - pages mapped for the
+//! device, one hypercall for many - completed, and answered once its pages are unmapped. What asks for nonsense, or names pages
+//! that cannot be had, gets an error, and the connection goes on.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use heapless::Vec as Short;
+use protocol::connection::{DiskLimits, Statistics};
+use protocol::error::Result as CallResult;
+use protocol::grant::{GrantRef, MAX_BATCH};
+use protocol::record::{ENTRIES_MAX, Ticket};
+use protocol::ring::block::{
+    Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status, response,
+};
+use protocol::ring::order::{InFlight, Reach, Sectors};
+use unikernel::backend::{Broken, DevicePages, Host, Machine, Ring, Wanted};
+use unikernel::grant::{Access, DevicePage, Source};
+
+use crate::disk::{Disk, Operation, Piece};
+use crate::parameters::Parameters;
+use crate::pieces::{Chain, Pieces};
+
+/// Most segments of an indirect request that is offered: 128 KiB, as much as Linux uses unless it is told otherwise, and few enough that
+/// two fit into one batch of mappings. Their descriptors fit into one page.
+pub const SEGMENTS_MAX: usize = 32;
+/// Requests taken from a ring in one turn.
+const REQUESTS_PER_TURN: usize = 64;
+/// Segments that one connection can have under way, whatever the size of its ring.
+const PIECES_MAX: usize = 2048;
+
+/// Buffers for one batch, shared by all connections.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Requests to be started.
+    slots: Short<u16, MAX_BATCH>,
+    wanted: Short<Wanted, MAX_BATCH>,
+    found: Short<CallResult<DevicePage>, MAX_BATCH>,
+}
+
+/// A request that was taken and is well formed.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    ticket: Ticket,
+    id: u64,
+    echo: u8,
+    /// Its sectors counted from the start of the disk.
+    operation: Operation,
+    chain: Chain,
+    bytes: u32,
+    /// When it was given to the device first, in ns.
+    since: u64,
+    in_device: bool,
+}
+
+const NOTHING: UnderWay = UnderWay {
+    ticket: Ticket::NONE,
+    id: 0,
+    echo: 0,
+    operation: Operation::Flush,
+    chain: Chain::EMPTY,
+    bytes: 0,
+    since: 0,
+    in_device: false,
+};
+
+/// What a connection is to; fixed when it is attached.
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    /// The frontend, as an index into the peer table.
+    pub peer: u16,
+    /// Which disk.
+    pub disk: usize,
+    /// Its place on the disk: first sector and how many; `None` for the whole disk.
+    pub part: Option<(u64, u64)>,
+    /// What the frontend was promised.
+    pub parameters: Parameters,
+}
+
+/// A connection.
+pub struct Connection<M: Machine> {
+    ring: Ring<M>,
+    goal: Goal,
+    limits: Limits,
+    order: Box<InFlight<ENTRIES_MAX>>,
+    /// By slot of the record.
+    under_way: Vec<UnderWay>,
+    pieces: Pieces,
+    /// Slots answered and not yet published.
+    answered: Short<u16, ENTRIES_MAX>,
+    in_device: u32,
+}
+
+impl<M: DevicePages> Connection<M> {
+    /// A connection over a ring that was just attached; `sectors` is the size of the whole disk. `None` without memory for it.
+    pub fn new(ring: Ring<M>, goal: Goal, sectors: u64) -> Option<Connection<M>> {
+        let entries = ring.entries() as usize;
+        let mut under_way = Vec::new();
+        under_way.try_reserve_exact(entries).ok()?;
+        under_way.resize(entries, NOTHING);
+        let pieces = Pieces::new((entries * SEGMENTS_MAX).min(PIECES_MAX))?;
+        let limits = Limits { sectors: 0, read_only: false, flush: true, discard: false, indirect: 0 };
+        let mut connection = Connection {
+            ring,
+            goal,
+            limits,
+            order: Box::new(InFlight::new()),
+            under_way,
+            pieces,
+            answered: Short::new(),
+            in_device: 0,
+        };
+        connection.resize(sectors);
+        Some(connection)
+    }
+
+    /// What it is to.
+    pub fn goal(&self) -> &Goal {
+        &self.goal
+    }
+
+    /// The whole disk has this size now.
+    pub fn resize(&mut self, sectors: u64) {
+        let told = self.goal.parameters.limits(self.goal.part.map_or(sectors, |(_, count)| count));
+        self.limits = Limits {
+            sectors: told.sectors,
+            read_only: told.read_only,
+            flush: told.flush,
+            discard: told.discard,
+            indirect: told.indirect_segments,
+        };
+    }
+
+    /// What the frontend is told.
+    pub fn disk_limits(&self) -> DiskLimits {
+        self.goal.parameters.limits(self.limits.sectors)
+    }
+
+    /// What was counted.
+    pub fn statistics(&self) -> Statistics {
+        self.ring.counted()
+    }
+
+    /// Requests with the device.
+    pub const fn in_device(&self) -> u32 {
+        self.in_device
+    }
+
+    /// Since when the oldest request with the device is there, in ns.
+    pub fn oldest(&self) -> Option<u64> {
+        self.under_way.iter().filter(|one| one.in_device).map(|one| one.since).min()
+    }
+
+    /// Puts requests of a former incarnation of this domain in order, before any new one.
+    pub fn replay(&mut self, host: &Host<M>, replays: &[Ticket]) {
+        let mut raw = [0; REQUEST_SIZE];
+        for &ticket in replays {
+            self.ring.request(ticket, &mut raw);
+            self.accept(host, ticket, &raw);
+        }
+    }
+
+    /// Takes requests, starts what may start, publishes what was answered without the device; gives whether there is more to
+    /// do at once.
+    pub fn serve(
+        &mut self,
+        host: &Host<M>,
+        number: u16,
+        disk: &mut dyn Disk,
+        batch: &mut Batch,
+    ) -> Result<bool, Broken> {
+        let mut raw = [0; REQUEST_SIZE];
+        let mut left = REQUESTS_PER_TURN;
+        while left > 0
+            && self.has_room()
+            && let Some(ticket) = self.ring.take(host, &mut raw)?
+        {
+            self.accept(host, ticket, &raw);
+            left -= 1;
+        }
+        while self.start(host, number, disk, batch) {}
+        self.publish(host);
+        let next = self.order.next().map(|slot| self.under_way[slot as usize].chain.length);
+        Ok((left == 0 && self.has_room()) || next.is_some_and(|pieces| disk.cost(pieces.into()) <= disk.room()))
+    }
+
+    /// Whether the largest request there can be could be taken.
+    fn has_room(&self) -> bool {
+        self.pieces.room() >= SEGMENTS_MAX
+    }
+
+    /// Before sleep: gives whether there is something to be taken after all. Without room it is what the device completes
+    /// that wakes the domain.
+    pub fn rearm(&mut self, host: &Host<M>) -> Result<bool, Broken> {
+        Ok(self.ring.rearm(host)? && self.has_room())
+    }
+
+    /// Judges a request and puts it in order, or answers it at once.
+    fn accept(&mut self, host: &Host<M>, ticket: Ticket, raw: &RawRequest) {
+        let judged = Request::parse(raw, &self.limits);
+        let (id, echo, status) = match judged {
+            Err(refused) => (refused.id, refused.echo, refused.status),
+            Ok(Request { id, echo, body }) => match self.plan(host, &body) {
+                Err(status) => (id, echo, status),
+                Ok((operation, reach, chain, bytes)) => {
+                    let one = UnderWay { ticket, id, echo, operation, chain, bytes, since: 0, in_device: false };
+                    self.under_way[ticket.slot() as usize] = one;
+                    // There is room: the order has as many places as the largest ring.
+                    let _ = self.order.add(ticket.slot(), reach);
+                    return;
+                }
+            },
+        };
+        self.answer(ticket, id, echo, status);
+    }
+
+    fn plan(&mut self, host: &Host<M>, body: &Body) -> Result<(Operation, Reach, Chain, u32), Status> {
+        let base = self.goal.part.map_or(0, |(first, _)| first);
+        match body {
+            Body::Flush => Ok((Operation::Flush, Reach::Flush, Chain::EMPTY, 0)),
+            Body::Discard { sector, sectors } => {
+                let reach = Sectors { first: *sector, count: *sectors };
+                self.aligned(reach)?;
+                let operation = Operation::Discard { sector: base + sector, sectors: *sectors };
+                Ok((operation, Reach::Write(reach), Chain::EMPTY, 0))
+            }
+            Body::Transfer { write, sector, segments } => {
+                let mut chain = Chain::EMPTY;
+                let filled = match segments {
+                    Segments::Direct(list) => self.push(&mut chain, list.iter().copied().map(Some)),
+                    Segments::Indirect { count, pages } => self.indirect(host, &mut chain, *count, pages[0]),
+                };
+                let reach = filled.map(|count| Sectors { first: *sector, count });
+                let reach = reach.and_then(|reach| self.aligned(reach).map(|()| reach));
+                let reach = reach.inspect_err(|_| self.pieces.free(chain))?;
+                let bytes = (reach.count * SECTOR) as u32;
+                Ok(match write {
+                    true => (Operation::Write { sector: base + sector }, Reach::Write(reach), chain, bytes),
+                    false => (Operation::Read { sector: base + sector }, Reach::Read(reach), chain, bytes),
+                })
+            }
+        }
+    }
+
+    /// Whether a transfer lies on the target, in whole sectors of the disk.
+    fn aligned(&self, reach: Sectors) -> Result<(), Status> {
+        let size = u64::from(self.goal.parameters.limits(0).sector_size) / SECTOR;
+        let whole = (reach.first | reach.count) & size.saturating_sub(1) == 0;
+        if whole && self.limits.holds(reach.first, reach.count) { Ok(()) } else { Err(Status::Error) }
+    }
+
+    /// Keeps the segments of a request; gives their sectors.
+    fn push(&mut self, chain: &mut Chain, segments: impl Iterator<Item = Option<Segment>>) -> Result<u64, Status> {
+        let mut sectors = 0;
+        for segment in segments {
+            let segment = segment.ok_or(Status::Error)?;
+            sectors += segment.sectors();
+            if !self.pieces.push(chain, segment) {
+                return Err(Status::Error);
+            }
+        }
+        Ok(sectors)
+    }
+
+    /// Copies the descriptors of an indirect request, once, and keeps what they say.
+    fn indirect(&mut self, host: &Host<M>, chain: &mut Chain, count: u16, page: GrantRef) -> Result<u64, Status> {
+        let mut raw = [0; SEGMENTS_MAX * SEGMENT_SIZE];
+        let raw = raw.get_mut(..count as usize * SEGMENT_SIZE).ok_or(Status::Error)?;
+        self.ring.statistics.grant_calls += 1;
+        host.machine.copy(Source { peer: self.goal.peer, reference: page }, raw).map_err(|_| Status::Error)?;
+        self.push(chain, raw.as_chunks::<SEGMENT_SIZE>().0.iter().map(Segment::parse))
+    }
+
+    /// Starts one batch; gives whether there may be another.
+    fn start(&mut self, host: &Host<M>, number: u16, disk: &mut dyn Disk, batch: &mut Batch) -> bool {
+        batch.slots.clear();
+        batch.wanted.clear();
+        batch.found.clear();
+        let mut room = disk.room();
+        while let Some(slot) = self.order.next() {
+            let one = &self.under_way[slot as usize];
+            let cost = disk.cost(one.chain.length.into());
+            let pages = batch.wanted.len() + one.chain.length as usize;
+            if cost > room || pages > MAX_BATCH || batch.slots.is_full() {
+                break;
+            }
+            room -= cost;
+            let access = if matches!(one.operation, Operation::Write { .. }) { Access::Read } else { Access::Write };
+            // There is room for all of these: it was just looked at.
+            for entry in self.pieces.iter(one.chain) {
+                let source = Source { peer: self.goal.peer, reference: entry.segment.reference };
+                let _ = batch.wanted.push(Wanted { source, access });
+            }
+            let _ = batch.slots.push(slot);
+            self.order.start();
+        }
+        if !batch.wanted.is_empty() {
+            self.ring.statistics.grant_calls += 1;
+            host.machine.map_pages(&batch.wanted, &mut batch.found);
+        }
+        let now = host.machine.now();
+        let mut found = batch.found.as_slice();
+        for &slot in &batch.slots {
+            let (mine, rest) = found.split_at(self.under_way[slot as usize].chain.length as usize);
+            found = rest;
+            self.submit(host, number, slot, disk, mine, now);
+        }
+        !batch.slots.is_empty()
+    }
+
+    /// Gives a request to the device, its pages being mapped, or not.
+    fn submit(
+        &mut self,
+        host: &Host<M>,
+        number: u16,
+        slot: u16,
+        disk: &mut dyn Disk,
+        found: &[CallResult<DevicePage>],
+        now: u64,
+    ) {
+        let UnderWay { operation, chain, .. } = self.under_way[slot as usize];
+        if operation == Operation::Flush && !disk.properties().cache {
+            return self.finish(slot, true);
+        }
+        let mut pieces = Short::<Piece, SEGMENTS_MAX>::new();
+        let mut pages = found.iter().flatten();
+        if found.iter().all(Result::is_ok) {
+            self.pieces.for_each(chain, |entry| {
+                let Some(page) = pages.next() else { return };
+                entry.mapping = page.mapping;
+                let address = page.address + u64::from(entry.segment.first) * SECTOR;
+                // There is room: no request has more segments.
+                let _ = pieces.push(Piece { address, length: (entry.segment.sectors() * SECTOR) as u32 });
+            });
+            if disk.submit(tag(number, slot), operation, &pieces) {
+                let one = &mut self.under_way[slot as usize];
+                one.in_device = true;
+                one.since = if one.since == 0 { now } else { one.since };
+                self.in_device += 1;
+                return;
+            }
+        }
+        let mapped: Short<u32, SEGMENTS_MAX> = found.iter().flatten().map(|page| page.mapping).collect();
+        if !mapped.is_empty() {
+            self.ring.statistics.grant_calls += 1;
+            host.machine.unmap_pages(&mapped);
+        }
+        self.finish(slot, false);
+    }
+
+    /// The device is done with a request: gives the pages that have to be unmapped before it is answered. `false` if it is not
+    /// with the device.
+    pub fn completed(&mut self, slot: u16, mut unmap: impl FnMut(u32)) -> bool {
+        let Some(one) = self.under_way.get_mut(slot as usize).filter(|one| one.in_device) else { return false };
+        one.in_device = false;
+        self.in_device -= 1;
+        self.pieces.iter(one.chain).for_each(|entry| unmap(entry.mapping));
+        true
+    }
+
+    /// Pages of a request; see [`Connection::completed`].
+    pub fn pages(&self, slot: u16) -> usize {
+        self.under_way.get(slot as usize).map_or(0, |one| one.chain.length.into())
+    }
+
+    /// Answers a request whose pages are not mapped any more.
+    pub fn finish(&mut self, slot: u16, done: bool) {
+        let UnderWay { ticket, id, echo, operation, chain, bytes, .. } = self.under_way[slot as usize];
+        self.pieces.free(chain);
+        match operation {
+            Operation::Read { .. } if done => self.ring.statistics.read += u64::from(bytes),
+            Operation::Write { .. } if done => self.ring.statistics.written += u64::from(bytes),
+            _ => {}
+        }
+        self.answer(ticket, id, echo, if done { Status::Okay } else { Status::Error });
+    }
+
+    fn answer(&mut self, ticket: Ticket, id: u64, echo: u8, status: Status) {
+        self.ring.statistics.errors += u64::from(status != Status::Okay);
+        self.ring.answer(ticket, &response(id, echo, status));
+        // There is room: no more are answered than the ring has entries.
+        let _ = self.answered.push(ticket.slot());
+    }
+
+    /// Shows the frontend what was answered. Only then may what waited for it start: a request that is started sooner could
+    /// run before one that is executed again.
+    pub fn publish(&mut self, host: &Host<M>) {
+        if self.answered.is_empty() {
+            return;
+        }
+        self.ring.publish(host);
+        for &slot in &self.answered {
+            self.order.answered(slot);
+        }
+        self.answered.clear();
+    }
+
+    /// A hypercall on grants was made for it.
+    pub fn count_grant_call(&mut self) {
+        self.ring.statistics.grant_calls += 1;
+    }
+
+    /// The device was reset and has forgotten everything: its requests have to be started again.
+    pub fn device_was_reset(&mut self, host: &Host<M>) {
+        let mut mapped = Short::<u32, MAX_BATCH>::new();
+        for slot in 0..self.under_way.len() as u16 {
+            mapped.clear();
+            // There is room: no request has more segments.
+            let completed = self.completed(slot, |mapping| {
+                let _ = mapped.push(mapping);
+            });
+            if completed {
+                host.machine.unmap_pages(&mapped);
+                self.order.restart(slot);
+            }
+        }
+    }
+}
+
+/// The tag of a request at its disk.
+pub const fn tag(connection: u16, slot: u16) -> u32 {
+    (connection as u32) << 16 | slot as u32
+}
+
+/// Connection and slot of a tag.
+pub const fn untag(tag: u32) -> (u16, u16) {
+    ((tag >> 16) as u16, tag as u16)
+}

@@ -1,0 +1,96 @@
+//! What a driver for a kind of disk implements.
+//!
+//! A driver moves sectors between the disk and memory that the device reaches by itself; it neither maps nor copies. It waits
+//! for nothing: requests are submitted, the device is notified once for many, and what is done is asked for. Nothing is cached
+//! here: what a driver says is done is with the device, and durable after a flush.
+
+/// A piece of memory as the device sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Device address.
+    pub address: u64,
+    /// Bytes; a multiple of 512, and inside one page.
+    pub length: u32,
+}
+
+/// What is to be done. Sectors have [`protocol::ring::block::SECTOR`] bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// From the disk, from this sector on.
+    Read {
+        /// First sector.
+        sector: u64,
+    },
+    /// To the disk, from this sector on.
+    Write {
+        /// First sector.
+        sector: u64,
+    },
+    /// Make everything that was done durable.
+    Flush,
+    /// Forget sectors.
+    Discard {
+        /// First sector.
+        sector: u64,
+        /// How many.
+        sectors: u64,
+    },
+}
+
+/// What a disk is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// Size in sectors.
+    pub sectors: u64,
+    /// Bytes of the disk's own sector: 512 or a power of two above.
+    pub sector_size: u32,
+    /// It cannot be written.
+    pub read_only: bool,
+    /// It has a cache, so a flush means something.
+    pub cache: bool,
+    /// It can forget sectors.
+    pub discard: bool,
+    /// Most pieces of one request.
+    pub pieces: u16,
+}
+
+/// The device broke a rule, or does not answer: it has to be reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault(pub &'static str);
+
+/// A disk. Tags are the caller's, each under way once.
+pub trait Disk {
+    /// What it is like, now.
+    fn properties(&self) -> Properties;
+
+    /// How much can be submitted, in units of [`Disk::cost`].
+    fn room(&self) -> usize;
+
+    /// What a request with so many pieces takes of the room.
+    fn cost(&self, pieces: usize) -> usize;
+
+    /// Adds a request; the device need not see it before [`Disk::kick`]. `false`, and nothing done, if there is no room.
+    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> bool;
+
+    /// Shows the device everything submitted.
+    fn kick(&mut self);
+
+    /// A request that is done: its tag, and whether it was carried out.
+    fn completed(&mut self) -> Result<Option<(u32, bool)>, Fault>;
+
+    /// Whether [`Disk::completed`] would give one.
+    fn is_done(&self) -> bool;
+
+    /// Asks for an interrupt at the next completion, and looks once more: `true` if there is one already, so do not sleep.
+    fn rearm(&mut self) -> bool;
+
+    /// Whether the properties changed since this was asked last.
+    fn changed(&mut self) -> bool;
+
+    /// Begins the device's own reset: whatever is under way is forgotten.
+    fn start_reset(&mut self);
+
+    /// Whether the reset is done and the device works again; until then no page it was given may be used otherwise. A fault
+    /// if it cannot be had back.
+    fn is_reset(&mut self) -> Result<bool, Fault>;
+}

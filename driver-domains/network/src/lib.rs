@@ -1,0 +1,19 @@
+//! The network domain: a learning bridge between guests and the wire.
+//!
+//! [`bridge`] decides who gets a frame, [`service`] moves it, [`wire`] is what a driver implements and [`virtio_net`] the driver
+//! for virtio devices. Without a device the domain is a bridge between guests alone.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod batch;
+pub mod bridge;
+pub mod checksum;
+pub mod service;
+#[cfg(test)]
+mod testing;
+pub mod virtio_net;
+pub mod wire;
