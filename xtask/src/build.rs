@@ -61,18 +61,21 @@ pub fn core_cargo(verb: &str) -> Command {
 
 /// Cargo for the domains, with the machine's flags: the bundled ones, or `tests` if there are any.
 pub fn domain_cargo(verb: &str, packages: &[Package], tests: &[&Package]) -> Command {
+    let bundled = workspace::image_packages(packages);
+    let chosen = if tests.is_empty() { &bundled } else { tests };
+    let first = tests.is_empty().then_some(workspace::FIRST_DOMAIN);
+    let names = first.into_iter().chain(chosen.iter().map(|package| package.name.as_str()));
+    domain_cargo_for(verb, names, "target/domains")
+}
+
+/// Cargo for these packages, with the flags of domains, building into `folder`.
+pub fn domain_cargo_for<'n>(verb: &str, names: impl IntoIterator<Item = &'n str>, folder: &str) -> Command {
     let mut cargo = process::cargo();
     cargo.args([verb, "--release", "--bins"]);
-    if tests.is_empty() {
-        cargo.args(["--package", workspace::FIRST_DOMAIN]);
-        workspace::image_packages(packages).iter().for_each(|package| {
-            cargo.args(["--package", &package.name]);
-        });
+    for name in names {
+        cargo.args(["--package", name]);
     }
-    for package in tests {
-        cargo.args(["--package", &package.name]);
-    }
-    freestanding(&mut cargo, DOMAIN_CONFIG, "target/domains");
+    freestanding(&mut cargo, DOMAIN_CONFIG, folder);
     cargo
 }
 

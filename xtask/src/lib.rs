@@ -16,6 +16,7 @@ pub mod image;
 pub mod process;
 pub mod run;
 pub mod sizes;
+pub mod soak;
 pub mod system;
 pub mod test;
 pub mod workspace;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, check, flash, fuzz, image, run, sizes, test};
+use xtask::{bench, build, check, flash, fuzz, image, run, sizes, soak, test};
 
 /// Build, run, test, check and measure Bulkhead
 #[derive(Parser)]
@@ -31,6 +31,8 @@ enum Verb {
     Check(check::Arguments),
     /// Count the instructions of what the core does
     Bench(bench::Arguments),
+    /// Kill driver domains under verified load, and see whether anybody notices
+    Soak(soak::Arguments),
     /// Count the lines of the core against its budget
     Sizes(sizes::Arguments),
     /// Fuzz the decoders
@@ -57,6 +59,7 @@ fn carry_out(verb: &Verb) -> Result<u8> {
         Verb::Fuzz(arguments) => fuzz::run(arguments),
         Verb::Check(arguments) => check::run(arguments),
         Verb::Bench(arguments) => bench::run(arguments),
+        Verb::Soak(arguments) => soak::run(arguments),
         Verb::Sizes(arguments) => sizes::run(arguments),
         Verb::Build => build::build().map(|_| 0),
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Measurement, PATIENCE, command, query};
+use super::{Measurement, PATIENCE};
 use crate::emulator::Machine;
 
 /// How a line of results begins, after the name of the domain it comes from.
@@ -52,11 +52,11 @@ pub const SCENARIOS: [Scenario; 4] = [
 /// Starts the domains of a scenario, and waits for what they measured.
 pub fn measure(machine: &mut Machine, scenario: &Scenario) -> Result<Vec<Measurement>> {
     for (name, configuration) in scenario.partner.iter().chain([&scenario.measuring]) {
-        command(machine, &format!("create echo name={name} {configuration}"))?;
+        machine.succeed(&format!("create echo name={name} {configuration}"))?;
     }
     let measured = results(machine, scenario.measuring.0)?;
     if let Some((name, _)) = scenario.partner {
-        command(machine, &format!("destroy {name}"))?;
+        machine.succeed(&format!("destroy {name}"))?;
     }
     Ok(measured)
 }
@@ -64,7 +64,7 @@ pub fn measure(machine: &mut Machine, scenario: &Scenario) -> Result<Vec<Measure
 fn results(machine: &mut Machine, domain: &str) -> Result<Vec<Measurement>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let log: Vec<String> = query(machine, "dmesg --json")?;
+        let log: Vec<String> = machine.query("dmesg --json")?;
         let (found, done) = read(&log, domain)?;
         if done {
             return Ok(found);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde::Deserialize;
 
-use super::{Measurement, PATIENCE, command, query};
+use super::{Measurement, PATIENCE};
 use crate::emulator::Machine;
 
 /// Its name in the table.
@@ -35,16 +35,16 @@ struct Info {
 /// Makes, restarts and destroys a small domain many times.
 pub fn measure(machine: &mut Machine) -> Result<Vec<Measurement>> {
     // dom0 converts by the frequency it measured, which is not exactly 1 GHz.
-    let tsc_hz = query::<Info>(machine, "info --json")?.tsc_hz;
+    let tsc_hz = machine.query::<Info>("info --json")?.tsc_hz;
     let ticks = |ns: u64| (u128::from(ns) * u128::from(tsc_hz) / 1_000_000_000) as u64;
     let (mut create, mut restart, mut destroy) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let name = format!("life-{round}");
-        command(machine, &format!("create hello name={name}"))?;
+        machine.succeed(&format!("create hello name={name}"))?;
         create.push(to_first_instruction(machine, &name)?);
-        command(machine, &format!("restart {name}"))?;
+        machine.succeed(&format!("restart {name}"))?;
         restart.push(to_first_instruction(machine, &name)?);
-        destroy.push(ticks(query::<Done>(machine, &format!("destroy {name} --json"))?.ns));
+        destroy.push(ticks(machine.query::<Done>(&format!("destroy {name} --json"))?.ns));
     }
     let named =
         [("create_to_first_instruction", create), ("restart_to_first_instruction", restart), ("destroy", destroy)];
@@ -55,7 +55,7 @@ pub fn measure(machine: &mut Machine) -> Result<Vec<Measurement>> {
 fn to_first_instruction(machine: &mut Machine, name: &str) -> Result<u64> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let list: Vec<Domain> = query(machine, &format!("list {name} --json"))?;
+        let list: Vec<Domain> = machine.query(&format!("list {name} --json"))?;
         if let Some(domain) = list.first().filter(|domain| domain.first_run_tsc > domain.created_tsc) {
             return Ok(domain.first_run_tsc - domain.created_tsc);
         }

@@ -126,20 +126,3 @@ fn measure(cpus: u32) -> Result<Vec<Row>> {
     process::step(format_args!("measured in {:.1} s", begin.elapsed().as_secs_f32()));
     Ok(rows)
 }
-
-/// Carries out a command that has to succeed; gives what it printed.
-fn command(machine: &mut Machine, line: &str) -> Result<String> {
-    let reply = machine.command(line)?;
-    if reply.status != 0 {
-        bail!("`{line}` ended with status {}: {}", reply.status, reply.text.trim());
-    }
-    Ok(reply.text)
-}
-
-/// Carries out a command with `--json` and reads what it printed.
-fn query<T: for<'a> Deserialize<'a>>(machine: &mut Machine, line: &str) -> Result<T> {
-    let text = command(machine, line)?;
-    // A notice of something that happened meanwhile may stand beside it.
-    let found = text.lines().find_map(|line| serde_json::from_str(line).ok());
-    found.with_context(|| format!("`{line}` printed something unexpected: {}", text.trim()))
-}

@@ -9,6 +9,7 @@ mod launch;
 mod machine;
 mod network;
 pub mod prompt;
+mod query;
 mod report;
 mod transcript;
 

@@ -1,0 +1,234 @@
+//! One machine under load, and the deaths of its driver domains.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use protocol::connection::KillPoint;
+use serde::Deserialize;
+
+use super::guests::{self, Guest};
+use super::plan::{Kill, Target, point_name};
+use super::reports::Reports;
+use super::tally::Survived;
+use crate::emulator::{Machine, Options};
+
+/// How long a driver domain may take to die and to serve again before that counts as a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often is looked whether it does.
+const POLL: Duration = Duration::from_millis(10);
+/// How long the loads may take to begin.
+const WARM_UP: Duration = Duration::from_secs(60);
+/// After this without passing an armed point, a domain is killed where it is.
+const POINT_PATIENCE: Duration = Duration::from_secs(4);
+
+/// A machine that is being soaked.
+pub struct Session {
+    machine: Machine,
+    guests: &'static [Guest],
+    reports: Reports,
+}
+
+/// What `list --json` says of a domain.
+#[derive(Clone, Debug, Deserialize)]
+struct Domain {
+    name: String,
+    status: String,
+    restarts: u32,
+    last_end: Option<String>,
+    blackout_ns: Option<u64>,
+}
+
+/// What `block-list --json` and `network-list --json` say of a device.
+#[derive(Clone, Debug, Deserialize)]
+struct Device {
+    domain: String,
+    device: String,
+    state: String,
+    fault: Option<String>,
+}
+
+/// What `disks --json` says.
+#[derive(Clone, Debug, Deserialize)]
+struct Disks {
+    connections: Vec<Connection>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Connection {
+    statistics: Option<Statistics>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Statistics {
+    replayed: u64,
+}
+
+impl Session {
+    /// Boots, starts the guests, and waits until all of them have done something.
+    pub fn begin(options: Options, guests: &'static [Guest]) -> Result<Session> {
+        let log = options.logs.join("debug.log");
+        let machine = Machine::boot(options)?;
+        let names: Vec<&str> = guests.iter().map(|guest| guest.name).collect();
+        let mut session = Session { machine, guests, reports: Reports::new(log, &names) };
+        for guest in guests {
+            session.machine.succeed(&format!("create {}", guest.name))?;
+        }
+        let deadline = Instant::now() + WARM_UP;
+        while !session.reports.all_move() {
+            session.reports.check()?;
+            if Instant::now() >= deadline {
+                bail!("the loads have not begun within {WARM_UP:?}: {:?}", session.reports.latest());
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(session)
+    }
+
+    /// What the guests say.
+    pub fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// Lets a domain die, and waits until it serves again.
+    pub fn kill(&mut self, kill: Kill) -> Result<Survived> {
+        std::thread::sleep(kill.peace);
+        let before = self.domain(kill.target)?.restarts;
+        let died = self.die(kill, before);
+        died.with_context(|| format!("killing {} at {}", kill.target.name(), point_name(kill.point)))?;
+        let deadline = Instant::now() + PATIENCE;
+        let blackout_ns = loop {
+            let domain = self.domain(kill.target)?;
+            if domain.status == "quarantined" {
+                bail!("{} is in quarantine: {}", domain.name, domain.last_end.unwrap_or_default());
+            }
+            match domain.blackout_ns {
+                Some(blackout) if domain.restarts > before && domain.status != "dying" => break blackout,
+                _ if kill.target == Target::Console && domain.restarts > before => break 0,
+                _ => {}
+            }
+            self.reports.check()?;
+            if Instant::now() >= deadline {
+                let Domain { status, restarts, last_end, .. } = domain;
+                let name = kill.target.name();
+                bail!(
+                    "{name} does not serve {PATIENCE:?} after it died at {}: it is {status} after {restarts} restarts, \
+                     the last because it {}",
+                    point_name(kill.point),
+                    last_end.unwrap_or_else(|| "did not die".into())
+                );
+            }
+            std::thread::sleep(POLL);
+        };
+        let in_flight = match kill.target {
+            Target::Disk => Some(self.replayed()?),
+            _ => None,
+        };
+        self.check()?;
+        Ok(Survived { kill, in_flight, blackout_ns })
+    }
+
+    fn die(&mut self, kill: Kill, before: u32) -> Result<()> {
+        let name = kill.target.name();
+        match kill.point {
+            None if kill.target == Target::Console => self.kill_console(),
+            None => self.machine.succeed(&format!("kill {name}")).map(drop),
+            Some(point @ KillPoint::BeforeAttach) => {
+                self.spare(kill.target, false)?;
+                self.arm(name, point, 1)?;
+                self.machine.succeed(&format!("{} --no-wait", guests::attach(kill.target))).map(drop)
+            }
+            Some(point @ KillPoint::DuringDetach) => {
+                self.spare(kill.target, true)?;
+                self.arm(name, point, 1)?;
+                let device = self.spare_device(kill.target)?.context("there is nothing to detach")?.device;
+                self.machine.succeed(&format!("{} {device} --no-wait", guests::detach(kill.target))).map(drop)
+            }
+            Some(point) => {
+                self.arm(name, point, kill.after)?;
+                let deadline = Instant::now() + POINT_PATIENCE;
+                while self.domain(kill.target)?.restarts == before {
+                    if Instant::now() >= deadline {
+                        bail!("it does not get there within {POINT_PATIENCE:?}");
+                    }
+                    self.reports.check()?;
+                    std::thread::sleep(POLL);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn arm(&mut self, name: &str, point: KillPoint, after: u64) -> Result<()> {
+        self.machine.succeed(&format!("arm {name} {} --after={after}", point.name())).map(drop)
+    }
+
+    /// What this shell says while its console is dead is lost: it is asked until it answers.
+    fn kill_console(&mut self) -> Result<()> {
+        self.machine.type_line("kill console")?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            self.machine.send(b"\r")?;
+            match self.machine.wait_prompt(Duration::from_secs(1)) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Makes sure that the spare device of the load is there, or is not.
+    fn spare(&mut self, target: Target, wanted: bool) -> Result<()> {
+        match (self.spare_device(target)?, wanted) {
+            (None, true) => self.machine.succeed(guests::attach(target)).map(drop),
+            (Some(device), false) => {
+                self.machine.succeed(&format!("{} {}", guests::detach(target), device.device)).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn spare_device(&mut self, target: Target) -> Result<Option<Device>> {
+        let (guest, own) = guests::of(target);
+        Ok(self.devices(target)?.into_iter().find(|device| device.domain == guest && device.device != own))
+    }
+
+    fn devices(&mut self, target: Target) -> Result<Vec<Device>> {
+        self.machine.query(match target {
+            Target::Network => "network-list --json",
+            _ => "block-list --json",
+        })
+    }
+
+    /// Requests that were executed again since the domain was started, which are those in flight when it died.
+    fn replayed(&mut self) -> Result<u64> {
+        let disks: Disks = self.machine.query("disks --json")?;
+        Ok(disks.connections.iter().filter_map(|connection| connection.statistics.as_ref()).map(|s| s.replayed).sum())
+    }
+
+    fn domain(&mut self, target: Target) -> Result<Domain> {
+        let name = target.name();
+        let list: Vec<Domain> = self.machine.query(&format!("list {name} --json"))?;
+        list.into_iter().next().with_context(|| format!("there is no domain {name}"))
+    }
+
+    /// Everybody is as they were, but for the deaths that were ordered.
+    pub fn check(&mut self) -> Result<()> {
+        if let Some(panic) = self.machine.panicked() {
+            return Err(panic);
+        }
+        self.reports.check()?;
+        let names: Vec<&str> = self.guests.iter().map(|guest| guest.name).collect();
+        let list: Vec<Domain> = self.machine.query(&format!("list {} --json", names.join(" ")))?;
+        if let Some(dead) = list.iter().find(|domain| domain.last_end.is_some() || domain.restarts > 0) {
+            bail!("{} {}", dead.name, dead.last_end.as_deref().unwrap_or("was restarted"));
+        }
+        for target in [Target::Disk, Target::Network] {
+            if let Some(broken) = self.devices(target)?.into_iter().find(|device| device.fault.is_some()) {
+                let Device { domain, device, state, fault } = broken;
+                bail!("{domain}: {device} is {state}: {}", fault.unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+}
