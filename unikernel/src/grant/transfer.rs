@@ -55,28 +55,24 @@ pub struct Transfer {
     pub error: Option<Error>,
 }
 
-impl Transfer {
-    fn is_own(&self) -> bool {
-        matches!((self.from, self.to), (Place::Own { .. }, Place::Own { .. }))
-    }
-}
-
-/// Makes the copies, and notes in each whether it failed. Gives the number of hypercalls: what is copied between two own places
-/// needs none. A transfer beyond the end of an area panics.
+/// Makes the copies, and notes in each whether it failed. Gives the number of hypercalls. A transfer beyond the end of an area
+/// panics.
 pub fn transfer(list: &mut [Transfer], areas: &[&Area]) -> u64 {
     let mut calls = 0;
     for part in list.chunks_mut(MAX_BATCH) {
-        let mut elements = Vec::<CopyElement, MAX_BATCH>::new();
-        for transfer in &mut *part {
-            match (transfer.from, transfer.to) {
-                (Place::Own { area: from, offset }, Place::Own { area: to, offset: at }) => {
-                    let (from, to) = (areas[from as usize], areas[to as usize]);
-                    copy_own(from, offset as usize, to, at as usize, transfer.length.into());
-                    transfer.error = None;
-                }
-                // There is room for all of this part.
-                _ => drop(elements.push(element(transfer, areas))),
+        let (mut elements, mut shared) = (Vec::<CopyElement, MAX_BATCH>::new(), Vec::<&mut Transfer, MAX_BATCH>::new());
+        for transfer in part {
+            if let (Place::Own { area: from, offset: start }, Place::Own { area: to, offset: end }) =
+                (transfer.from, transfer.to)
+            {
+                // Nobody else's memory: the core is for those copies only that cross a border.
+                move_bytes(areas[from as usize], start as usize, areas[to as usize], end as usize, transfer.length);
+                transfer.error = None;
+                continue;
             }
+            // A chunk is no longer than the vectors.
+            let _ = elements.push(element(transfer, areas));
+            let _ = shared.push(transfer);
         }
         if elements.is_empty() {
             continue;
@@ -84,8 +80,7 @@ pub fn transfer(list: &mut [Transfer], areas: &[&Area]) -> u64 {
         let (address, count) = (elements.as_mut_ptr() as u64, elements.len() as u64);
         // SAFETY: the elements live until the call returns; the own memory they name lies in areas, where no Rust object is.
         let called = to_the_end(|| unsafe { raw::grant_copy(address, count) });
-        let by_core = part.iter_mut().filter(|transfer| !transfer.is_own());
-        for (transfer, element) in by_core.zip(&elements) {
+        for (transfer, element) in shared.iter_mut().zip(&elements) {
             transfer.error = called.and(decode(i64::from(element.status) as u64)).err();
         }
         calls += 1;
@@ -93,14 +88,13 @@ pub fn transfer(list: &mut [Transfer], areas: &[&Area]) -> u64 {
     calls
 }
 
-/// Copies between two places of one's own, whatever order they lie in; they do not overlap.
-fn copy_own(from: &Area, mut offset: usize, to: &Area, mut at: usize, mut left: usize) {
-    let mut buffer = [0; 256];
-    while left > 0 {
-        let piece = &mut buffer[..left.min(256)];
-        from.read(offset, piece);
-        to.write(at, piece);
-        (offset, at, left) = (offset + piece.len(), at + piece.len(), left - piece.len());
+/// Copies between own areas, piece by piece.
+fn move_bytes(from: &Area, start: usize, to: &Area, end: usize, length: u16) {
+    let mut piece = [0; 256];
+    for done in (0..length as usize).step_by(piece.len()) {
+        let now = piece.len().min(length as usize - done);
+        from.read(start + done, &mut piece[..now]);
+        to.write(end + done, &piece[..now]);
     }
 }
 
@@ -128,30 +122,5 @@ fn side(place: Place, length: u16, areas: &[&Area]) -> CopySide {
             let inside = at % PAGE_SIZE;
             CopySide { reference_or_address: at - inside, peer: OWN_MEMORY, offset: inside as u16, reserved: 0 }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::vec;
-
-    #[test]
-    fn copies_between_own_places_need_no_core() {
-        let (mut one, mut two) = (vec![0u64; 512], vec![0u64; 512]);
-        // SAFETY: the vectors outlive the areas and are not touched otherwise.
-        let [from, to] = [&mut one, &mut two].map(|memory| unsafe { Area::page(memory.as_mut_ptr() as u64) });
-        let bytes: vec::Vec<u8> = (0..700).map(|at| at as u8).collect();
-        from.write(5, &bytes);
-        let mut list = [Transfer {
-            from: Place::Own { area: 0, offset: 5 },
-            to: Place::Own { area: 1, offset: 2060 },
-            length: 700,
-            error: Some(Error::Invalid),
-        }];
-        assert_eq!((transfer(&mut list, &[&from, &to]), list[0].error), (0, None));
-        let mut back = vec![0; 700];
-        to.read(2060, &mut back);
-        assert_eq!(back, bytes);
     }
 }
