@@ -16,9 +16,9 @@ use crate::workspace;
 use count::Count;
 
 /// Lines the core is meant to have at most.
-pub const BUDGET: usize = 4_500;
+pub const BUDGET: usize = 5_500;
 /// Lines at which `cargo xtask check` fails.
-pub const LIMIT: usize = 5_500;
+pub const LIMIT: usize = 6_000;
 
 /// Count the lines of the core against its budget
 #[derive(Clone, Debug, clap::Args)]
