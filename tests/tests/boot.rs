@@ -10,10 +10,10 @@ fn boots(cpus: u32) {
 
     let list = system.ok("list");
     let names: Vec<_> = list.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names, ["dom0", "console", "hello"], "{list}");
+    assert_eq!(names, ["dom0", "console", "disk", "hello", "network", "web"], "{list}");
     let info = system.json("info");
     assert_eq!(info["cpus"], cpus, "{info}");
-    assert_eq!(info["domains"], 3, "{info}");
+    assert_eq!(info["domains"], 6, "{info}");
     assert_eq!(info["idle_ns"].as_array().map(Vec::len), Some(cpus as usize), "{info}");
     // The core's own frames, those set aside for domains, and the pool are all there is.
     let set_aside: u64 = system.json("list").as_array().expect("a list").iter().map(pages).sum();
