@@ -14,7 +14,7 @@ fn a_bad_file_at_boot_is_told_and_the_others_run() {
     assert!(boot.text.contains("auto/broken.toml:3: memroy: "), "{}", boot.text);
     assert!(boot.text.contains("did you mean `memory`?"), "{}", boot.text);
     let names: Vec<_> = system.json("list").as_array().expect("a list").iter().map(|row| row["name"].clone()).collect();
-    assert_eq!(names, ["dom0", "console", "fine", "hello"]);
+    assert_eq!(names, ["dom0", "console", "disk", "fine", "hello", "network", "web"]);
     // The status of the boot is not that of the next command.
     system.ok("list");
 }

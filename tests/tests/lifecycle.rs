@@ -104,7 +104,7 @@ fn shutdown_ends_those_that_listen() {
     system.ok("shutdown --all");
     let names: Vec<Value> =
         system.json("list").as_array().expect("a list").iter().map(|row| row["name"].clone()).collect();
-    assert_eq!(names, ["dom0", "console"]);
+    assert_eq!(names, ["dom0", "console", "disk", "network"]);
 }
 
 #[test]
