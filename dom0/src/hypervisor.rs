@@ -5,6 +5,7 @@
 //!
 //! [`Error::Again`]: protocol::error::Error::Again
 
+use protocol::device::DeviceInfo;
 use protocol::domain::{DeathReport, DomainCreated, DomainInfo, DomainSpec, SchedParams, VcpuInfo};
 use protocol::error::Result;
 use protocol::event::Port;
@@ -49,6 +50,10 @@ pub trait Hypervisor {
     fn ioports_create(&mut self, first: u16, count: u16) -> Result<Handle>;
     /// A handle for an ISA interrupt.
     fn interrupt_create(&mut self, line: u8) -> Result<Handle>;
+    /// What the core knows of a PCI function, by its index; `None` past the last.
+    fn device_list(&mut self, index: u64) -> Result<Option<DeviceInfo>>;
+    /// A handle for the PCI function at an address.
+    fn device_create(&mut self, address: u16) -> Result<Handle>;
     /// Copies a handle into the table of `domain`.
     fn handle_copy(&mut self, domain: Handle, handle: Handle, rights: Rights) -> Result<Handle>;
     /// Closes a handle of dom0.

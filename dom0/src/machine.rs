@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use dom0::hypervisor::{Hypervisor, Width};
+use protocol::device::DeviceInfo;
 use protocol::domain::{DeathReport, DomainCreated, DomainInfo, DomainSpec, SchedParams, VcpuInfo};
 use protocol::error::{Error, Result};
 use protocol::event::Port;
@@ -98,6 +99,14 @@ impl Hypervisor for Machine {
 
     fn interrupt_create(&mut self, line: u8) -> Result<Handle> {
         system::create_interrupt(line)
+    }
+
+    fn device_list(&mut self, index: u64) -> Result<Option<DeviceInfo>> {
+        system::device(index)
+    }
+
+    fn device_create(&mut self, address: u16) -> Result<Handle> {
+        system::create_device(address)
     }
 
     fn handle_copy(&mut self, domain: Handle, handle: Handle, rights: Rights) -> Result<Handle> {

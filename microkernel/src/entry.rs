@@ -19,7 +19,7 @@ impl<M: Machine> Core<M> {
         let caller = state.current;
         state.step = Step::Done;
         let domain = &mut self.domains[caller.slot];
-        if domain.state != Some(State::Running) || caller.is_nobody() {
+        if domain.state != Some(State::Running) {
             // Another CPU has ended it since this vCPU was let run.
             return Step::Done;
         }
@@ -75,7 +75,6 @@ impl<M: Machine> Core<M> {
         self.here = cpu;
         let tsc = self.machine.tsc();
         let decision = self.sched.pick(cpu, self.clock.ns(tsc));
-        self.kick_all(decision.kick);
         let deadline = self.clock.tsc(decision.until);
         let caller = decision.vcpu.map_or(Caller::NOBODY, |id| self.vcpus[id].name);
         self.cpu(cpu).current = caller;
@@ -96,12 +95,11 @@ impl<M: Machine> Core<M> {
         on.fold(0, |mask, (cpu, _)| mask | 1 << cpu)
     }
 
-    /// Makes all CPUs of a mask enter the core.
-    fn kick_all(&self, mut cpus: u64) {
-        while cpus != 0 {
-            self.machine.kick(cpus.trailing_zeros() as usize);
-            cpus &= cpus - 1;
-        }
+    /// The other CPUs that have to enter the core soon, a bit each. The shell tells them once it has released the lock: before
+    /// that they could only wait for it.
+    #[inline]
+    pub fn take_kicks(&mut self, cpu: usize) -> u64 {
+        if self.sched.kicks == 0 { 0 } else { core::mem::take(&mut self.sched.kicks) & !(1 << cpu) }
     }
 
     /// After pages left the caller's address space: completes what waits for that, at once if no other CPU can have them
@@ -117,7 +115,7 @@ impl<M: Machine> Core<M> {
     /// Asks the shell to go on only when these CPUs have been in the core.
     pub(crate) fn await_flush(&mut self, cpus: u64) {
         let epoch = MAILBOXES.request(cpus);
-        self.kick_all(cpus);
+        self.sched.kicks |= cpus;
         self.cpu(self.here).step = Step::AfterFlush { epoch, cpus };
     }
 

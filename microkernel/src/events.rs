@@ -48,8 +48,7 @@ impl<M: Machine> Core<M> {
 
     fn wake(&mut self, vcpu: Option<VcpuId>) {
         if let Some(id) = vcpu {
-            let cpu = self.sched.wake(id, self.now());
-            self.kick(cpu);
+            self.sched.wake(id, self.now());
         }
     }
 

@@ -78,8 +78,6 @@ pub trait Memory {
 pub trait Machine: Memory {
     /// Reads the time stamp counter.
     fn tsc(&self) -> u64;
-    /// Makes another CPU enter the core soon (an interprocessor interrupt). Never waits.
-    fn kick(&self, cpu: usize);
     /// Forgets cached translations of the address space loaded on this CPU.
     fn flush_local(&self);
     /// Masks or unmasks an ISA interrupt line at its controller.

@@ -100,14 +100,6 @@ impl<M: Machine> Core<M> {
         &mut self.cpus[cpu % MAX_CPUS]
     }
 
-    /// Makes another CPU choose anew; this one does in any case.
-    #[inline]
-    pub(crate) fn kick(&self, cpu: Option<usize>) {
-        if let Some(cpu) = cpu.filter(|&cpu| cpu != self.here) {
-            self.machine.kick(cpu);
-        }
-    }
-
     /// A domain in its present incarnation, as handles and peer tables hold it. Never 0.
     pub(crate) fn reference(&self, slot: Slot) -> u64 {
         slot.number() as u64 | (self.domains[slot].info.incarnation as u64) << 32

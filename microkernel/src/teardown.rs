@@ -37,8 +37,7 @@ impl<M: Machine> Core<M> {
     pub(crate) fn halt(&mut self, slot: Slot) -> bool {
         let mut halted = true;
         for id in self.domains[slot].vcpus() {
-            let cpu = self.sched.stop(id);
-            self.kick(cpu);
+            self.sched.stop(id);
             halted &= !self.sched.is_running(id);
         }
         halted

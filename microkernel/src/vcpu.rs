@@ -90,8 +90,7 @@ impl<M: Machine> Core<M> {
         self.machine.zero(context);
         self.machine.put(context.at(0), &registers);
         self.machine.store(context.at(MXCSR.0), MXCSR.1);
-        let cpu = self.sched.start(id, self.clock.ns(self.machine.tsc()));
-        self.kick(cpu);
+        self.sched.start(id, self.now());
     }
 
     pub(crate) fn vcpu_start(&mut self, caller: Caller, vcpu: u64, entry: u64, stack: u64) -> Result {
@@ -112,7 +111,7 @@ impl<M: Machine> Core<M> {
     }
 
     pub(crate) fn vcpu_yield(&mut self, _: Caller) -> Result {
-        self.sched.yield_now(self.here, self.clock.ns(self.machine.tsc()));
+        self.sched.yield_now(self.here, self.now());
         Ok(0)
     }
 }

@@ -63,8 +63,6 @@ records! {
         pub idle_ns: [u64; MAX_CPUS],
         /// [`Features`] bits.
         pub features: u64,
-        /// Brand string of the CPU, zero-padded.
-        pub cpu_brand: [u8; 48],
     }
 
     /// Argument of [`crate::hypercall::Hypercall::LogRead`].

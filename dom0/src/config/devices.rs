@@ -5,11 +5,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::disk::{self, Disk};
+use super::pci::{self, Pattern};
 use super::reader::{Reader, shown};
 use super::vif::{self, Vif};
 
 /// The keys whose values are lists with a syntax of their own, and an example of it.
 const VIF: (&str, &str) = ("vif", "'mac=00:16:3e:00:00:01,bridge=br0'");
+const PCI: (&str, &str) = ("pci", "'1af4:1042' or '00:04.0'");
 const DISK: (&str, &str) = ("disk", "'phy:virtio0p1,xvda,r' or 'file:/path,xvda,w'");
 
 /// Most devices of one kind that a domain has.
@@ -64,6 +66,11 @@ pub fn disks(reader: &mut Reader<'_>, linux: bool) -> Vec<Disk> {
         Ok(disk)
     };
     list(reader, DISK, parse, |disk| Some(disk.vdev.clone()))
+}
+
+/// The PCI devices that a domain is given.
+pub fn pci(reader: &mut Reader<'_>) -> Vec<Pattern> {
+    list(reader, PCI, pci::parse, |pattern| Some(alloc::string::ToString::to_string(pattern)))
 }
 
 /// The network interfaces of a guest.

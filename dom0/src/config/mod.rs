@@ -7,6 +7,7 @@ pub mod cpus;
 mod devices;
 pub mod disk;
 pub mod keys;
+pub mod pci;
 mod problem;
 mod reader;
 pub mod size;
@@ -101,6 +102,8 @@ pub struct Config {
     pub disks: Vec<Disk>,
     /// What it serves others, if it is a driver domain.
     pub backend: Option<Role>,
+    /// PCI devices that it is given.
+    pub pci: Vec<pci::Pattern>,
     /// Devices it can serve at once.
     pub connections: u16,
     /// When it ended by itself.
@@ -162,6 +165,7 @@ fn read(reader: &mut Reader<'_>, file: &str) -> Option<Config> {
         command_line: command_line(reader, linux),
         vifs: devices::vifs(reader),
         disks: devices::disks(reader, linux),
+        pci: if linux { Vec::new() } else { devices::pci(reader) },
         backend: if linux { None } else { devices::role(reader) },
         connections: if linux { 0 } else { devices::connections(reader) },
         on_poweroff: action(reader, "on_poweroff").unwrap_or(Action::Destroy),

@@ -85,6 +85,8 @@ pub struct Domain<P> {
     pub requests: VecDeque<(u32, Option<Answer>)>,
     /// Indexes and ids of the driver domains in its peer table.
     pub backends: Vec<(u16, u16)>,
+    /// Addresses of the PCI devices that it was given.
+    pub pci: Vec<u16>,
     /// Its signs of life, if it is watched.
     pub heart: Option<Heart<P>>,
     /// Its last death, if it came back from it or will.
@@ -117,6 +119,7 @@ impl<P> Domain<P> {
             ready: false,
             requests: VecDeque::new(),
             backends: Vec::new(),
+            pci: Vec::new(),
             heart: None,
             outage: None,
             trial: None,

@@ -124,6 +124,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
     fn assemble(&mut self, domain: &mut Domain<H::Page>, image: &Image<'b>, paused: bool) -> Result<(), String> {
         builder::pin(&mut self.hypervisor, domain.handle, &domain.config).map_err(|error| error.text)?;
         self.wire_console(domain)?;
+        self.give_devices(domain)?;
         let mut line = domain.config.command_line.clone();
         self.give_terminal(domain, &mut line)?;
         for index in 0..domain.config.connect.len() {

@@ -11,6 +11,7 @@ mod devices;
 mod domain;
 mod lifecycle;
 mod links;
+pub mod pci;
 mod requests;
 mod supervisor;
 mod upgrade;

@@ -37,6 +37,7 @@ pub enum Verb {
     NetworkAttach,
     NetworkDetach,
     NetworkList,
+    PciList,
 }
 
 /// What the words of a command are, for completion.
@@ -153,6 +154,7 @@ commands! {
     NetworkDetach "network-detach" "NAME DEVICE" Interface [TIMEOUT, NO_WAIT, FORCE]
         "take a network interface away from a running domain";
     NetworkList "network-list" "[NAME...]" Domains [JSON] "network interfaces of domains";
+    PciList "pci-list" "" None [JSON] "PCI devices, and the domains they were given to";
     Console "console" "NAME" Domains [] "show the console of a domain; Ctrl-] returns here";
     MemSet "mem-set" "NAME SIZE" Domains [TIMEOUT] "change the memory set aside for a domain: MiB, or 64K 36M 1G";
     MemMax "mem-max" "NAME SIZE" Domains [] "change the bound for mem-set";

@@ -241,6 +241,18 @@ pub fn vcpus<H: Hypervisor>(plane: &mut Plane<'_, H>, id: u16) -> Result<Vec<Vcp
     Ok(views)
 }
 
+/// The brand string of the CPU.
+fn cpu_model() -> String {
+    use core::arch::x86_64::__cpuid;
+    if __cpuid(0x8000_0000).eax < 0x8000_0004 {
+        return String::new();
+    }
+    let leaves = (0x8000_0002..=0x8000_0004).map(__cpuid);
+    let words = leaves.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
+    let text: Vec<u8> = words.flat_map(u32::to_le_bytes).filter(|byte| (b' '..=b'~').contains(byte)).collect();
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
 /// The machine.
 pub fn machine<H: Hypervisor>(plane: &mut Plane<'_, H>) -> Result<MachineView, String> {
     let info = plane.hypervisor.system_info().map_err(|error| format!("the core says: {error}"))?;
@@ -255,11 +267,10 @@ pub fn machine<H: Hypervisor>(plane: &mut Plane<'_, H>) -> Result<MachineView, S
         () if features.contains(Features::IOMMU_OFF_INSECURE) => "off-insecure (DMA is NOT confined)",
         () => "none (devices that do DMA are refused)",
     };
-    let cpu: Vec<u8> = info.cpu_brand.iter().copied().filter(|byte| (b' '..=b'~').contains(byte)).collect();
     Ok(MachineView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         interface: info.abi_version,
-        cpu_model: String::from_utf8_lossy(&cpu).trim().to_owned(),
+        cpu_model: cpu_model(),
         cpus: info.cpus,
         cpu_mhz: (info.tsc_hz / 100_000) as f64 / 10.0,
         tsc_hz: info.tsc_hz,

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use dom0::hypervisor::{Hypervisor, Width};
 use protocol::control::{self, Envelope, FRAME_MAX, FromDomain, ToDomain, VERSION};
+use protocol::device::{BRIDGE, DeviceInfo, NO_OWNER};
 use protocol::domain::*;
 use protocol::error::{Error, Result};
 use protocol::event::{CONTROL_PORT, Port};
@@ -296,6 +297,24 @@ impl Hypervisor for Sim {
     fn interrupt_create(&mut self, _line: u8) -> Result<Handle> {
         self.call()?;
         Ok(self.new_handle("interrupt"))
+    }
+
+    fn device_list(&mut self, index: u64) -> Result<Option<DeviceInfo>> {
+        self.call()?;
+        let kinds = [(0x08, 0x1237, BRIDGE), (0x20, 0x1042, 0), (0x28, 0x1042, 0), (0x30, 0x1041, 0)];
+        Ok(kinds.get(index as usize).map(|&(address, device, flags)| DeviceInfo {
+            address,
+            vendor: 0x1af4,
+            device,
+            flags,
+            owner: NO_OWNER,
+            ..DeviceInfo::default()
+        }))
+    }
+
+    fn device_create(&mut self, _address: u16) -> Result<Handle> {
+        self.call()?;
+        Ok(self.new_handle("device"))
     }
 
     fn handle_copy(&mut self, domain: Handle, handle: Handle, rights: Rights) -> Result<Handle> {

@@ -1,9 +1,9 @@
 //! Many measurements of the same thing, and the line that tells of them.
 
 use alloc::vec::Vec;
-use core::fmt;
 
-use unikernel::{console, println, time};
+use load::report::say;
+use unikernel::time;
 
 /// Times one thing is measured.
 pub const ROUNDS: usize = 1000;
@@ -36,14 +36,6 @@ impl Samples {
 /// Says that nothing more will follow.
 pub fn done() {
     say(format_args!(r#"bench {{"done":true}}"#));
-}
-
-/// Prints a line to the log, where dom0 finds it, and to the console if there is one.
-fn say(line: fmt::Arguments<'_>) {
-    log::info!("{line}");
-    if console::connected() {
-        println!("{line}");
-    }
 }
 
 /// Measures `act` many times.

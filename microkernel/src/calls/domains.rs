@@ -54,7 +54,7 @@ impl<M: Machine> Core<M> {
             return Err(Error::WrongState);
         }
         domain.info.pauses += 1;
-        domain.vcpus().for_each(|id| _ = self.sched.pause(id));
+        domain.vcpus().for_each(|id| self.sched.pause(id));
         // A CPU that runs one of them leaves it for the core, and cannot go back to it.
         let cpus = self.loaded(slot);
         if cpus != 0 {
@@ -72,10 +72,7 @@ impl<M: Machine> Core<M> {
         domain.info.pauses -= 1;
         if domain.info.pauses == 0 {
             let now = self.now();
-            for id in self.domains[slot].vcpus() {
-                let cpu = self.sched.unpause(id, now);
-                self.kick(cpu);
-            }
+            self.domains[slot].vcpus().for_each(|id| self.sched.unpause(id, now));
         }
         Ok(0)
     }
@@ -147,11 +144,9 @@ impl<M: Machine> Core<M> {
             return Err(Error::Invalid);
         }
         for id in domain.vcpus() {
-            let cpu = self.sched.set_params(id, &params, now);
-            self.kick(cpu);
+            self.sched.set_params(id, &params, now);
             if only.is_none() || only == Some(id) {
-                let cpu = self.sched.set_affinity(id, params.affinity, now);
-                self.kick(cpu);
+                self.sched.set_affinity(id, params.affinity, now);
             }
         }
         if only.is_some() {

@@ -102,9 +102,9 @@ fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>) -> Step)
 }
 
 /// Releases the lock, then sends the kicks that were asked for under it.
-fn unlock(this: &Cpu, core: Guard) {
+fn unlock(this: &Cpu, mut core: Guard) {
+    let mut kicks = core.take_kicks(this.index);
     drop(core);
-    let mut kicks = this.kicks.replace(0);
     while kicks != 0 {
         apic::kick(kicks.trailing_zeros() as usize);
         kicks &= kicks - 1;

@@ -54,16 +54,6 @@ pub fn has_tsc_deadline() -> bool {
     bit(leaf(1, 0).ecx, 24)
 }
 
-/// Brand string, zero-padded.
-pub fn brand() -> [u8; 48] {
-    let mut brand = [0; 48];
-    for (index, chunk) in brand.chunks_exact_mut(4).enumerate() {
-        let leaf = leaf(0x8000_0002 + index as u32 / 4, 0);
-        chunk.copy_from_slice(&[leaf.eax, leaf.ebx, leaf.ecx, leaf.edx][index % 4].to_le_bytes());
-    }
-    brand
-}
-
 /// Switches on, on this CPU, what [`detect`] found.
 pub fn enable(features: Features) {
     // SAFETY: EFER exists on every 64-bit CPU; SCE and NXE (whose absence was refused) break nothing.
@@ -88,6 +78,9 @@ pub fn enable(features: Features) {
 /// Keeps the domain that comes next from measuring what the one before did.
 pub fn separate_domains() {
     let barriers = BARRIERS.load(Relaxed);
+    if barriers == 0 {
+        return;
+    }
     if barriers & 1 != 0 {
         // SAFETY: CPUID offers the command register; bit 0 forgets indirect branch predictions.
         unsafe { Msr::new(PREDICTION_COMMAND).write(1) };

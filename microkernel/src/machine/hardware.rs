@@ -23,12 +23,6 @@ impl Machine for Hardware {
         cpu::tsc()
     }
 
-    fn kick(&self, cpu: usize) {
-        // Sent when the lock is released: before that the other CPU could only wait for it.
-        let this = Cpu::current();
-        this.kicks.set(this.kicks.get() | 1 << cpu);
-    }
-
     fn flush_local(&self) {
         // SAFETY: the root that is loaded already.
         unsafe { cpu::set_root(Cpu::current().root.get()) };

@@ -20,6 +20,10 @@ pub static REPORTER: AtomicU32 = AtomicU32::new(0);
 pub static EXIT_PORT: AtomicU16 = AtomicU16::new(0);
 /// What is written there: what a Rust program that panics exits with.
 const EXIT_STATUS: u8 = 101;
+/// The first of a frame's registers.
+const REGISTERS: &str = "r15 r14 r13 r12 r11 r10 r9 r8 rdi rsi rbp rbx rdx rcx rax";
+/// Place of RBP among them.
+const RBP: usize = 10;
 /// Frames of the backtrace shown.
 const FRAMES: usize = 24;
 
@@ -53,19 +57,17 @@ pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
     // SAFETY: copies a register.
     unsafe { core::arch::asm!("mov {}, rbp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
     if let Some(frame) = frame {
-        let [r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax, ref rest @ ..] = *frame;
-        let [_vector, _error, rip, cs, rflags, rsp, _ss] = *rest;
+        let [.., rip, cs, rflags, rsp, _ss] = *frame;
         line(format_args!("  rip {rip:016x} rsp {rsp:016x} rflags {rflags:08x} cs {cs:x}"));
         line(format_args!("  cr2 {:016x} cr3 {:016x}", cpu::fault_address(), Cr3::read_raw().0.start_address()));
-        line(format_args!("  rax {rax:016x} rbx {rbx:016x} rcx {rcx:016x} rdx {rdx:016x}"));
-        line(format_args!("  rsi {rsi:016x} rdi {rdi:016x} rbp {rbp:016x} r8  {r8:016x}"));
-        line(format_args!("  r9  {r9:016x} r10 {r10:016x} r11 {r11:016x} r12 {r12:016x}"));
-        line(format_args!("  r13 {r13:016x} r14 {r14:016x} r15 {r15:016x}"));
+        for (name, value) in REGISTERS.split(' ').zip(frame) {
+            line(format_args!("  {name:3} {value:016x}"));
+        }
         if percpu::is_guard(cpu::fault_address()) {
             line(format_args!("  the core's stack is used up"));
         }
         line(format_args!("  backtrace: {rip:016x}"));
-        pointer = rbp;
+        pointer = frame[RBP];
     }
     for _ in 0..FRAMES {
         if !pointer.is_multiple_of(8) || !percpu::on_stack(pointer) || !percpu::on_stack(pointer + 8) {

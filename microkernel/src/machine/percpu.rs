@@ -48,8 +48,6 @@ pub struct Cpu {
     pub root: Cell<u64>,
     /// TSC value at which the timer will fire; `u64::MAX` while it is stopped.
     pub armed: Cell<u64>,
-    /// CPUs to be made to enter the core, a bit each, once the lock is released.
-    pub kicks: Cell<u64>,
     /// The I/O ports that the bitmap allows.
     pub ports: Cell<[(u16, u16); PORT_RANGES]>,
     /// Segment tables.
@@ -75,7 +73,6 @@ impl Cpu {
                 index,
                 root: Cell::new(tables.root),
                 armed: Cell::new(u64::MAX),
-                kicks: Cell::new(0),
                 ports: Cell::new([(0, 0); PORT_RANGES]),
                 segments: Segments::new(stack),
             });

@@ -68,7 +68,7 @@ pub extern "C" fn start_secondary(this: *mut Cpu) -> ! {
     apic::initialize(Cpu::current().index);
     timer::initialize();
     RUNNING.fetch_add(1, Ordering::AcqRel);
-    while timer::time().is_none() {
+    while !start::BOOTED.load(Ordering::Acquire) {
         core::hint::spin_loop();
     }
     start::run()

@@ -1,6 +1,6 @@
 //! Bringing the machine up, in order.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Release};
 
 use microkernel::boot::BootConfig;
 use microkernel::platform::Phys;
@@ -17,6 +17,8 @@ const LOW_MEMORY: u64 = 1 << 20;
 
 /// Bytes of the stack on which the first CPU boots.
 pub const BOOT_STACK_SIZE: usize = 64 << 10;
+/// The core has booted: the other CPUs wait for it.
+pub static BOOTED: AtomicBool = AtomicBool::new(false);
 /// The stack on which the first CPU boots; only the assembly uses it.
 pub static BOOT_STACK: [AtomicU64; BOOT_STACK_SIZE / 8] = [const { AtomicU64::new(0) }; BOOT_STACK_SIZE / 8];
 
@@ -104,8 +106,6 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     core.find_devices(info.ram.as_slice(), |at, length| tables.reach(at.0, length, DEVICE).is_ok());
 
     found.set(Features::IOMMU_OFF_INSECURE, word(&info.line, "iommu") == Some("off-insecure"));
-    let brand = features::brand();
-    let name = core::str::from_utf8(&brand).unwrap_or("").trim_matches(['\0', ' ']);
     let length = (info.bundle.end - info.bundle.start) as usize;
     // SAFETY: RAM of the bundle, which is mapped; nobody writes to it any more, and domains see it read-only.
     let bundle_bytes = unsafe { core::slice::from_raw_parts(window::pointer(Phys(info.bundle.start)), length) };
@@ -119,17 +119,16 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
             tsc_hz: timer::tsc_hz(),
             total_frames,
             features: found.bits(),
-            cpu_brand: brand,
             ..SystemInfo::default()
         },
         template: Phys(tables.root).frame(),
     };
     let (mib, mhz) = (total_frames / 256, config.info.tsc_hz / 1_000_000);
-    core.say(format_args!("core: {mib} MiB of memory, {} CPUs: {name}, {mhz} MHz", config.info.cpus));
+    core.say(format_args!("core: {mib} MiB of memory, {} CPUs at {mhz} MHz", config.info.cpus));
     core.boot(&config)?;
     let crash = word(&info.line, "crash").and_then(|how| CRASHES.iter().position(|name| *name == how));
     CRASH.store(crash.unwrap_or(CRASHES.len()), Relaxed);
-    timer::CLOCK.call_once(|| core.clock);
+    BOOTED.store(true, Release);
     Ok(())
 }
 

@@ -5,8 +5,6 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use microkernel::clock::Clock;
-use spin::Once;
 use x86_64::registers::model_specific::Msr;
 
 use super::cpu::{inl, tsc};
@@ -28,14 +26,6 @@ static TSC_HZ: AtomicU64 = AtomicU64::new(0);
 static APIC_HZ: AtomicU64 = AtomicU64::new(0);
 
 const DEADLINE: u32 = 0x6e0;
-
-/// The core's clock, once the core has booted; the other CPUs wait for it.
-pub static CLOCK: Once<Clock> = Once::new();
-
-/// ns since the core started.
-pub fn time() -> Option<u64> {
-    CLOCK.get().map(|clock| clock.ns(tsc()))
-}
 
 /// TSC rate, Hz.
 pub fn tsc_hz() -> u64 {

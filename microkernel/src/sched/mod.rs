@@ -50,8 +50,6 @@ pub struct Decision {
     pub vcpu: Option<VcpuId>,
     /// When to choose anew, in ns.
     pub until: u64,
-    /// CPUs that should choose anew now, a bit each.
-    pub kick: u64,
 }
 
 /// One CPU.
@@ -81,6 +79,8 @@ pub struct Scheduler {
     front: u64,
     online: u64,
     idle: u64,
+    /// CPUs that should choose anew now, a bit each, for who carries the message.
+    pub kicks: u64,
 }
 
 impl Default for Scheduler {
@@ -110,6 +110,7 @@ impl Scheduler {
             front: FAR + CREDIT,
             online: 0,
             idle: 0,
+            kicks: 0,
         }
     }
 
@@ -155,18 +156,18 @@ impl Scheduler {
         gone
     }
 
-    /// Changes weight, cap and class. Gives the CPU to be kicked, as do all below.
-    pub fn set_params(&mut self, id: VcpuId, params: &SchedParams, now: u64) -> Option<usize> {
-        self.change(id, now, |entity| entity.set_params(params))
+    /// Changes weight, cap and class.
+    pub fn set_params(&mut self, id: VcpuId, params: &SchedParams, now: u64) {
+        self.change(id, now, |entity| entity.set_params(params));
     }
 
     /// Changes the CPUs it may run on; 0 is any.
-    pub fn set_affinity(&mut self, id: VcpuId, affinity: u64, now: u64) -> Option<usize> {
+    pub fn set_affinity(&mut self, id: VcpuId, affinity: u64, now: u64) {
         let online = self.online;
-        self.change(id, now, |entity| entity.set_affinity(affinity, online))
+        self.change(id, now, |entity| entity.set_affinity(affinity, online));
     }
 
-    fn change(&mut self, id: VcpuId, now: u64, change: impl FnOnce(&mut Entity)) -> Option<usize> {
+    fn change(&mut self, id: VcpuId, now: u64, change: impl FnOnce(&mut Entity)) {
         if let Some(cpu) = self.on_cpu(id) {
             self.charge(cpu, now);
         }
@@ -176,34 +177,35 @@ impl Scheduler {
             entity.hold = 0;
             self.withdraw(id);
         }
-        self.enter(id, now).or_else(|| self.recall(id))
+        self.enter(id, now);
+        self.recall(id);
     }
 
     /// Lets it run for the first time.
-    pub fn start(&mut self, id: VcpuId, now: u64) -> Option<usize> {
-        self.release(id, hold::OFFLINE, now)
+    pub fn start(&mut self, id: VcpuId, now: u64) {
+        self.release(id, hold::OFFLINE, now);
     }
 
     /// Ends it, until `start`.
-    pub fn stop(&mut self, id: VcpuId) -> Option<usize> {
+    pub fn stop(&mut self, id: VcpuId) {
         self.withdraw(id);
         let entity = self.entity(id);
         entity.hold = entity.hold & hold::PAUSED | hold::OFFLINE;
-        self.recall(id)
+        self.recall(id);
     }
 
     /// Keeps it from running, whatever happens to it meanwhile.
-    pub fn pause(&mut self, id: VcpuId) -> Option<usize> {
+    pub fn pause(&mut self, id: VcpuId) {
         if self.entity(id).hold == 0 {
             self.withdraw(id);
         }
         self.entity(id).hold |= hold::PAUSED;
-        self.recall(id)
+        self.recall(id);
     }
 
     /// Takes a pause back.
-    pub fn unpause(&mut self, id: VcpuId, now: u64) -> Option<usize> {
-        self.release(id, hold::PAUSED, now)
+    pub fn unpause(&mut self, id: VcpuId, now: u64) {
+        self.release(id, hold::PAUSED, now);
     }
 
     /// Lets the vCPU on a CPU wait to be woken, or for a deadline in ns; `u64::MAX` is never.
@@ -222,11 +224,11 @@ impl Scheduler {
 
     /// Ends the wait of a vCPU, if it waits.
     #[inline]
-    pub fn wake(&mut self, id: VcpuId, now: u64) -> Option<usize> {
+    pub fn wake(&mut self, id: VcpuId, now: u64) {
         if self.entity(id).hold & hold::BLOCKED != 0 {
             self.lists.remove(id);
         }
-        self.release(id, hold::BLOCKED, now)
+        self.release(id, hold::BLOCKED, now);
     }
 
     /// Whether it waits to be woken.
@@ -269,13 +271,12 @@ impl Scheduler {
     }
 
     #[inline]
-    fn release(&mut self, id: VcpuId, reasons: u8, now: u64) -> Option<usize> {
+    fn release(&mut self, id: VcpuId, reasons: u8, now: u64) {
         let entity = self.entity(id);
-        if entity.hold & reasons == 0 {
-            return None;
+        if entity.hold & reasons != 0 {
+            entity.hold &= !reasons;
+            self.enter(id, now);
         }
-        entity.hold &= !reasons;
-        self.enter(id, now)
     }
 
     /// Takes it out of wherever it waits.
@@ -286,10 +287,10 @@ impl Scheduler {
         *next = next.filter(|&next| next != id);
     }
 
-    fn recall(&mut self, id: VcpuId) -> Option<usize> {
-        let cpu = self.on_cpu(id)?;
-        self.cpu(cpu).again = true;
-        Some(cpu)
+    fn recall(&mut self, id: VcpuId) {
+        if let Some(cpu) = self.on_cpu(id) {
+            self.prod(1 << cpu);
+        }
     }
 
     /// Lets those who wait for `cpu` run before the vCPU on it.
@@ -306,9 +307,9 @@ impl Scheduler {
 
     /// Puts a vCPU that wants a CPU again into the queue. Sleeping and pinning change what it is owed only within bounds.
     #[inline]
-    fn enter(&mut self, id: VcpuId, now: u64) -> Option<usize> {
+    fn enter(&mut self, id: VcpuId, now: u64) {
         if self.entity(id).hold != 0 || self.on_cpu(id).is_some() {
-            return None;
+            return;
         }
         let (idle, front) = (self.idle, self.front);
         let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
@@ -323,8 +324,7 @@ impl Scheduler {
         entity.time = entity.time.clamp(clock - CREDIT, clock + FAR);
         let (time, class) = (entity.time, entity.class);
         if entity.cap_left(now) == 0 {
-            self.throttle(id);
-            return Some(cpu);
+            return self.throttle(id);
         }
         let better = match target.current {
             None => true,
@@ -343,10 +343,15 @@ impl Scheduler {
         } else {
             self.lists.insert(queue(class), id, time);
         }
-        let target = &mut self.cpus[cpu];
-        target.again |= better;
-        self.idle &= !(u64::from(better) << cpu);
-        better.then_some(cpu)
+        self.prod(u64::from(better) << cpu);
+    }
+
+    /// Makes a CPU, of a bit mask with one at the most, choose anew.
+    #[inline]
+    fn prod(&mut self, cpu: u64) {
+        self.kicks |= cpu;
+        self.idle &= !cpu;
+        self.cpu(cpu.trailing_zeros() as usize).again |= cpu != 0;
     }
 
     /// Lets a vCPU wait for its next window.
@@ -355,7 +360,7 @@ impl Scheduler {
         entity.hold |= hold::THROTTLED;
         let cpu = entity.cpu as usize % MAX_CPUS;
         self.lists.insert(timers(cpu), id, entity.window.end);
-        self.cpus[cpu].again = true;
+        self.prod(1 << cpu);
     }
 
     /// Accounts for the time since the last time.
@@ -396,7 +401,7 @@ impl Scheduler {
 
     /// Makes `cpu` choose anew.
     pub fn reconsider(&mut self, cpu: usize) {
-        self.cpu(cpu).again = true;
+        self.prod(1 << cpu);
     }
 
     /// Whether something happened since `cpu` chose last that may change its choice.
@@ -410,10 +415,10 @@ impl Scheduler {
     pub fn pick(&mut self, cpu: usize, now: u64) -> Decision {
         let target = self.cpu(cpu);
         if !target.again && now < target.until {
-            return Decision { vcpu: target.current, until: target.until, kick: 0 };
+            return Decision { vcpu: target.current, until: target.until };
         }
         self.charge(cpu, now);
-        let mut kick = self.expire(cpu, now);
+        self.expire(cpu, now);
         let ran = self.cpu(cpu).current;
         let next = self.cpu(cpu).next.take();
         let handed = next.filter(|_| !self.lists.contended());
@@ -426,7 +431,7 @@ impl Scheduler {
             self.cpu(cpu).current = None;
             let back = ran.filter(|&id| self.entity(id).hold == 0);
             if let Some(id) = back {
-                kick |= self.put_back(cpu, id, now);
+                self.put_back(cpu, id, now);
             }
             let chosen = if back.is_some() && handed.is_none() { self.candidate(cpu, now) } else { rival };
             match handed.or(chosen.map(|(id, _)| id)) {
@@ -434,7 +439,7 @@ impl Scheduler {
                 None => self.idle |= 1 << cpu,
             }
         }
-        self.decide(cpu, kick & !(1 << cpu), now)
+        self.decide(cpu, now)
     }
 
     /// Whether the vCPU on `cpu` goes on, beside the first of those that wait.
@@ -463,24 +468,19 @@ impl Scheduler {
         stays
     }
 
-    /// Puts the vCPU that ran on `cpu` back into the queue. Gives the CPUs that may want it.
-    fn put_back(&mut self, cpu: usize, id: VcpuId, now: u64) -> u64 {
+    /// Puts the vCPU that ran on `cpu` back into the queue.
+    fn put_back(&mut self, cpu: usize, id: VcpuId, now: u64) {
         let (far, idle) = (self.front - FAR, self.idle & !(1 << cpu));
         let entity = self.entity(id);
         entity.time = entity.time.max(far);
         let others = entity.allowed & idle;
         let first = others & others.wrapping_neg();
         if entity.cap_left(now) == 0 {
-            self.throttle(id);
-            return 0;
+            return self.throttle(id);
         }
         let (class, time) = (entity.class, entity.time);
         self.lists.insert(queue(class), id, time);
-        if first != 0 {
-            self.idle &= !first;
-            self.cpu(first.trailing_zeros() as usize).again = true;
-        }
-        first
+        self.prod(first);
     }
 
     /// Lets a vCPU run that waited.
@@ -501,7 +501,7 @@ impl Scheduler {
 
     /// When to choose anew, now that it is settled who runs.
     #[inline]
-    fn decide(&mut self, cpu: usize, kick: u64, now: u64) -> Decision {
+    fn decide(&mut self, cpu: usize, now: u64) -> Decision {
         let (_, timer) = self.first_timer(cpu);
         let contended = self.lists.contended();
         let target = &mut self.cpus[cpu % MAX_CPUS];
@@ -515,20 +515,18 @@ impl Scheduler {
             }
         }
         (target.until, target.again) = (until, false);
-        Decision { vcpu: target.current, until, kick }
+        Decision { vcpu: target.current, until }
     }
 
     /// Ends the waits whose time has come.
     #[inline]
-    fn expire(&mut self, cpu: usize, now: u64) -> u64 {
-        let mut kick = 0;
+    fn expire(&mut self, cpu: usize, now: u64) {
         while let (id, deadline) = self.first_timer(cpu)
             && deadline <= now
         {
             self.lists.remove(id);
-            kick |= self.release(id, hold::BLOCKED | hold::THROTTLED, now).map_or(0, |cpu| 1 << cpu);
+            self.release(id, hold::BLOCKED | hold::THROTTLED, now);
         }
-        kick
     }
 
     /// Whose deadline is the next that `cpu` looks after, and when it is.

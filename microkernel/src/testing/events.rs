@@ -147,11 +147,11 @@ fn a_waiting_vcpu_runs_again_when_something_is_sent() {
     assert_ne!(first, dom0);
     assert_ne!(first, second);
     let (sender, waiter) = if first == context(&world, one, 0) { (0, 1) } else { (1, 0) };
-    world.core.machine.kicks.borrow_mut().clear();
+    world.core.take_kicks(0);
     world.core.hypercall(waiter, H::EventWait as u64, [u64::MAX, 0, 0, 0, 0]);
     assert_eq!(running(&mut world, waiter), None);
     world.core.hypercall(sender, H::EventSend as u64, [here, 0, 0, 0, 0]);
-    assert_eq!(*world.core.machine.kicks.borrow(), [waiter]);
+    assert_eq!(world.core.take_kicks(sender), 1 << waiter);
     assert_eq!(running(&mut world, waiter), Some(context(&world, other, 0)));
     let result = world.core.machine.load(context(&world, other, 0).at(reg::RAX * 8));
     assert_eq!(decode(result), Ok(1));

@@ -18,8 +18,6 @@ pub struct Sim {
     pub blind: RefCell<BTreeSet<u32>>,
     /// The counter; goes on by one each time it is read.
     pub tsc: Cell<u64>,
-    /// CPUs kicked.
-    pub kicks: RefCell<Vec<usize>>,
     /// Flushes of the own CPU.
     pub flushes: Cell<usize>,
     /// Interrupt lines masked, a bit each.
@@ -47,7 +45,6 @@ impl Sim {
             digest: Cell::new(0),
             blind: RefCell::new(BTreeSet::new()),
             tsc: Cell::new(1),
-            kicks: RefCell::default(),
             flushes: Cell::new(0),
             masked: Cell::new(0xffff),
             serial_released: Cell::new(false),
@@ -144,10 +141,6 @@ impl Machine for Sim {
     fn tsc(&self) -> u64 {
         self.tsc.set(self.tsc.get() + 1);
         self.tsc.get()
-    }
-
-    fn kick(&self, cpu: usize) {
-        self.kicks.borrow_mut().push(cpu);
     }
 
     fn flush_local(&self) {

@@ -153,11 +153,11 @@ impl Machine {
     /// Lets every CPU that was kicked enter the core, until none is.
     fn settle(&mut self) {
         for _ in 0..100 {
-            let kicks = core::mem::take(&mut *self.world.core.machine.kicks.borrow_mut());
-            if kicks.is_empty() {
+            let kicks = core::mem::take(&mut self.world.core.sched.kicks);
+            if kicks == 0 {
                 return;
             }
-            kicks.into_iter().for_each(|cpu| _ = self.world.core.schedule(cpu));
+            (0..CPUS).filter(|cpu| kicks & 1 << cpu != 0).for_each(|cpu| _ = self.world.core.schedule(cpu));
         }
         panic!("the CPUs kick each other for ever");
     }

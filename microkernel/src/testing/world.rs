@@ -128,7 +128,6 @@ impl World {
                 tsc_hz: 1_000_000_000,
                 total_frames: end as u64,
                 features: (Features::NX | Features::IOMMU_OFF_INSECURE).bits(),
-                cpu_brand: [b'x'; 48],
                 ..SystemInfo::default()
             },
             template: TEMPLATE,

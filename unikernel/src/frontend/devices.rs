@@ -1,25 +1,26 @@
 //! The devices of a guest by name, and what dom0 says about them.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use protocol::connection::DEVICE_MAX;
 use protocol::control::{ControlError, FromDomain, ToDomain};
 
 use super::block::Disk;
+use super::link::{Rings, gone, release};
+use super::network::Interface;
 use crate::control::{Reply, failed, refuse};
 use crate::executor::spawn;
 
-/// Pages of a block ring: 32 requests at once, as much as the disks of this time make use of.
+/// Pages of a block ring: 32 requests at once.
 const BLOCK_RING_PAGES: usize = 1;
-/// Most devices of each kind. More offers are refused.
-const DEVICES_MAX: usize = 32;
 
-/// The devices of a guest.
+/// The devices of a guest. Its clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Devices {
     disks: Rc<RefCell<Vec<Disk>>>,
+    interfaces: Rc<RefCell<Vec<Interface>>>,
 }
 
 impl Devices {
@@ -30,13 +31,12 @@ impl Devices {
 
     /// The disk of this name, whether dom0 has connected it already or not.
     pub fn disk(&self, name: &str) -> Disk {
-        let mut disks = self.disks.borrow_mut();
-        if let Some(known) = disks.iter().find(|disk| disk.name() == name) {
-            return known.clone();
-        }
-        let disk = Disk::new(name);
-        disks.push(disk.clone());
-        disk
+        by_name(&self.disks, name, Disk::name, Disk::new)
+    }
+
+    /// The network interface of this name, whether dom0 has connected it already or not.
+    pub fn interface(&self, name: &str) -> Interface {
+        by_name(&self.interfaces, name, Interface::name, Interface::new)
     }
 
     /// Answers dom0 for as long as the channel holds: for guests that understand nothing but devices.
@@ -54,51 +54,68 @@ impl Devices {
     ) -> Option<FromDomain> {
         Some(match message {
             ToDomain::BlockOffer { device, peer, port } => {
-                if self.is_full(&device) {
-                    return Some(failed(format_args!("no room for a device named {device}")));
-                }
                 match self.disk(&device).offer(peer, port, BLOCK_RING_PAGES) {
                     Ok(ring) => FromDomain::BlockRing { ring: ring.into_iter().collect() },
                     Err(failure) => failed(failure),
                 }
             }
-            ToDomain::BlockReady { device, limits } => self.with_disk(&device, |disk| disk.announce(limits)),
-            ToDomain::BlockResized { device, limits } => self.with_disk(&device, |disk| disk.resize(limits)),
+            ToDomain::BlockReady { device, limits } => {
+                self.disk(&device).announce(limits);
+                FromDomain::Done
+            }
+            ToDomain::BlockResized { device, limits } => {
+                self.disk(&device).resize(limits);
+                FromDomain::Done
+            }
+            ToDomain::NetworkOffer { device, peer, port, mac } => {
+                self.interface(&device).offer(peer, port, mac).unwrap_or_else(failed)
+            }
+            ToDomain::NetworkReady { device, offload } => {
+                self.interface(&device).announce(offload);
+                FromDomain::Done
+            }
             ToDomain::DeviceRelease { device } => {
-                let Some(disk) = self.known_disk(&device) else { return Some(unknown(&device)) };
-                let released = disk.release();
+                let Some(rings) = self.find(&device) else { return Some(unknown(&device)) };
                 spawn(async move {
-                    released.await;
+                    release(rings).await;
                     // Without the channel nobody waits for the answer.
                     let _ = reply.give(FromDomain::Done).await;
                 });
                 return None;
             }
-            ToDomain::DeviceGone { device } => self.with_disk(&device, Disk::gone),
+            ToDomain::DeviceGone { device } => match self.find(&device) {
+                Some(rings) => {
+                    gone(&*rings);
+                    FromDomain::Done
+                }
+                None => unknown(&device),
+            },
             other => others(other),
         })
     }
 
-    fn known_disk(&self, name: &str) -> Option<Disk> {
-        self.disks.borrow().iter().find(|disk| disk.name() == name).cloned()
-    }
-
-    fn is_full(&self, name: &str) -> bool {
-        self.known_disk(name).is_none() && self.disks.borrow().len() >= DEVICES_MAX
-    }
-
-    fn with_disk(&self, name: &str, act: impl FnOnce(&Disk)) -> FromDomain {
-        match self.known_disk(name) {
-            Some(disk) => {
-                act(&disk);
-                FromDomain::Done
-            }
-            None => unknown(name),
+    /// A device of any kind that there is.
+    fn find(&self, name: &str) -> Option<Box<dyn Rings>> {
+        let disk = self.disks.borrow().iter().find(|disk| disk.name() == name).cloned();
+        let interface = || self.interfaces.borrow().iter().find(|interface| interface.name() == name).cloned();
+        match disk {
+            Some(disk) => Some(Box::new(disk)),
+            None => interface().map(|interface| Box::new(interface) as Box<dyn Rings>),
         }
     }
 }
 
+/// The entry of this name, made if there is none.
+fn by_name<T: Clone>(list: &RefCell<Vec<T>>, name: &str, of: fn(&T) -> &str, make: fn(&str) -> T) -> T {
+    let mut list = list.borrow_mut();
+    if let Some(known) = list.iter().find(|entry| of(entry) == name) {
+        return known.clone();
+    }
+    let made = make(name);
+    list.push(made.clone());
+    made
+}
+
 fn unknown(name: &str) -> FromDomain {
-    debug_assert!(name.len() <= DEVICE_MAX);
     failed(format_args!("there is no device {name}"))
 }

@@ -40,6 +40,11 @@ pub enum Fault {
     },
     /// A frame of more slots than a frame can have.
     Slots,
+    /// Flags that were not agreed on.
+    Flags {
+        /// The flags.
+        found: u16,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -50,6 +55,7 @@ impl fmt::Display for Fault {
             Fault::Operation { found, asked } => write!(f, "answer to operation {found} where {asked} was asked"),
             Fault::Status { id, found } => write!(f, "answer with id {id:#x} and status {found}, which there is not"),
             Fault::Place { offset, length } => write!(f, "{length} bytes at {offset} do not lie in a page"),
+            Fault::Flags { found } => write!(f, "flags {found:#x}, which were not agreed on"),
             Fault::Slots => f.write_str("a frame of too many slots"),
         }
     }

@@ -52,8 +52,12 @@ pub struct Turn {
     pub notify: bool,
 }
 
-/// The rings of a connection.
+/// The rings of a device's connection.
 pub trait Rings: 'static {
+    /// The connection.
+    fn link(&self) -> &Link;
+    /// Whether the backend has nothing that it owes an answer for.
+    fn is_idle(&self) -> bool;
     /// Takes what the backend left, and publishes what the domain wants; bounded.
     fn turn(&self) -> Result<Turn, Fault>;
     /// Asks to be notified, and looks once more: `true` if something came meanwhile.
@@ -62,10 +66,27 @@ pub trait Rings: 'static {
     fn fail(&self);
 }
 
+/// Nobody serves the device any more.
+pub fn gone(rings: &dyn Rings) {
+    rings.link().gone();
+    rings.fail();
+}
+
+/// Lets nothing new be asked for; ends when everything is answered.
+pub async fn release(rings: Box<dyn Rings>) {
+    let link = rings.link();
+    if matches!(link.phase(), Phase::Offered | Phase::Ready) {
+        link.enter(Phase::Closing);
+    }
+    link.until(|| rings.is_idle()).await;
+}
+
 #[derive(Default)]
 struct State {
     name: Box<str>,
     phase: Cell<Phase>,
+    /// The backend in the peer table, and the port to it.
+    backend: Cell<Option<(u16, Port)>>,
     /// Counts connections: what belongs to a former one is told apart by it.
     epoch: Cell<u32>,
     work: Signal,
@@ -136,8 +157,14 @@ impl Link {
         .await;
     }
 
+    /// Whether this offer was answered before and nothing came of it yet: dom0 may have missed the answer.
+    pub fn is_repeated(&self, peer: u16, port: Port) -> bool {
+        self.phase() == Phase::Offered && self.0.backend.get() == Some((peer, port))
+    }
+
     /// There is a backend; serves the rings from now on.
-    pub fn offered(&self, port: Port, rings: impl Rings) {
+    pub fn offered(&self, peer: u16, port: Port, rings: impl Rings) {
+        self.0.backend.set(Some((peer, port)));
         self.enter(Phase::Offered);
         spawn(self.clone().serve(Channel::new(port), rings));
     }
@@ -149,15 +176,7 @@ impl Link {
         }
     }
 
-    /// Nothing new is to be asked of the backend.
-    pub fn close(&self) {
-        if matches!(self.phase(), Phase::Offered | Phase::Ready) {
-            self.enter(Phase::Closing);
-        }
-    }
-
-    /// There is no backend any more.
-    pub fn gone(&self) {
+    fn gone(&self) {
         self.0.epoch.set(self.epoch().wrapping_add(1));
         self.enter(Phase::Absent);
         self.work();

@@ -9,6 +9,7 @@ pub mod block;
 mod devices;
 mod fault;
 mod link;
+pub mod network;
 #[cfg(test)]
 pub(crate) mod testing;
 

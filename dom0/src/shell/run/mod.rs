@@ -94,6 +94,7 @@ pub fn run<H: Hypervisor>(context: &mut Context<'_, '_, H>, line: &str) -> Outco
         Verb::NetworkDetach => devices::detach(context, &args, Role::Network),
         Verb::BlockList => devices::list(context, &args, Role::Disk),
         Verb::NetworkList => devices::list(context, &args, Role::Network),
+        Verb::PciList => show::pci_list(context, &args),
         Verb::Poweroff => act::poweroff(context, &args),
     }
 }

@@ -5,13 +5,15 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use protocol::device::NO_OWNER;
 use serde::Serialize;
 
 use super::wait::{Top, Waiting};
 use super::{Context, Flow, Outcome};
 use crate::config::keys::{KEYS, Meaning};
-use crate::config::shown;
+use crate::config::{pci, shown};
 use crate::hypervisor::Hypervisor;
+use crate::plane::pci::class;
 use crate::shell::args::{Args, Fault, usage};
 use crate::shell::commands::{self, COMMANDS};
 use crate::shell::table::Table;
@@ -202,6 +204,49 @@ pub fn dmesg<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Ou
     for line in lines {
         context.say(line);
     }
+    Ok(Flow::Done)
+}
+
+pub fn pci_list<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Outcome {
+    #[derive(Serialize)]
+    struct PciView {
+        address: String,
+        vendor: u16,
+        device: u16,
+        class: String,
+        interrupts: u16,
+        domain: Option<String>,
+        open: bool,
+    }
+    args.expect(0..=0)?;
+    let found =
+        context.plane.pci_devices().map_err(|error| Fault::from(format!("pci-list: the core says: {error}")))?;
+    let views: Vec<PciView> = found
+        .iter()
+        .map(|info| PciView {
+            address: pci::address(info.address),
+            vendor: info.vendor,
+            device: info.device,
+            class: class(info),
+            interrupts: info.interrupts,
+            domain: context.plane.pci_holder(info.address).map(ToOwned::to_owned),
+            open: info.owner != NO_OWNER,
+        })
+        .collect();
+    if args.flag("json") {
+        return context.json(&views);
+    }
+    let mut table = Table::new(&["Address", "Kind", "Class", ">MSI", "Domain"]);
+    for view in views {
+        table.row([
+            view.address,
+            format!("{:04x}:{:04x}", view.vendor, view.device),
+            view.class,
+            view.interrupts.to_string(),
+            view.domain.unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    context.out.push_str(&table.text());
     Ok(Flow::Done)
 }
 

@@ -50,12 +50,14 @@ impl Machine {
         let burst_end = if let Behaviour::Burst(run, _) = behaviour { run } else { u64::MAX };
         self.actors.push(Actor { behaviour, burst_end });
         self.sched.add(id, &params);
-        let kick = self.sched.start(id, self.now).map_or(0, |cpu| 1 << cpu);
-        self.kick(kick);
+        self.sched.start(id, self.now);
+        self.kick(0);
         id
     }
 
+    /// Carries the scheduler's kicks, and these.
     fn kick(&mut self, cpus: u64) {
+        let cpus = cpus | core::mem::take(&mut self.sched.kicks);
         for cpu in (0..self.until.len()).filter(|cpu| cpus & 1 << cpu != 0) {
             self.until[cpu] = self.now;
         }
@@ -95,7 +97,8 @@ impl Machine {
         }
         let decision = self.sched.pick(cpu, self.now);
         self.until[cpu] = decision.until;
-        self.kick(decision.kick);
+        self.sched.kicks &= !(1 << cpu);
+        self.kick(0);
         check(&self.sched, self.actors.len() as u16);
     }
 

@@ -78,7 +78,7 @@ impl Bench {
         let now = self.machine.now;
         let sched = &mut self.machine.sched;
         let model = &mut self.models[id.0 as usize];
-        let kick = match *op {
+        match *op {
             Op::Start => {
                 model.started = true;
                 sched.start(id, now)
@@ -104,10 +104,9 @@ impl Bench {
                 let before = sched.current(cpu);
                 if sched.hand_over(cpu, id, now) {
                     assert!(sched.current(cpu) == Some(id) && before != Some(id) && !sched.must_choose(cpu));
-                    None
                 } else {
                     assert_eq!(sched.current(cpu), before);
-                    sched.wake(id, now)
+                    sched.wake(id, now);
                 }
             }
             // The core does this for the vCPU that called it only, so not for one that another CPU has just stopped.
@@ -115,7 +114,7 @@ impl Bench {
                 let deadline = after.map_or(u64::MAX, |after| now + after);
                 model.blocked = Some(deadline);
                 sched.block(id, deadline);
-                Some(sched.info(id, now).cpu as usize)
+                sched.kicks |= 1 << sched.info(id, now).cpu;
             }
             Op::Params(weight, cap, class) => sched.set_params(id, &params(weight, cap, class, 0), now),
             Op::Affinity(mask) => {
@@ -125,7 +124,7 @@ impl Bench {
             Op::Yield if sched.is_running(id) => {
                 let cpu = sched.info(id, now).cpu as usize;
                 sched.yield_now(cpu, now);
-                Some(cpu)
+                sched.kicks |= 1 << cpu;
             }
             Op::Replace => {
                 let running = sched.is_running(id);
@@ -136,15 +135,14 @@ impl Bench {
                 if gone {
                     sched.add(id, &SchedParams::default());
                 }
-                running.then_some(cpu)
+                sched.kicks |= u64::from(running) << cpu;
             }
             Op::Run(ns) => {
                 self.run(ns);
-                None
             }
-            Op::Block(_) | Op::Yield => None,
-        };
-        self.machine.kick(kick.map_or(0, |cpu| 1 << cpu));
+            Op::Block(_) | Op::Yield => {}
+        }
+        self.machine.kick(0);
     }
 
     fn run(&mut self, ns: u64) {

@@ -27,7 +27,7 @@ use protocol::ring::block::{DIRECT_SEGMENTS, Limits, SECTOR, SEGMENTS_PER_PAGE, 
 pub use buffer::{Buffer, Piece};
 use queue::{Ask, Queue, Ticket};
 
-use super::link::{Link, Phase, Rings, Traffic, Turn};
+use super::link::{Link, Phase, Rings, Traffic, Turn, gone};
 use super::{Fault, Share};
 use crate::grant::{Access, Granted};
 use crate::pages::Page;
@@ -201,12 +201,17 @@ impl Disk {
 
     /// Makes a ring for the backend that serves the disk from now on; a former one is gone.
     pub(super) fn offer(&self, peer: u16, port: Port, pages: usize) -> Result<Vec<GrantRef>, Failure> {
-        self.gone();
+        if self.0.link.is_repeated(peer, port)
+            && let Some(ring) = self.0.ring.borrow().as_ref()
+        {
+            return Ok(ring.queue.pages().iter().map(Granted::reference).collect());
+        }
+        gone(self);
         let pages: Vec<Granted> =
             (0..pages).map(|_| Ok(Granted::new(Page::new()?, peer, Access::Write)?)).collect::<Result<_, Failure>>()?;
         let references = pages.iter().map(Granted::reference).collect();
         *self.0.ring.borrow_mut() = Some(Ring { queue: Queue::new(pages), peer });
-        self.0.link.offered(port, self.clone());
+        self.0.link.offered(peer, port, self.clone());
         Ok(references)
     }
 
@@ -220,22 +225,17 @@ impl Disk {
     pub(super) fn resize(&self, limits: DiskLimits) {
         self.0.limits.set(limits);
     }
-
-    /// Takes no more requests; gives what ends when all are answered.
-    pub(super) fn release(&self) -> impl Future<Output = ()> + 'static {
-        let disk = self.clone();
-        disk.0.link.close();
-        async move { disk.0.link.until(|| disk.unanswered() == 0).await }
-    }
-
-    /// Nobody serves the disk any more.
-    pub(super) fn gone(&self) {
-        self.0.link.gone();
-        self.fail();
-    }
 }
 
 impl Rings for Disk {
+    fn link(&self) -> &Link {
+        &self.0.link
+    }
+
+    fn is_idle(&self) -> bool {
+        self.unanswered() == 0
+    }
+
     fn turn(&self) -> Result<Turn, Fault> {
         let mut guard = self.0.ring.borrow_mut();
         let Some(Ring { queue, .. }) = guard.as_mut() else { return Ok(Turn::default()) };

@@ -1,0 +1,122 @@
+//! What the command line says.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Reads, writes, flushes and discards anywhere.
+    Random,
+    /// The whole part is written from end to end, then read, and so on.
+    Seq,
+    /// It is written once; then it is read anywhere.
+    Read,
+    /// Reads of 4 KiB are counted in instructions.
+    Bench,
+}
+
+/// What a read has to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// What the last write issued before it left.
+    Strict,
+    /// That, or what any write left that was under way at the same time.
+    Relaxed,
+}
+
+/// The options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The disk.
+    pub device: String,
+    /// After so many seconds nothing more is issued; 0 is never.
+    pub seconds: u64,
+    /// After so many requests nothing more is issued; 0 is never.
+    pub requests: u64,
+    /// Requests in flight at all times.
+    pub depth: usize,
+    /// Sectors that are used, from the beginning of the disk.
+    pub sectors: u64,
+    /// What is done.
+    pub mode: Mode,
+    /// What a read has to find.
+    pub check: Check,
+    /// Decides every choice.
+    pub seed: u64,
+    /// Seconds between two reports.
+    pub report: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            device: "xvda".to_string(),
+            seconds: 10,
+            requests: 0,
+            depth: 32,
+            sectors: 32768,
+            mode: Mode::Random,
+            check: Check::Strict,
+            seed: 1,
+            report: 1,
+        }
+    }
+}
+
+impl Options {
+    /// Reads the words of the command line. Those without `=` are left to others.
+    pub fn from_words<'a>(words: impl Iterator<Item = &'a str>) -> Result<Options, String> {
+        let mut options = Options::default();
+        for (key, value) in words.filter_map(|word| word.split_once('=')) {
+            let number = || value.parse::<u64>().map_err(|_| format!("`{key}={value}` is no number"));
+            let unknown = |names: &str| Err(format!("`{key}={value}`: it is one of {names}"));
+            match key {
+                "device" => options.device = value.to_string(),
+                "seconds" => options.seconds = number()?,
+                "requests" => options.requests = number()?,
+                "depth" => options.depth = number()?.clamp(1, 256) as usize,
+                "sectors" => options.sectors = number()?,
+                "seed" => options.seed = number()?,
+                "report" => options.report = number()?.max(1),
+                "mode" => {
+                    options.mode = match value {
+                        "random" => Mode::Random,
+                        "seq" => Mode::Seq,
+                        "read" => Mode::Read,
+                        "bench" => Mode::Bench,
+                        _ => return unknown("random, seq, read, bench"),
+                    }
+                }
+                "check" => {
+                    options.check = match value {
+                        "strict" => Check::Strict,
+                        "relaxed" => Check::Relaxed,
+                        _ => return unknown("strict, relaxed"),
+                    }
+                }
+                // Of the runtime, or of whoever connects domains.
+                "loglevel" | "connect" => {}
+                _ => return Err(format!("`{key}=` means nothing here")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_or_refused() {
+        let read = |line: &str| Options::from_words(line.split_ascii_whitespace());
+        assert_eq!(read(""), Ok(Options::default()));
+        let some =
+            Options { depth: 8, mode: Mode::Seq, check: Check::Relaxed, device: "xvdb".into(), ..Options::default() };
+        assert_eq!(read("depth=8 mode=seq check=relaxed device=xvdb solo"), Ok(some));
+        for wrong in ["depth=x", "mode=fast", "check=", "speed=1"] {
+            assert!(read(wrong).unwrap_err().contains(wrong.split_once('=').unwrap().0), "{wrong}");
+        }
+    }
+}

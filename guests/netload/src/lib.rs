@@ -1,0 +1,44 @@
+//! Network load that proves what it receives: between two instances of this guest, in numbered Ethernet frames whose every
+//! byte follows from their number.
+//!
+//! Instances find each other by broadcasts. Frames may be lost, as on a wire; one that comes twice, or is not what was sent, is
+//! wrong. Words of the command line: `interface=` (`eth0`), `seconds=` (10, 0 is for ever), `size=` of the largest frame
+//! (1514), `depth=` frames that may be under way (64), `send=no` only answers, `report=` seconds between two reports (1).
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod flow;
+mod frame;
+mod options;
+mod traffic;
+
+use load::report::say;
+use unikernel::frontend::Devices;
+use unikernel::{Domain, executor, exit};
+
+use options::Options;
+
+/// Runs the load; the domain ends with code 0 if all was right.
+pub async fn run(domain: Domain) {
+    let options = match Options::from_words(domain.words()) {
+        Ok(options) => options,
+        Err(reason) => {
+            say(format_args!("netload: {reason}"));
+            exit::shutdown(2);
+        }
+    };
+    let devices = Devices::new();
+    let interface = devices.interface(&options.interface);
+    executor::spawn(async move {
+        devices.serve().await;
+    });
+    let mac = interface.ready().await;
+    exit::shutdown(match traffic::run(interface, mac, options).await {
+        true => 0,
+        false => 1,
+    });
+}

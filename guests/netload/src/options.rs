@@ -1,0 +1,64 @@
+//! What the command line says.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use crate::frame::{SIZE_MAX, SIZE_MIN};
+
+/// The options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The network interface.
+    pub interface: String,
+    /// After so many seconds nothing more is sent; 0 is never.
+    pub seconds: u64,
+    /// Bytes of the largest frame.
+    pub size: usize,
+    /// Frames that may be under way.
+    pub depth: u64,
+    /// Whether anything is sent unasked.
+    pub send: bool,
+    /// Seconds between two reports.
+    pub report: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { interface: "eth0".to_string(), seconds: 10, size: SIZE_MAX, depth: 64, send: true, report: 1 }
+    }
+}
+
+impl Options {
+    /// Reads the words of the command line. Those without `=` are left to others.
+    pub fn from_words<'a>(words: impl Iterator<Item = &'a str>) -> Result<Options, String> {
+        let mut options = Options::default();
+        for (key, value) in words.filter_map(|word| word.split_once('=')) {
+            let number = || value.parse::<u64>().map_err(|_| format!("`{key}={value}` is no number"));
+            match key {
+                "interface" => options.interface = value.to_string(),
+                "seconds" => options.seconds = number()?,
+                "size" => options.size = (number()? as usize).clamp(SIZE_MIN, SIZE_MAX),
+                "depth" => options.depth = number()?.max(1),
+                "send" => options.send = value != "no",
+                "report" => options.report = number()?.max(1),
+                // Of the runtime, or of whoever connects domains.
+                "loglevel" | "connect" => {}
+                _ => return Err(format!("`{key}=` means nothing here")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_or_refused() {
+        let read = |line: &str| Options::from_words(line.split_ascii_whitespace());
+        assert_eq!(read(""), Ok(Options::default()));
+        assert_eq!(read("size=1 send=no"), Ok(Options { size: SIZE_MIN, send: false, ..Options::default() }));
+        assert!(read("depth=x").is_err() && read("speed=9").is_err());
+    }
+}
