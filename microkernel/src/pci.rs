@@ -107,13 +107,17 @@ impl<M: Machine> Core<M> {
     /// Finds all functions, before the first domain exists. From then on none of them reaches memory, except for bridges,
     /// which pass on what those behind them do. `ram` is no function's; `reach` makes registers accessible to the core.
     pub fn find_devices(&mut self, ram: &[Range<u64>], mut reach: impl FnMut(Phys, u64) -> bool) {
-        for address in 0..=u16::MAX {
-            let (config, first) = (Config(&self.machine, address), Config(&self.machine, address & !7));
-            let possible = address & 7 == 0 || first.read(HEADER_TYPE, 1) & 1 << 7 != 0 && first.read(0, 2) != 0xffff;
-            if possible && config.read(0, 2) != 0xffff {
-                let device = examine(&config, ram, &mut reach);
-                // What does not fit is left alone, unable to reach memory.
-                _ = self.devices.push(device);
+        let is_there = |config: &Config<'_, M>| config.read(0, 2) != 0xffff;
+        for first in (0..=u16::MAX).step_by(8) {
+            let config = Config(&self.machine, first);
+            let several = is_there(&config) && config.read(HEADER_TYPE, 1) & 1 << 7 != 0;
+            for address in first..=first + if several { 7 } else { 0 } {
+                let config = Config(&self.machine, address);
+                if is_there(&config) {
+                    let device = examine(&config, ram, &mut reach);
+                    // What does not fit is left alone, unable to reach memory.
+                    _ = self.devices.push(device);
+                }
             }
         }
     }

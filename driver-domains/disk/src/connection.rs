@@ -4,6 +4,7 @@
 //! device, one hypercall for many - completed, and answered once its pages are unmapped. What asks for nonsense, or names pages
 //! that cannot be had, gets an error, and the connection goes on.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use heapless::Vec as Short;
@@ -83,7 +84,7 @@ pub struct Connection<M: Machine> {
     ring: Ring<M>,
     goal: Goal,
     limits: Limits,
-    order: InFlight<ENTRIES_MAX>,
+    order: Box<InFlight<ENTRIES_MAX>>,
     /// By slot of the record.
     under_way: Vec<UnderWay>,
     pieces: Pieces,
@@ -105,7 +106,7 @@ impl<M: DevicePages> Connection<M> {
             ring,
             goal,
             limits,
-            order: InFlight::new(),
+            order: Box::new(InFlight::new()),
             under_way,
             pieces,
             answered: Short::new(),

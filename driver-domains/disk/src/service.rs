@@ -205,6 +205,8 @@ impl<M: DevicePages> Service for Disks<M> {
         block(message).map(|attach| &attach.frontend)
     }
 
+    // What lies on the stack here must not be on it while the domain runs.
+    #[inline(never)]
     fn attach(&mut self, host: &Host<M>, message: &ToDomain) -> Result<(Connection<M>, FromDomain), Refusal> {
         const NO_DISK: Refusal = Refusal::Impossible(Cause::Text("there is no such disk or partition; see `disks`"));
         let attach = block(message).ok_or(NO_DISK)?;

@@ -21,25 +21,18 @@ mod worker;
 use alloc::rc::Rc;
 
 use load::report::say;
+use load::words::or_end;
 use unikernel::frontend::Devices;
-use unikernel::{Domain, executor, exit};
+use unikernel::{Domain, exit};
 
 use options::{Mode, Options};
 
 /// Runs the load; the domain ends with code 0 if all was right.
 pub async fn run(domain: Domain) {
-    let options = match Options::from_words(domain.words()) {
-        Ok(options) => options,
-        Err(reason) => {
-            say(format_args!("blkload: {reason}"));
-            exit::shutdown(2);
-        }
-    };
+    let options = or_end("blkload", Options::from_words(domain.words()));
     let devices = Devices::new();
     let disk = devices.disk(&options.device);
-    executor::spawn(async move {
-        devices.serve().await;
-    });
+    devices.start();
     let limits = disk.ready().await;
     say(format_args!("blkload: {} has {} sectors", disk.name(), limits.sectors));
     let outcome = match options.mode {

@@ -1,7 +1,8 @@
 //! What the command line says.
 
-use alloc::format;
 use alloc::string::{String, ToString};
+
+use load::words;
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,44 +66,30 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads the words of the command line. Those without `=` are left to others.
+    /// Reads the words of the command line.
     pub fn from_words<'a>(words: impl Iterator<Item = &'a str>) -> Result<Options, String> {
         let mut options = Options::default();
-        for (key, value) in words.filter_map(|word| word.split_once('=')) {
-            let number = || value.parse::<u64>().map_err(|_| format!("`{key}={value}` is no number"));
-            let unknown = |names: &str| Err(format!("`{key}={value}`: it is one of {names}"));
-            match key {
-                "device" => options.device = value.to_string(),
-                "seconds" => options.seconds = number()?,
-                "requests" => options.requests = number()?,
-                "depth" => options.depth = number()?.clamp(1, 256) as usize,
-                "sectors" => options.sectors = number()?,
-                "seed" => options.seed = number()?,
-                "report" => options.report = number()?.max(1),
-                "mode" => {
-                    options.mode = match value {
-                        "random" => Mode::Random,
-                        "seq" => Mode::Seq,
-                        "read" => Mode::Read,
-                        "bench" => Mode::Bench,
-                        _ => return unknown("random, seq, read, bench"),
-                    }
-                }
-                "check" => {
-                    options.check = match value {
-                        "strict" => Check::Strict,
-                        "relaxed" => Check::Relaxed,
-                        _ => return unknown("strict, relaxed"),
-                    }
-                }
-                // Of the runtime, or of whoever connects domains.
-                "loglevel" | "connect" => {}
-                _ => return Err(format!("`{key}=` means nothing here")),
+        words::each(words, |word| {
+            match word.key {
+                "device" => options.device = word.value.to_string(),
+                "seconds" => options.seconds = word.number()?,
+                "requests" => options.requests = word.number()?,
+                "depth" => options.depth = word.number()?.clamp(1, 256) as usize,
+                "sectors" => options.sectors = word.number()?,
+                "seed" => options.seed = word.number()?,
+                "report" => options.report = word.number()?.max(1),
+                "mode" => options.mode = word.one_of(&MODES)?,
+                "check" => options.check = word.one_of(&[("strict", Check::Strict), ("relaxed", Check::Relaxed)])?,
+                _ => return word.unknown(),
             }
-        }
+            Ok(())
+        })?;
         Ok(options)
     }
 }
+
+const MODES: [(&str, Mode); 4] =
+    [("random", Mode::Random), ("seq", Mode::Seq), ("read", Mode::Read), ("bench", Mode::Bench)];
 
 #[cfg(test)]
 mod tests {

@@ -10,3 +10,4 @@ pub mod content;
 pub mod histogram;
 pub mod random;
 pub mod report;
+pub mod words;

@@ -16,26 +16,18 @@ mod frame;
 mod options;
 mod traffic;
 
-use load::report::say;
+use load::words::or_end;
 use unikernel::frontend::Devices;
-use unikernel::{Domain, executor, exit};
+use unikernel::{Domain, exit};
 
 use options::Options;
 
 /// Runs the load; the domain ends with code 0 if all was right.
 pub async fn run(domain: Domain) {
-    let options = match Options::from_words(domain.words()) {
-        Ok(options) => options,
-        Err(reason) => {
-            say(format_args!("netload: {reason}"));
-            exit::shutdown(2);
-        }
-    };
+    let options = or_end("netload", Options::from_words(domain.words()));
     let devices = Devices::new();
     let interface = devices.interface(&options.interface);
-    executor::spawn(async move {
-        devices.serve().await;
-    });
+    devices.start();
     let mac = interface.ready().await;
     exit::shutdown(match traffic::run(interface, mac, options).await {
         true => 0,

@@ -1,7 +1,8 @@
 //! What the command line says.
 
-use alloc::format;
 use alloc::string::{String, ToString};
+
+use load::words;
 
 use crate::frame::{SIZE_MAX, SIZE_MIN};
 
@@ -29,23 +30,21 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads the words of the command line. Those without `=` are left to others.
+    /// Reads the words of the command line.
     pub fn from_words<'a>(words: impl Iterator<Item = &'a str>) -> Result<Options, String> {
         let mut options = Options::default();
-        for (key, value) in words.filter_map(|word| word.split_once('=')) {
-            let number = || value.parse::<u64>().map_err(|_| format!("`{key}={value}` is no number"));
-            match key {
-                "interface" => options.interface = value.to_string(),
-                "seconds" => options.seconds = number()?,
-                "size" => options.size = (number()? as usize).clamp(SIZE_MIN, SIZE_MAX),
-                "depth" => options.depth = number()?.max(1),
-                "send" => options.send = value != "no",
-                "report" => options.report = number()?.max(1),
-                // Of the runtime, or of whoever connects domains.
-                "loglevel" | "connect" => {}
-                _ => return Err(format!("`{key}=` means nothing here")),
+        words::each(words, |word| {
+            match word.key {
+                "interface" => options.interface = word.value.to_string(),
+                "seconds" => options.seconds = word.number()?,
+                "size" => options.size = (word.number()? as usize).clamp(SIZE_MIN, SIZE_MAX),
+                "depth" => options.depth = word.number()?.max(1),
+                "send" => options.send = word.one_of(&[("yes", true), ("no", false)])?,
+                "report" => options.report = word.number()?.max(1),
+                _ => return word.unknown(),
             }
-        }
+            Ok(())
+        })?;
         Ok(options)
     }
 }

@@ -20,7 +20,7 @@ pub mod stack;
 use alloc::rc::Rc;
 
 use unikernel::frontend::Devices;
-use unikernel::{Domain, executor, println};
+use unikernel::{Domain, println};
 
 use cache::Cache;
 
@@ -34,9 +34,7 @@ pub async fn run(domain: Domain) {
         devices.disk(domain.word("device").unwrap_or("xvda")),
         devices.interface(domain.word("interface").unwrap_or("eth0")),
     );
-    executor::spawn(async move {
-        devices.serve().await;
-    });
+    devices.start();
     let port = domain.word("port").and_then(|word| word.parse().ok()).unwrap_or(PORT);
     let fallback = address::Fallback::from_words(domain.word("ip"), domain.word("gw"));
     let limits = disk.ready().await;

@@ -7,7 +7,8 @@ use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
 
 use super::world::{Child, World, spec};
-use crate::platform::Memory;
+use crate::frames::Kind;
+use crate::platform::{Memory, Phys};
 use crate::slot::Slot;
 
 /// Where batches lie in a child's scratch memory.
@@ -80,6 +81,64 @@ fn a_mapped_page_is_shared_and_its_entry_says_so() {
     assert!(world.core.domains[mapper.slot].space.translate(&world.core.machine, mapped.address, false).is_none());
     assert_eq!((info(&mut world, granter.handle).mapped_by_others, info(&mut world, mapper.handle).mappings), (0, 0));
     world.ok(granter.slot, H::MemoryRelease, &[HEAP, 1]);
+    world.check();
+}
+
+#[test]
+fn a_page_for_devices_has_no_address_and_is_accounted_like_any_other() {
+    let (mut world, granter, mapper) = pair();
+    let device = |reference, flags| MapElement { address: 0, ..element(granter, reference, 0, flags | DEVICE_ONLY) };
+    grant(&world, granter, mapper, 8, HEAP, PERMIT_ACCESS);
+    grant(&world, granter, mapper, 9, HEAP + PAGE_SIZE, PERMIT_ACCESS | READONLY);
+    for address in [1, GRANT_WINDOW, HEAP, u64::MAX] {
+        let refused = map(&mut world, mapper, MapElement { address, ..device(8, 0) });
+        assert_eq!(refused.map(|_| ()), Err(Error::BadAddress));
+    }
+    assert_eq!(map(&mut world, mapper, element(granter, 8, 0, DEVICE_ONLY)).map(|_| ()), Err(Error::BadAddress));
+    assert_eq!(map(&mut world, mapper, device(9, 0)).map(|_| ()), Err(Error::BadGrant));
+    let used = info(&mut world, mapper.handle).used_pages;
+    let flushes = world.core.machine.flushes.get();
+    let write = map(&mut world, mapper, device(8, 0)).unwrap();
+    let read = map(&mut world, mapper, device(9, READONLY)).unwrap();
+    let frame = world.core.domains[granter.slot].space.translate(&world.core.machine, HEAP, false).unwrap();
+    assert_eq!(write.device_address, frame.at(0).0);
+    assert_eq!(
+        (entry(&world, granter, 8), entry(&world, granter, 9) & (READING | WRITING)),
+        (PERMIT_ACCESS | READING | WRITING, READING)
+    );
+    assert_eq!((info(&mut world, granter.handle).mapped_by_others, info(&mut world, mapper.handle).mappings), (2, 2));
+    assert_eq!(world.call(granter.slot, H::MemoryRelease, &[HEAP, 1]), Err(Error::Busy));
+    unmap(&mut world, mapper, write.mapping).unwrap();
+    assert_eq!(unmap(&mut world, mapper, write.mapping), Err(Error::NotFound));
+    assert_eq!(info(&mut world, mapper.handle).used_pages, used, "no page table was needed");
+    assert_eq!(world.core.machine.flushes.get(), flushes, "nothing was cached");
+    // The granter's end leaves it with the mapper, whose reset lets go.
+    world.destroy(granter);
+    world.check();
+    assert_eq!(world.core.frames.info(&world.core.machine, Phys(read.device_address).frame()).kind, Kind::ORPHAN);
+    world.ok(Slot::DOM0, H::DomainReset, &[mapper.handle]);
+    assert_eq!(info(&mut world, mapper.handle).mappings, 0);
+    world.check();
+    world.destroy(mapper);
+    world.check();
+}
+
+#[test]
+fn mappings_with_and_without_an_address_end_in_one_batch() {
+    let (mut world, granter, mapper) = pair();
+    grant(&world, granter, mapper, 8, HEAP, PERMIT_ACCESS);
+    let elements = [
+        MapElement { address: 0, ..element(granter, 8, 0, DEVICE_ONLY) },
+        element(granter, 8, 1, 0),
+        MapElement { address: 0, ..element(granter, 8, 0, DEVICE_ONLY | READONLY) },
+    ];
+    world.put(mapper.slot, BATCH, &elements);
+    assert_eq!(world.ok(mapper.slot, H::GrantMap, &[BATCH, 3]), 3);
+    world.check();
+    let mapped: [MapElement; 3] = world.get(mapper.slot, BATCH);
+    world.put(mapper.slot, BATCH, &mapped.map(|element| UnmapElement { mapping: element.mapping, status: 1 }));
+    assert_eq!(world.ok(mapper.slot, H::GrantUnmap, &[BATCH, 3]), 3);
+    assert_eq!((entry(&world, granter, 8), info(&mut world, mapper.handle).mappings), (PERMIT_ACCESS, 0));
     world.check();
 }
 

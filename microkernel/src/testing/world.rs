@@ -119,7 +119,7 @@ impl World {
         let memory = end as u64 * PAGE_SIZE;
         let ram = FIRST as u64 * PAGE_SIZE..end as u64 * PAGE_SIZE;
         let config = BootConfig {
-            ram: &[ram.clone()],
+            ram: core::slice::from_ref(&ram),
             bundle,
             bundle_start: Phys(BUNDLE),
             boot_line: "dom0_mem=1 console=x",
@@ -132,7 +132,7 @@ impl World {
             },
             template: TEMPLATE,
         };
-        core.find_devices(&[ram], |at, length| at.0 + length <= memory);
+        core.find_devices(config.ram, |at, length| at.0 + length <= memory);
         core.boot(&config)?;
         Ok(World { core })
     }

@@ -163,6 +163,8 @@ impl<S: Service, R> Backend<S, R> {
         Some(self.open(frontend, &message))
     }
 
+    // Connections are large, and this is rare: what lies on the stack here must not be on it while the domain runs.
+    #[inline(never)]
     fn open(&mut self, frontend: Frontend, message: &ToDomain) -> FromDomain {
         let attached = self.service.attach(&self.host, message);
         let Some(slot) = self.table.0.get_mut(frontend.connection as usize) else { return FromDomain::Done };

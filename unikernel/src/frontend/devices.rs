@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use protocol::control::{ControlError, FromDomain, ToDomain};
+use protocol::control::{FromDomain, ToDomain};
 
 use super::block::Disk;
 use super::link::{Rings, gone, release};
@@ -39,9 +39,12 @@ impl Devices {
         by_name(&self.interfaces, name, Interface::name, Interface::new)
     }
 
-    /// Answers dom0 for as long as the channel holds: for guests that understand nothing but devices.
-    pub async fn serve(&self) -> ControlError {
-        crate::control::serve_later(|message, reply| self.handle(message, reply, refuse)).await
+    /// Answers dom0 from now on: for guests that understand nothing but devices.
+    pub fn start(&self) {
+        let devices = self.clone();
+        spawn(async move {
+            crate::control::serve_later(|message, reply| devices.handle(message, reply, refuse)).await;
+        });
     }
 
     /// Does what a message says about a device, for [`crate::control::serve_later`]; what is about something else goes to

@@ -45,7 +45,9 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let path = arguments.output.clone().unwrap_or_else(workspace::image);
     make(&path, &workspace::bundle())?;
     let size = fs::metadata(&path)?.len() / MIB;
-    println!("{} ({size} MiB): `cargo xtask flash /dev/sdX` writes it to a USB stick", workspace::short(&path));
+    let shown = workspace::short(&path);
+    let option = arguments.output.as_ref().map(|_| format!(" --image {shown}")).unwrap_or_default();
+    println!("{shown} ({size} MiB): `cargo xtask flash{option} /dev/sdX` writes it to a USB stick");
     Ok(0)
 }
 

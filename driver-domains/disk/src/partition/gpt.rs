@@ -3,7 +3,7 @@
 use heapless::String;
 use protocol::connection::TARGET_MAX;
 
-use super::{Partition, Partitions, field, on_disk};
+use super::{PARTITIONS_MAX, Partition, Partitions, field, on_disk};
 
 /// Smallest header, in bytes.
 const HEADER: usize = 92;
@@ -48,7 +48,8 @@ pub fn parse(start: &[u8], sectors: u64, sector_size: u32) -> Option<Partitions>
             && let Ok(number) = u16::try_from(index + 1)
         {
             let partition = Partition { number, first, sectors: count, label: label(raw) };
-            if found.push(partition).is_err() {
+            found.push(partition);
+            if found.len() == PARTITIONS_MAX {
                 break;
             }
         }

@@ -26,7 +26,7 @@ pub fn parse(start: &[u8], sectors: u64, sector_size: u32) -> Option<Partitions>
         let Some((first, count)) = on_disk(number(at + 8), number(at + 12), sectors, sector_size) else { continue };
         if kind != 0 && !EXTENDED.contains(&kind) {
             let partition = Partition { number: index as u16 + 1, first, sectors: count, label: Default::default() };
-            found.push(partition).ok()?;
+            found.push(partition);
         }
     }
     Some(found)

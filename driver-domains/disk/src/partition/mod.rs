@@ -6,7 +6,9 @@
 mod gpt;
 mod mbr;
 
-use heapless::{String, Vec};
+use alloc::vec::Vec;
+
+use heapless::String;
 use protocol::connection::TARGET_MAX;
 
 /// Most partitions of one disk; what is beyond is not offered. The number that GPT tables usually have room for.
@@ -27,8 +29,8 @@ pub struct Partition {
     pub label: String<TARGET_MAX>,
 }
 
-/// The partitions of a disk.
-pub type Partitions = Vec<Partition, PARTITIONS_MAX>;
+/// The partitions of a disk, at most [`PARTITIONS_MAX`].
+pub type Partitions = Vec<Partition>;
 
 /// Reads the table in `start`, the first bytes of a disk of `sectors` sectors whose own sectors have `sector_size` bytes.
 pub fn parse(start: &[u8], sectors: u64, sector_size: u32) -> Partitions {
