@@ -55,7 +55,7 @@ const NET: &[(&str, Outcome)] = &[
 /// What a guest counts in its last report.
 fn answered(system: &System) -> u64 {
     let log = system.debug_log();
-    let report = log.lines().rev().find(|line| line.contains("] blkload {")).unwrap_or_default();
+    let report = log.lines().rev().find(|line| line.starts_with("[blkload] blkload {")).unwrap_or_default();
     assert!(report.is_empty() || report.contains("\"errors\":0,\"wrong\":0,"), "the load noticed something: {report}");
     let (_, rest) = report.split_once("\"answered\":").unwrap_or_default();
     rest.split(',').next().and_then(|number| number.parse().ok()).unwrap_or_default()
