@@ -160,14 +160,7 @@ impl<S: Service, R> Backend<S, R> {
             }
             State::Broken | State::Free => {}
         }
-        let letters = self.mail.len();
-        let answer = self.open(frontend, &message);
-        if self.mail.len() == letters {
-            return Some(answer);
-        }
-        // Who is to blame is said before the refusal, which says only that there is no connection.
-        self.mail.push_back((Some(reply), answer));
-        None
+        Some(self.open(frontend, &message))
     }
 
     // Connections are large, and this is rare: what lies on the stack here must not be on it while the domain runs.
