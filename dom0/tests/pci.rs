@@ -13,7 +13,7 @@ fn handles(stack: &Stack<'_>, name: &str) -> Vec<u32> {
     stack.sim.by_name(name, |guest| {
         let devices = decode_arguments(&guest.memory[&ARGUMENTS]).unwrap().devices.to_vec();
         assert_eq!(guest.given.len(), devices.len());
-        assert!(guest.given.iter().all(|(_, rights)| *rights == Rights::USE));
+        assert!(guest.given.iter().all(|(_, rights)| *rights == Rights::USE | Rights::INSPECT));
         devices
     })
 }

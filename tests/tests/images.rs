@@ -62,7 +62,7 @@ fn hostile_calls_change_nothing() {
 fn a_disk_answers_and_a_card_changes_hands() {
     let log = run("probe", 2, "", &[], Duration::from_secs(120));
     let disk = std::fs::read(xtask::workspace::disk()).expect("the disk's image can be read");
-    for sector in [0, 7] {
+    for sector in [0, 1] {
         let bytes = &disk[sector * 512..][..512];
         let sum = bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
         assert!(log.contains(&format!("sector {sector} has sum {sum:08x}")), "{log}");

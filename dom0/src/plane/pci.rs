@@ -66,7 +66,7 @@ impl<H: Hypervisor> Plane<'_, H> {
     fn give_device(&mut self, domain: &mut Domain<H::Page>, at: u16) -> Result<(), String> {
         let failed = |error: Error| format!("it cannot have device {}: {error}", address(at));
         let handle = self.hypervisor.device_create(at).map_err(failed)?;
-        let copied = self.hypervisor.handle_copy(domain.handle, handle, Rights::USE);
+        let copied = self.hypervisor.handle_copy(domain.handle, handle, Rights::USE | Rights::INSPECT);
         let _ = self.hypervisor.handle_close(handle);
         let full = |_| format!("it is given more than {DEVICES_MAX} devices: shorten `pci`");
         domain.arguments.devices.push(copied.map_err(failed)?.0).map_err(full)?;

@@ -59,7 +59,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Descriptors of the queue.
 const SIZE: u16 = 16;
 
-/// Reads the first sector, and the last one of those that fit into a page.
+/// Reads two sectors, the first and the one behind it.
 async fn read_disk(address: u16) -> Outcome {
     let handle = system::create_device(address).context("device_create")?;
     let opened = open(handle, 3).await.map_err(|problem| format!("the disk: {problem}"))?;
@@ -74,7 +74,7 @@ async fn read_disk(address: u16) -> Outcome {
     let notify = device.set_queue(0, SIZE, Some(0), addresses).context("the disk's queue")?;
     device.start();
     let mut queue = Queue::<u32>::new(SIZE).ok_or("a queue has another size")?;
-    for (tag, sector) in [(1, 0_u64), (2, 7)] {
+    for (tag, sector) in [(1, 0_u64), (2, 1)] {
         let mut header = [0; 16];
         header[8..].copy_from_slice(&sector.to_le_bytes());
         memory.write(HEADER, &header);
