@@ -7,6 +7,7 @@ use heapless::Vec;
 use protocol::error::{Error, decode};
 use protocol::grant::{CopyElement, CopySide, MAX_BATCH, OWN_MEMORY};
 use protocol::layout::PAGE_SIZE;
+use protocol::ring::Shared;
 
 use super::Source;
 use crate::area::Area;
@@ -54,21 +55,56 @@ pub struct Transfer {
     pub error: Option<Error>,
 }
 
-/// Makes the copies, and notes in each whether it failed. Gives the number of hypercalls. A transfer beyond the end of an area
-/// panics.
+impl Transfer {
+    /// Whether it stays within the own memory.
+    const fn is_own(&self) -> bool {
+        matches!((self.from, self.to), (Place::Own { .. }, Place::Own { .. }))
+    }
+}
+
+/// Makes the copies, and notes in each whether it failed. Gives the number of hypercalls: the core copies where a grant is
+/// involved, up to [`MAX_BATCH`] at once. A transfer beyond the end of an area panics.
 pub fn transfer(list: &mut [Transfer], areas: &[&Area]) -> u64 {
     let mut calls = 0;
     for part in list.chunks_mut(MAX_BATCH) {
-        let mut elements: Vec<CopyElement, MAX_BATCH> = part.iter().map(|transfer| element(transfer, areas)).collect();
+        let mut elements = Vec::<CopyElement, MAX_BATCH>::new();
+        for transfer in part.iter() {
+            if !within(transfer, areas) {
+                // A chunk is no longer than that.
+                let _ = elements.push(element(transfer, areas));
+            }
+        }
+        if elements.is_empty() {
+            continue;
+        }
         let (address, count) = (elements.as_mut_ptr() as u64, elements.len() as u64);
         // SAFETY: the elements live until the call returns; the own memory they name lies in areas, where no Rust object is.
         let called = to_the_end(|| unsafe { raw::grant_copy(address, count) });
-        for (transfer, element) in part.iter_mut().zip(&elements) {
+        let copied = part.iter_mut().filter(|transfer| !transfer.is_own());
+        for (transfer, element) in copied.zip(&elements) {
             transfer.error = called.and(decode(i64::from(element.status) as u64)).err();
         }
         calls += 1;
     }
     calls
+}
+
+/// Makes a copy that stays within the own memory; `false` if it does not.
+fn within(transfer: &Transfer, areas: &[&Area]) -> bool {
+    let (Place::Own { area: from, offset: source }, Place::Own { area: to, offset: target }) =
+        (transfer.from, transfer.to)
+    else {
+        return false;
+    };
+    let mut done = 0;
+    while done < transfer.length as usize {
+        let mut piece = [0; 256];
+        let piece = &mut piece[..(transfer.length as usize - done).min(256)];
+        areas[from as usize].read(source as usize + done, piece);
+        areas[to as usize].write(target as usize + done, piece);
+        done += piece.len();
+    }
+    true
 }
 
 fn element(transfer: &Transfer, areas: &[&Area]) -> CopyElement {
@@ -95,5 +131,27 @@ fn side(place: Place, length: u16, areas: &[&Area]) -> CopySide {
             let inside = at % PAGE_SIZE;
             CopySide { reference_or_address: at - inside, peer: OWN_MEMORY, offset: inside as u16, reserved: 0 }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    #[test]
+    fn a_copy_within_own_memory_needs_no_hypercall() {
+        let mut memory = vec![0u64; 1024];
+        let base = memory.as_mut_ptr() as u64;
+        // SAFETY: the vector outlives the areas and is not touched otherwise.
+        let (one, other) = unsafe { (Area::page(base), Area::page(base + PAGE_SIZE)) };
+        let bytes: vec::Vec<u8> = (0..700).map(|i| i as u8 ^ 0x5a).collect();
+        one.write(3, &bytes);
+        let place = |area, offset| Place::Own { area, offset };
+        let mut list = [Transfer { from: place(0, 3), to: place(1, 100), length: 700, error: None }];
+        assert_eq!((transfer(&mut list, &[&one, &other]), list[0].error), (0, None));
+        let mut back = vec![0; 700];
+        other.read(100, &mut back);
+        assert_eq!(back, bytes);
     }
 }
