@@ -55,24 +55,24 @@ pub struct Transfer {
     pub error: Option<Error>,
 }
 
-impl Transfer {
-    /// Whether it stays within the own memory.
-    const fn is_own(&self) -> bool {
-        matches!((self.from, self.to), (Place::Own { .. }, Place::Own { .. }))
-    }
-}
-
-/// Makes the copies, and notes in each whether it failed. Gives the number of hypercalls: the core copies where a grant is
-/// involved, up to [`MAX_BATCH`] at once. A transfer beyond the end of an area panics.
+/// Makes the copies, and notes in each whether it failed. Gives the number of hypercalls. A transfer beyond the end of an area
+/// panics.
 pub fn transfer(list: &mut [Transfer], areas: &[&Area]) -> u64 {
     let mut calls = 0;
     for part in list.chunks_mut(MAX_BATCH) {
-        let mut elements = Vec::<CopyElement, MAX_BATCH>::new();
-        for transfer in part.iter() {
-            if !within(transfer, areas) {
-                // A chunk is no longer than that.
-                let _ = elements.push(element(transfer, areas));
+        let (mut elements, mut shared) = (Vec::<CopyElement, MAX_BATCH>::new(), Vec::<&mut Transfer, MAX_BATCH>::new());
+        for transfer in part {
+            if let (Place::Own { area: from, offset: start }, Place::Own { area: to, offset: end }) =
+                (transfer.from, transfer.to)
+            {
+                // Nobody else's memory: the core is for those copies only that cross a border.
+                move_bytes(areas[from as usize], start as usize, areas[to as usize], end as usize, transfer.length);
+                transfer.error = None;
+                continue;
             }
+            // A chunk is no longer than the vectors.
+            let _ = elements.push(element(transfer, areas));
+            let _ = shared.push(transfer);
         }
         if elements.is_empty() {
             continue;
@@ -80,8 +80,7 @@ pub fn transfer(list: &mut [Transfer], areas: &[&Area]) -> u64 {
         let (address, count) = (elements.as_mut_ptr() as u64, elements.len() as u64);
         // SAFETY: the elements live until the call returns; the own memory they name lies in areas, where no Rust object is.
         let called = to_the_end(|| unsafe { raw::grant_copy(address, count) });
-        let copied = part.iter_mut().filter(|transfer| !transfer.is_own());
-        for (transfer, element) in copied.zip(&elements) {
+        for (transfer, element) in shared.iter_mut().zip(&elements) {
             transfer.error = called.and(decode(i64::from(element.status) as u64)).err();
         }
         calls += 1;
@@ -89,22 +88,14 @@ pub fn transfer(list: &mut [Transfer], areas: &[&Area]) -> u64 {
     calls
 }
 
-/// Makes a copy that stays within the own memory; `false` if it does not.
-fn within(transfer: &Transfer, areas: &[&Area]) -> bool {
-    let (Place::Own { area: from, offset: source }, Place::Own { area: to, offset: target }) =
-        (transfer.from, transfer.to)
-    else {
-        return false;
-    };
-    let mut done = 0;
-    while done < transfer.length as usize {
-        let mut piece = [0; 256];
-        let piece = &mut piece[..(transfer.length as usize - done).min(256)];
-        areas[from as usize].read(source as usize + done, piece);
-        areas[to as usize].write(target as usize + done, piece);
-        done += piece.len();
+/// Copies between own areas, piece by piece.
+fn move_bytes(from: &Area, start: usize, to: &Area, end: usize, length: u16) {
+    let mut piece = [0; 256];
+    for done in (0..length as usize).step_by(piece.len()) {
+        let now = piece.len().min(length as usize - done);
+        from.read(start + done, &mut piece[..now]);
+        to.write(end + done, &piece[..now]);
     }
-    true
 }
 
 fn element(transfer: &Transfer, areas: &[&Area]) -> CopyElement {
