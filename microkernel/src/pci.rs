@@ -12,6 +12,8 @@ use crate::prelude::*;
 
 const COMMAND: u16 = 0x04;
 const STATUS: u16 = 0x06;
+/// What the owner of a device may write: status, cache line size, latency timer.
+pub const WRITABLE: [u16; 4] = [STATUS, STATUS + 1, 0x0c, 0x0d];
 const HEADER_TYPE: u16 = 0x0e;
 const BARS: u16 = 0x10;
 const CAPABILITIES: u16 = 0x34;
@@ -27,11 +29,8 @@ const NO_WIRE: u32 = 1 << 10;
 
 /// Ids of capabilities.
 const MSI: u32 = 0x05;
-const VENDOR_SPECIFIC: u32 = 0x09;
 const MSI_X: u32 = 0x11;
 
-/// Whose vendor-specific capabilities cannot be written: one of them is a window to all registers.
-const VIRTIO: u16 = 0x1af4;
 /// Class of bridges.
 const CLASS_BRIDGE: u8 = 6;
 /// Messages of one function that are used, so that none can take all vectors.
@@ -105,8 +104,9 @@ fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
 
 impl<M: Machine> Core<M> {
     /// Finds all functions, before the first domain exists. From then on none of them reaches memory, except for bridges,
-    /// which pass on what those behind them do. `ram` is no function's; `reach` makes registers accessible to the core.
-    pub fn find_devices(&mut self, ram: &[Range<u64>], mut reach: impl FnMut(Phys, u64) -> bool) {
+    /// which pass on what those behind them do. `ram` is no function's; `reach` makes
+    /// registers accessible to the core; `config_size` is what is reached of each function's space.
+    pub fn find_devices(&mut self, ram: &[Range<u64>], config_size: u64, mut reach: impl FnMut(Phys, u64) -> bool) {
         let is_there = |config: &Config<'_, M>| config.read(0, 2) != 0xffff;
         for first in (0..=u16::MAX).step_by(8) {
             let config = Config(&self.machine, first);
@@ -114,7 +114,8 @@ impl<M: Machine> Core<M> {
             for address in first..=first + if several { 7 } else { 0 } {
                 let config = Config(&self.machine, address);
                 if is_there(&config) {
-                    let device = examine(&config, ram, &mut reach);
+                    let mut device = examine(&config, ram, &mut reach);
+                    device.info.config_size = config_size;
                     // What does not fit is left alone, unable to reach memory.
                     _ = self.devices.push(device);
                 }
@@ -196,35 +197,21 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// Whether the owner of a device may write here.
-    pub(crate) fn may_write(&self, device: &Device, offset: u16, width: u64) -> bool {
-        let config = self.config(device);
-        let inside = |start: u16, end: u16| offset >= start && offset + width as u16 <= end;
-        // What lies behind the beginning of a capability and before that of the next belongs to it.
-        let part = config.capabilities().filter(|&(_, at)| at <= offset).max_by_key(|&(_, at)| at);
-        let own = |(id, at): (u32, u16)| {
-            id == VENDOR_SPECIFIC && device.info.vendor != VIRTIO && inside(at + 3, at + config.read(at + 2, 1) as u16)
-        };
-        inside(STATUS, STATUS + 2) || inside(0x0c, 0x0e) || part.is_some_and(own) && offset < 256
-    }
-
     /// Frames of registers from page `page` of a BAR on, if a domain can have them: gives the address of the first.
     pub(crate) fn registers(&self, device: &Device, bar: u64, page: u64, pages: u64) -> Result<u64> {
-        let (Some(info), Some(&base)) = (device.info.bars.get(bar as usize), device.bars.get(bar as usize)) else {
-            return Err(Error::Invalid);
-        };
-        let whole = 0..info.size.div_ceil(PAGE_SIZE);
-        if whole.is_empty() {
+        let (info, &base) = device.info.bars.iter().zip(&device.bars).nth(bar as usize).ok_or(Error::Invalid)?;
+        let whole = info.size.div_ceil(PAGE_SIZE);
+        if whole == 0 {
             return Err(Error::NotFound);
         }
-        if pages == 0 || page >= whole.end || pages > whole.end - page {
+        if pages == 0 || page >= whole || pages > whole - page {
             return Err(Error::Invalid);
         }
         let hidden = info.hidden as u64..info.hidden as u64 + info.hidden_pages as u64;
         if overlap(&(page..page + pages), &hidden) {
             return Err(Error::NotPermitted);
         }
-        let own = base..base + whole.end * PAGE_SIZE;
+        let own = base..base + whole * PAGE_SIZE;
         let places = self.devices.iter().flat_map(|device| device.bars.iter().zip(&device.info.bars));
         let sharing = places.filter(|(start, info)| overlap(&own, &(**start..**start + info.size))).count();
         if sharing > 1 || base % PAGE_SIZE != 0 {
@@ -259,7 +246,6 @@ fn examine<M: Machine>(
         subclass: byte(0x0a),
         class: byte(0x0b),
         owner: NO_OWNER,
-        config_size: config.0.config_size(),
         ..DeviceInfo::default()
     };
     let mut device = Device { info, bars: [0; 6], messages: 0, table: None };

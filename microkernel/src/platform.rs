@@ -86,8 +86,6 @@ pub trait Machine: Memory {
     fn config_read(&self, function: u16, offset: u16, width: u64) -> u32;
     /// Writes there.
     fn config_write(&self, function: u16, offset: u16, width: u64, value: u32);
-    /// Bytes of such a space that are reached: 256 or 4096.
-    fn config_size(&self) -> u64;
     /// Id of a CPU's interrupt controller, as messages name it.
     fn apic_id(&self, cpu: usize) -> u32;
     /// A firmware table: where it lies and how long it is.

@@ -184,9 +184,8 @@ macro_rules! for_each_hypercall {
         42 DeviceOpen device_open(device: Device, flags: Flags) [Busy];
         /// Reads 1, 2 or 4 bytes of the configuration space, at an offset that is a multiple of that.
         43 ConfigRead config_read(device: Device, offset: Number, width: Number) [];
-        /// Writes there, of a device that the caller has opened. Status, cache line size, latency timer and vendor-specific
-        /// capabilities may be written, except those of virtio, which reach around what the core keeps for itself;
-        /// everything else is refused with `NotPermitted`.
+        /// Writes there, of a device that the caller has opened: status, cache line size and latency timer. Everything else
+        /// is the core's, and refused with `NotPermitted`.
         44 ConfigWrite config_write(device: Device, offset: Number, width: Number, value: Number) [WrongState];
         /// Maps pages of a memory BAR, from its page `page` on, uncached at `address` in the MMIO window, until the caller is
         /// reset or ends. The pages that hold the MSI-X table are refused with `NotPermitted`; a BAR that shares a page with

@@ -64,21 +64,19 @@ impl Counts {
 }
 
 impl fmt::Display for Counts {
-    /// A JSON object without its braces.
+    /// A JSON object without its braces, short enough for a line of the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [reads, writes, discards, flushes] = self.kinds;
         let latency = |per_mille| self.latency.percentile(per_mille) / 1000;
         write!(
             f,
-            r#""ms":{},"issued":{},"answered":{},"reads":{reads},"writes":{writes},"discards":{discards},"flushes":{flushes},"overlaps":{},"errors":{},"wrong":{},"bytes":{},"fewest":{},"p50_us":{},"p99_us":{},"max_us":{},"gap_us":{}"#,
+            r#""ms":{},"issued":{},"answered":{},"fewest":{},"overlaps":{},"errors":{},"wrong":{},"p50_us":{},"p99_us":{},"max_us":{},"gap_us":{}"#,
             time::now().saturating_sub(self.begun) / 1_000_000,
             self.issued,
             self.answered,
+            self.fewest.unwrap_or(0),
             self.overlaps,
             self.errors,
             self.wrong,
-            self.bytes,
-            self.fewest.unwrap_or(0),
             latency(500),
             latency(990),
             self.latency.max() / 1000,

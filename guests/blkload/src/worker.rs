@@ -82,12 +82,12 @@ pub async fn run(disk: &Disk, options: Rc<Options>) -> Result<(), String> {
     load.last_look().await?;
     let (counts, traffic) = (load.counts.borrow(), load.disk.traffic());
     let good = counts.errors == 0 && counts.wrong == 0 && counts.issued == counts.answered;
+    let [reads, writes, discards, flushes] = counts.kinds;
     say(format_args!(
-        r#"blkload {{"verdict":"{}",{counts},"sent":{},"wakeups":{}}}"#,
-        if good { "ok" } else { "failed" },
-        traffic.sent,
-        traffic.wakeups,
+        r#"blkload {{"reads":{reads},"writes":{writes},"discards":{discards},"flushes":{flushes},"bytes":{},"sent":{},"wakeups":{}}}"#,
+        counts.bytes, traffic.sent, traffic.wakeups,
     ));
+    say(format_args!(r#"blkload {{"verdict":"{}",{counts}}}"#, if good { "ok" } else { "failed" }));
     if good { Ok(()) } else { Err("the disk is wrong".into()) }
 }
 

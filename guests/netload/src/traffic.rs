@@ -88,6 +88,7 @@ pub async fn run(interface: Interface, mac: Mac, options: Options) -> bool {
     load.over.set(true);
     time::sleep(LINGER).await;
     let good = load.is_good();
+    load.sum_up();
     load.report(if good { r#""verdict":"ok","# } else { r#""verdict":"failed","# });
     good
 }
@@ -101,29 +102,37 @@ impl Load {
         self.corrupt.get() == 0 && self.flows.borrow().values().all(|flow| flow.doubled == 0)
     }
 
+    /// What does not change much, as one JSON line.
+    fn sum_up(&self) {
+        let (traffic, counts) = (self.interface.traffic(), self.interface.counts());
+        say(format_args!(
+            r#"netload {{"flows":{},"bytes":{},"refused":{},"notified":{},"wakeups":{}}}"#,
+            self.flows.borrow().len(),
+            self.bytes.get(),
+            counts.refused,
+            traffic.sent,
+            traffic.wakeups,
+        ));
+    }
+
     /// One JSON line, with `begin` before all else.
     fn report(&self, begin: &str) {
-        let (flows, traffic, counts) = (self.flows.borrow(), self.interface.traffic(), self.interface.counts());
+        let flows = self.flows.borrow();
         let sum = |of: fn(&Flow) -> u64| flows.values().map(of).sum::<u64>();
         let round_trips = self.round_trips.borrow();
         say(format_args!(
-            r#"netload {{{begin}"ms":{},"flows":{},"sent":{},"confirmed":{},"refused":{},"received":{},"lost":{},"reordered":{},"doubled":{},"corrupt":{},"bytes":{},"p50_us":{},"p99_us":{},"max_us":{},"notified":{},"wakeups":{}}}"#,
+            r#"netload {{{begin}"ms":{},"sent":{},"confirmed":{},"received":{},"lost":{},"reordered":{},"doubled":{},"corrupt":{},"p50_us":{},"p99_us":{},"max_us":{}}}"#,
             time::now().saturating_sub(self.begun) / 1_000_000,
-            flows.len(),
             self.sent.get(),
             self.confirmed.get(),
-            counts.refused,
             sum(|flow| flow.received),
             sum(Flow::lost),
             sum(|flow| flow.reordered),
             sum(|flow| flow.doubled),
             self.corrupt.get(),
-            self.bytes.get(),
             round_trips.percentile(500) / 1000,
             round_trips.percentile(990) / 1000,
             round_trips.max() / 1000,
-            traffic.sent,
-            traffic.wakeups,
         ));
     }
 

@@ -9,7 +9,7 @@ use super::memory::{MAX_PAGES, each};
 use crate::events::{MESSAGES, SOURCES, VECTORS};
 use crate::frames::Kind;
 use crate::handles::Entry;
-use crate::pci::Device;
+use crate::pci::{Device, WRITABLE};
 use crate::ports::{self, Use};
 use crate::prelude::*;
 use crate::space::registers;
@@ -65,34 +65,25 @@ impl<M: Machine> Core<M> {
         let offset = place(device, at, width)?;
         let value = u32::try_from(value).ok().filter(|&value| width == 4 || value >> (8 * width) == 0);
         let value = value.ok_or(Error::Invalid)?;
-        if !self.may_write(device, offset, width) {
+        if !(offset..offset + width as u16).all(|at| WRITABLE.contains(&at)) {
             return Err(Error::NotPermitted);
         }
         self.machine.config_write(device.info.address, offset, width, value);
         Ok(0)
     }
 
-    pub(super) fn device_map(
-        &mut self,
-        caller: Caller,
-        device: Handle,
-        bar: u64,
-        page: u64,
-        address: u64,
-        pages: u64,
-    ) -> Result {
-        let (_, device) = self.opened(caller, device)?;
+    pub(super) fn device_map(&mut self, by: Caller, of: Handle, bar: u64, page: u64, at: u64, pages: u64) -> Result {
+        let (_, device) = self.opened(by, of)?;
         at_most(pages, MAX_PAGES)?;
         let from = self.registers(device, bar, page, pages)?;
-        let window = MMIO..MMIO_END - pages * PAGE_SIZE + 1;
-        if !window.contains(&address) || !address.is_multiple_of(PAGE_SIZE) {
+        if !(MMIO..MMIO_END - pages * PAGE_SIZE + 1).contains(&at) || !at.is_multiple_of(PAGE_SIZE) {
             return Err(Error::BadAddress);
         }
-        self.check_unmapped(caller.slot, address, pages, 0)?;
-        let space = self.domains[caller.slot].space;
-        each(address, pages).zip(each(from, pages)).try_for_each(|(address, at)| {
-            space.map(&self.machine, &mut self.frames, caller.slot, address, registers(at))
-        })?;
+        self.check_unmapped(by.slot, at, pages, 0)?;
+        let space = self.domains[by.slot].space;
+        for (address, register) in each(at, pages).zip(each(from, pages)) {
+            space.map(&self.machine, &mut self.frames, by.slot, address, registers(register))?;
+        }
         Ok(0)
     }
 
@@ -115,25 +106,18 @@ impl<M: Machine> Core<M> {
         Ok(port.0.into())
     }
 
-    pub(super) fn device_addresses(
-        &mut self,
-        caller: Caller,
-        device: Handle,
-        address: u64,
-        pages: u64,
-        out: u64,
-    ) -> Result {
-        self.opened(caller, device)?;
-        self.check_area(caller.slot, address, pages)?;
-        let out = self.memory(caller, out, pages as usize * 8, true)?;
-        let space = self.domains[caller.slot].space;
-        for address in each(address, pages) {
+    pub(super) fn device_addresses(&mut self, by: Caller, of: Handle, at: u64, pages: u64, out: u64) -> Result {
+        self.opened(by, of)?;
+        self.check_area(by.slot, at, pages)?;
+        let out = self.memory(by, out, pages as usize * 8, true)?;
+        let space = self.domains[by.slot].space;
+        for address in each(at, pages) {
             let frame = space.translate(&self.machine, address, true).ok_or(Error::BadAddress)?;
             if self.frames.info(&self.machine, frame).count > 0 {
                 return Err(Error::Busy);
             }
         }
-        let found = each(address, pages).filter_map(|address| space.translate(&self.machine, address, true));
+        let found = each(at, pages).filter_map(|address| space.translate(&self.machine, address, true));
         for (index, frame) in found.enumerate() {
             self.frames.change(&self.machine, frame, Kind::DEVICE);
             out.put(&self.machine, index, &frame.at(0).0);

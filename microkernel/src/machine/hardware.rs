@@ -40,10 +40,6 @@ impl Machine for Hardware {
         pci::write(function, offset, width, value);
     }
 
-    fn config_size(&self) -> u64 {
-        pci::size()
-    }
-
     fn apic_id(&self, cpu: usize) -> u32 {
         apic::message_id(cpu)
     }

@@ -15,19 +15,16 @@ const DATA: u16 = 0xcfc;
 /// Where the space of function 0 lies in memory (bits 8..), and the last bus (bits 0..8); 0: ports are used.
 static MEMORY: AtomicU64 = AtomicU64::new(0);
 
-/// Finds out how the spaces are reached.
-pub fn initialize(tables: &mut Tables) {
+/// Finds out how the spaces are reached; gives how many bytes of each are.
+pub fn initialize(tables: &mut Tables) -> u64 {
     // The first entry of the table (PCI firmware specification, section 4.1.2): base, segment, first and last bus.
     let mcfg = acpi::find_bytes(b"MCFG").unwrap_or(&[]);
-    let (Some(base), Some(&[0, 0, 0, last])) = (u64_at(mcfg, 44), mcfg.get(52..56)) else { return };
-    if base % (1 << 20) == 0 && tables.reach(base, (u64::from(last) + 1) << 20, DEVICE).is_ok() {
-        MEMORY.store(base | u64::from(last), Relaxed);
+    let (Some(base), Some(&[0, 0, 0, last])) = (u64_at(mcfg, 44), mcfg.get(52..56)) else { return 256 };
+    if base % (1 << 20) != 0 || tables.reach(base, (u64::from(last) + 1) << 20, DEVICE).is_err() {
+        return 256;
     }
-}
-
-/// Bytes of a function's space that are reached.
-pub fn size() -> u64 {
-    if MEMORY.load(Relaxed) == 0 { 256 } else { 4096 }
+    MEMORY.store(base | u64::from(last), Relaxed);
+    4096
 }
 
 /// Where a register is: in memory, if its bus is reached there.

@@ -101,9 +101,9 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     let limit = word(&info.line, "maxcpus").and_then(|text| text.parse().ok()).unwrap_or(MAX_CPUS);
     smp::start(&madt, &mut tables, trampoline, limit)?;
 
-    pci::initialize(&mut tables);
+    let config_size = pci::initialize(&mut tables);
     let mut core = lock::lock();
-    core.find_devices(info.ram.as_slice(), |at, length| tables.reach(at.0, length, DEVICE).is_ok());
+    core.find_devices(info.ram.as_slice(), config_size, |at, length| tables.reach(at.0, length, DEVICE).is_ok());
 
     found.set(Features::IOMMU_OFF_INSECURE, word(&info.line, "iommu") == Some("off-insecure"));
     let length = (info.bundle.end - info.bundle.start) as usize;

@@ -165,10 +165,6 @@ impl Machine for Sim {
         self.digest.set(self.digest.get() ^ mix(at, before.into()) ^ mix(at, after.into()));
     }
 
-    fn config_size(&self) -> u64 {
-        256
-    }
-
     fn apic_id(&self, cpu: usize) -> u32 {
         cpu as u32 + 8
     }

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use alloc::vec::Vec;
 
+use protocol::device::{BRIDGE, DMA};
 use protocol::domain::{DomainInfo, Reason, SchedParams, State as Life, VcpuState};
 use protocol::event::Port;
 use protocol::handle::{Handle, Rights};
@@ -75,7 +76,7 @@ pub struct Given {
     pub ports: u64,
     /// An interrupt line.
     pub interrupt: u64,
-    /// A PCI function: the bridge to the first bus, which nobody can open.
+    /// A PCI function, which the caller has opened.
     pub device: u64,
     /// A handle that may be closed: the running domain again.
     pub spare: u64,
@@ -186,7 +187,7 @@ impl Stage {
         let (own, theirs) = domain::connect(&DomainHandle::SELF, &caller.child.handle).context("event_connect")?;
         let ports = system::create_ports(HARMLESS_PORTS.0, HARMLESS_PORTS.1).context("ioports_create")?;
         let interrupt = system::create_interrupt(HARMLESS_LINE).context("interrupt_create")?;
-        let device = system::create_device(0).context("device_create")?;
+        let device = system::create_device(openable()?).context("device_create")?;
         let give = |handle: Handle, rights: Rights| -> Outcome<u64> {
             let given = caller.child.handle.give(handle, rights).context("handle_copy")?;
             Ok(given.0.into())
@@ -223,6 +224,13 @@ impl Stage {
         match self.call(close, &stale) {
             Ok(Answer { result: 0, .. }) => {}
             other => return Err(alloc::format!("the caller cannot close a handle: {other:?}")),
+        }
+        if self.authority == Authority::All {
+            let open = protocol::hypercall::Hypercall::DeviceOpen as u64;
+            match self.call(open, &[Value::fine(given.device), Value::fine(DMA)]) {
+                Ok(Answer { result: 0, .. }) => {}
+                other => return Err(alloc::format!("the caller cannot open a device: {other:?}")),
+            }
         }
         self.settled().await
     }
@@ -300,6 +308,18 @@ impl Stage {
             }
         }
     }
+}
+
+/// Address of a PCI function that is no bridge.
+fn openable() -> Outcome<u16> {
+    for index in 0.. {
+        match system::device(index).context("device_list")? {
+            Some(info) if info.flags & BRIDGE == 0 => return Ok(info.address),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    Err("there is no PCI device".into())
 }
 
 fn silence(caller: &DomainHandle) -> Silence {

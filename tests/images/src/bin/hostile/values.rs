@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use protocol::event::PORTS;
 use protocol::hypercall::Kind;
-use protocol::layout::{CONSOLE, HEAP, IMAGE_BASE, PAGE_SIZE, START_INFO, USER_END};
+use protocol::layout::{CONSOLE, HEAP, HEARTBEAT, IMAGE_BASE, PAGE_SIZE, START_INFO, USER_END};
 
 use super::stage::Given;
 
@@ -115,11 +115,11 @@ fn ports(given: &Given) -> Vec<Value> {
 
 /// Pointers: to nothing, to the core, to what is read-only, across the end of what is mapped; `readable` may do.
 fn pointers(readable: &[u64]) -> Vec<Value> {
-    let nothing = [HEAP, CONSOLE + PAGE_SIZE, USER_END - 1, USER_END - 8, USER_END, 0xffff_ffff_8000_0000];
+    let nothing = [HEAP, HEARTBEAT + PAGE_SIZE, USER_END - 1, USER_END - 8, USER_END, 0xffff_ffff_8000_0000];
     let read_only = [START_INFO, IMAGE_BASE];
     let numbers = EDGES.iter().chain(&nothing).chain(&read_only);
     let mut values: Vec<_> = numbers.map(|number| judged(*number, !readable.contains(number))).collect();
-    // A record of 8 bytes just fits before the end of the page, a longer one does not.
+    // A record of 8 bytes just fits before the end of the page, a longer one goes on in the next.
     values.extend([CONSOLE, CONSOLE + 1, CONSOLE + 2048, CONSOLE + PAGE_SIZE - 8].map(Value::fine));
     values
 }
