@@ -103,6 +103,13 @@ struct Judged<'f> {
     checksum: Checksum,
 }
 
+impl Judged<'_> {
+    /// The checksum that its sender left blank. A sender may say so of every frame: most protocols have none to leave blank.
+    fn blank(&self) -> Option<Blank> {
+        Blank::find(&self.frame, self.start, self.length)
+    }
+}
+
 impl<M: Mover> Network<M> {
     /// A bridge to `wire` with room for so many `connections`. `headers` and `scratch` are a page each.
     pub fn new(wire: Option<Device<M>>, connections: u16, headers: M::Own, scratch: M::Own) -> Network<M> {
@@ -238,7 +245,7 @@ impl<M: Mover> Network<M> {
                 ports::connection(port).and_then(|number| table.get_mut(number)).is_none_or(|to| to.offload.checksum)
             };
             if judged.checksum == Checksum::Blank && !ports.iter().all(takes_blank) {
-                if let Some(blank) = Blank::find(&frame, start, length) {
+                if let Some(blank) = judged.blank() {
                     blank.fill(wire.memory(), at);
                 }
                 judged.checksum = Checksum::Right;

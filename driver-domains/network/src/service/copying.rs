@@ -67,7 +67,7 @@ impl<M: Mover> Network<M> {
         };
         let Some(connection) = table.get_mut(number) else { return };
         let blank = judged.checksum == Checksum::Blank;
-        if blank && !connection.offload.checksum {
+        if blank && !connection.offload.checksum && judged.blank().is_some() {
             return self.fill_first(host, table, port, judged, loose, sender);
         }
         let buffers = match connection.rings.buffers(judged.length) {
@@ -99,18 +99,15 @@ impl<M: Mover> Network<M> {
         loose: &Loose<'_>,
         sender: Option<u16>,
     ) {
-        let blank = match judged.checksum {
-            Checksum::Blank => Some(Blank::find(&judged.frame, judged.start, judged.length)),
-            _ => None,
-        };
+        let blank = (judged.checksum == Checksum::Blank).then(|| judged.blank()).flatten();
         let up = self.wire_is_up();
-        let reserved = self.wire.as_mut().filter(|_| up && blank != Some(None)).and_then(|wire| wire.reserve());
+        let reserved = self.wire.as_mut().filter(|_| up).and_then(|wire| wire.reserve());
         let Some(at) = reserved else {
             self.wire_counts.dropped += 1;
             return;
         };
         let place = Place::Own { area: area::WIRE, offset: at };
-        self.add(host, table, judged, Target::Wire { at, blank: blank.flatten() }, loose, [place], sender);
+        self.add(host, table, judged, Target::Wire { at, blank }, loose, [place], sender);
     }
 
     /// Adds a delivery to the batch, which is carried out before if it is full.
@@ -150,7 +147,7 @@ impl<M: Mover> Network<M> {
         let mut copies = heapless::Vec::<Transfer, MAX_BATCH>::new();
         let fits = judged.length <= PAGE && route(loose.pieces(), [place], |copy| copies.push(copy).is_ok());
         self.count_calls(host, table, sender, &mut copies);
-        let blank = Blank::find(&judged.frame, judged.start, judged.length);
+        let blank = judged.blank();
         let copied = copies.iter().all(|copy| copy.error.is_none());
         let (true, true, Some(blank)) = (fits, copied, blank) else {
             if let Some(connection) = ports::connection(port).and_then(|number| table.get_mut(number)) {

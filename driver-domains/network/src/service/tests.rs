@@ -1,6 +1,7 @@
 //! The whole domain against guests and a wire that keep to the rules, and against some that do not.
 
 use std::collections::BTreeSet;
+use std::vec;
 use std::vec::Vec;
 
 use super::*;
@@ -260,6 +261,15 @@ fn a_blank_checksum_is_filled_in_for_who_wants_it() {
     expected[40..42].copy_from_slice(&0x1e5eu16.to_be_bytes());
     assert_eq!(filled[0].0, expected);
     assert_eq!(*world.wire.sent.borrow(), [expected]);
+}
+
+#[test]
+fn a_frame_without_checksum_that_is_said_to_be_blank_goes_as_it_is() {
+    let mut world = World::new(&[ALL, NONE]);
+    world.guests[1].post(8);
+    world.guests[0].send(&frame(EVERYBODY, mac(0), 3, 60), &[], flag::transmit::CHECKSUM_BLANK);
+    world.settle();
+    assert_eq!((numbers(&mut world.guests[1]), world.wire.sent.borrow().len()), (vec![3], 1));
 }
 
 #[test]
