@@ -140,7 +140,7 @@ impl Setup {
 }
 
 /// Everything that boots, up to date. `cargo xtask test` has done it before and says so.
-fn built() -> &'static [Package] {
+pub fn built() -> &'static [Package] {
     static PACKAGES: OnceLock<Vec<Package>> = OnceLock::new();
     PACKAGES.get_or_init(|| {
         let packages = match std::env::var_os(test::BUILT_VARIABLE) {

@@ -17,6 +17,9 @@ use super::domain::Phase;
 use crate::config::shown;
 use crate::hypervisor::Hypervisor;
 
+/// What is said of whoever broke a connection.
+const BROKE: &str = "broke the rules";
+
 impl<H: Hypervisor> Plane<'_, H> {
     pub(super) fn device(&self, key: u32) -> Option<&Device> {
         self.devices.iter().find(|device| device.key == key)
@@ -280,12 +283,17 @@ impl<H: Hypervisor> Plane<'_, H> {
     fn connection_broken(&mut self, backend: u16, connection: u16, guilty: Guilty, reason: &str) {
         let Some(device) = self.linked(backend, connection) else { return };
         let (key, guest) = (device.key, device.guest);
-        if device.link.as_ref().is_some_and(|link| link.state == State::Closed) {
+        // A refused attach has closed it already, and said only by whom it was refused; said once more is said too often.
+        let known = device.fault.as_ref().is_some_and(|fault| fault.contains(BROKE));
+        let closed = device.link.as_ref().is_some_and(|link| link.state == State::Closed);
+        if closed && known {
             return;
         }
         let guilty = if guilty == Guilty::Frontend { guest } else { backend };
-        self.fault(key, guilty, format!("broke the rules, the connection is closed: {}", shown(reason)));
-        self.happen(key, Happening::Broken);
+        self.fault(key, guilty, format!("{BROKE}, the connection is closed: {}", shown(reason)));
+        if !closed {
+            self.happen(key, Happening::Broken);
+        }
     }
 
     /// A domain is ready: what it has to be asked is sent.

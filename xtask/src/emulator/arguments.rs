@@ -39,7 +39,7 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
         add(&network_card(network).each_ref().map(String::as_str));
     }
     for (number, disk) in options.disks.iter().enumerate() {
-        add(&virtio_disk(number, disk).each_ref().map(String::as_str));
+        add(&virtio_disk(number, disk, options.disk_rate).each_ref().map(String::as_str));
     }
     let line = format!("{BOOT_LINE} {}", options.append);
     match &options.medium {
@@ -60,14 +60,15 @@ fn network_card(network: &Network) -> [String; 4] {
 }
 
 /// The virtio disk with this number.
-fn virtio_disk(number: usize, disk: &Disk) -> [String; 4] {
+fn virtio_disk(number: usize, disk: &Disk, rate: Option<u32>) -> [String; 4] {
     let access = match disk.access {
         Access::Snapshot => ",snapshot=on",
         Access::Keep => "",
         Access::ReadOnly => ",read-only=on",
     };
+    let rate = rate.map(|rate| format!(",throttling.iops-total={rate}")).unwrap_or_default();
     let file = escape(&disk.file);
-    let drive = format!("if=none,id=disk{number},format=raw,discard=unmap,file={file}{access}");
+    let drive = format!("if=none,id=disk{number},format=raw,discard=unmap,file={file}{access}{rate}");
     let slot = FIRST_DISK_SLOT + number;
     let device = format!("virtio-blk-pci,drive=disk{number},disable-legacy=on,addr={slot:#x}");
     ["-drive".into(), drive, "-device".into(), device]

@@ -105,6 +105,9 @@ pub struct Options {
     pub icount: bool,
     /// Virtio disks, in slots 3, 4 and so on of the PCI bus.
     pub disks: Vec<Disk>,
+    /// Requests a second that the disks carry out, if less than they can: so that requests wait for the device, as they do for a
+    /// real one.
+    pub disk_rate: Option<u32>,
     /// Network card, in slot 2.
     pub network: Option<Network>,
     /// Where the logs of the serial port and of the debug console go.
@@ -127,6 +130,7 @@ impl Options {
             append: String::new(),
             icount: false,
             disks: vec![Disk { file: workspace::disk(), access: Access::Snapshot }],
+            disk_rate: None,
             network: Some(Network::default()),
             logs,
             timeout: Duration::from_secs(60),

@@ -29,6 +29,9 @@ use plan::Plan;
 use session::Session;
 use tally::Tally;
 
+/// Requests a second of the disk. An emulated one answers faster than the load looks at answers; with this, requests wait for
+/// the device, and are in flight when their driver dies.
+const DISK_RATE: u32 = 500;
 /// Kills within which every mutant has to be noticed.
 const MUTANT_KILLS: usize = 200;
 /// How often a line says where the run is.
@@ -93,6 +96,7 @@ pub fn soak(arguments: &Arguments, mut entries: Vec<Entry>) -> Result<Summary> {
         entries.push(Entry::new(format!("config/{}.toml", guest.name), text));
     }
     let mut options = Options::new(arguments.smp, logs.clone());
+    options.disk_rate = Some(DISK_RATE);
     options.bundle = logs.join("bundle.tar");
     bundle::write(&options.bundle, &entries)?;
     let begin = Instant::now();

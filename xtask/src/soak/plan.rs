@@ -13,7 +13,7 @@ const PEACE_MAX_MS: u64 = 250;
 /// Shortest: less than this after it served somebody, dom0 takes a death for one of a row, and waits.
 const PEACE_MIN_MS: u64 = 110;
 /// Passages of a named point before the death, at most.
-const PASSAGES_MAX: u64 = 200;
+const PASSAGES_MAX: u64 = 60;
 
 /// Driver domains that can be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, serde::Serialize)]

@@ -123,8 +123,7 @@ pub struct Loads(BTreeMap<String, Latest>);
 
 /// The guest and the numbers of its report, if the line is one.
 fn report(line: &str) -> Option<(&str, Numbers)> {
-    let (_, rest) = line.split_once("] [")?;
-    let (guest, text) = rest.split_once("] ")?;
+    let (guest, text) = line.strip_prefix('[')?.split_once("] ")?;
     let (_, object) = text.split_once('{')?;
     let pairs = object.split_inclusive([',', '}']).filter_map(|pair| {
         // A pair without an end may have been cut inside its number.
@@ -146,7 +145,7 @@ mod tests {
         let path = folder.join("debug.log");
         let mut file = File::create(&path).unwrap();
         let mut reports = Reports::new(path, &["blkload"]);
-        write!(file, "[ 0.1] [blkload] blkload {{\"answered\":5,\"wrong\":0}}\n[ 0.2] [blkload] blk").unwrap();
+        write!(file, "[blkload] blkload {{\"answered\":5,\"wrong\":0}}\n[blkload] blk").unwrap();
         reports.check().unwrap();
         assert!(reports.all_move());
         assert_eq!(reports.number("blkload", "answered"), Some(5));
@@ -159,8 +158,8 @@ mod tests {
     #[test]
     fn what_anybody_complains_about_is_a_failure() {
         let mut reports = Reports::new(PathBuf::new(), &[]);
-        reports.line("[ 0.1] [disk] [ERROR] connection 0 closed; guilty is the Backend: the record is damaged");
+        reports.line("[disk] [ERROR] connection 0 closed; guilty is the Backend: the record is damaged");
         assert_eq!(reports.complaints.len(), 1);
-        assert!(report("[ 0.1] core: 511 MiB of memory").is_none());
+        assert!(report("core: 511 MiB of memory").is_none());
     }
 }

@@ -1,0 +1,28 @@
+//! Driver domains die under verified load, and nobody notices more than a pause. The long run is `cargo xtask soak`.
+
+use xtask::soak::{Arguments, Points, Target, soak};
+use xtask::{bundle, workspace};
+
+/// Kills of the short run: each named point comes several times.
+const KILLS: usize = 200;
+
+#[test]
+fn two_hundred_deaths_under_load() {
+    let arguments = Arguments {
+        kills: KILLS,
+        seed: None,
+        domains: vec![Target::Disk, Target::Network],
+        kill_point: Points::All,
+        smp: 2,
+        mutant: None,
+        mutants: false,
+        json: false,
+        yes: false,
+    };
+    let entries = bundle::standard(system_tests::built(), workspace::FIRST_DOMAIN);
+    let summary = entries.and_then(|entries| soak(&arguments, entries));
+    let summary = summary.unwrap_or_else(|error| panic!("{error:#}"));
+    println!("{}", summary.text());
+    assert!(summary.failure.is_none(), "{}", summary.text());
+    assert_eq!(summary.kills, KILLS);
+}
