@@ -96,6 +96,66 @@ impl<M: Machine> Config<'_, M> {
         let (high, high_mask) = if wide { probe(index + 1) } else { (0, u32::MAX.into()) };
         (high << 32 | low & !15, (high_mask << 32 | mask & !15).wrapping_neg(), wide)
     }
+
+    /// Takes a function in, and switches off what it could do to memory.
+    fn examine(&self, ram: &[Range<u64>], reach: &mut impl FnMut(Phys, u64) -> bool) -> Device {
+        let byte = |offset| self.read(offset, 1) as u8;
+        let half = |offset| self.read(offset, 2) as u16;
+        let info = DeviceInfo {
+            address: self.1,
+            vendor: half(0),
+            device: half(2),
+            subsystem_vendor: half(0x2c),
+            subsystem: half(0x2e),
+            revision: byte(0x08),
+            interface: byte(0x09),
+            subclass: byte(0x0a),
+            class: byte(0x0b),
+            owner: NO_OWNER,
+            ..DeviceInfo::default()
+        };
+        let mut device = Device { info, bars: [0; 6], messages: 0, table: None };
+        let bridge = byte(HEADER_TYPE) & 0x7f != 0;
+        if bridge || device.info.class == CLASS_BRIDGE {
+            device.info.flags = BRIDGE;
+            self.update(COMMAND, 0, if bridge { MASTER } else { 0 });
+            return device;
+        }
+        let command = self.read(COMMAND, 2) & !MASTER;
+        self.update(COMMAND, IO | MEMORY | MASTER, 0);
+        let mut index = 0;
+        while index < 6 {
+            let (base, size, wide) = self.bar(index as u16);
+            let range = base..base.saturating_add(size);
+            if base != 0 && size.is_power_of_two() && base % size == 0 && !ram.iter().any(|ram| overlap(ram, &range)) {
+                (device.bars[index], device.info.bars[index].size) = (base, size);
+            }
+            index += 1 + wide as usize;
+        }
+        self.update(COMMAND, 0, command);
+        for (id, at) in self.capabilities() {
+            let control = at + 2;
+            if id == MSI_X {
+                self.update(control, 1 << 15, 0);
+                let (count, place) = ((half(control) & 0x7ff) + 1, self.read(at + 4, 4));
+                let (bar, offset, length) = (place as usize & 7, place as u64 & !7, count as u64 * 16);
+                let found = device.info.bars.get_mut(bar).filter(|info| offset + length <= info.size);
+                let table = Phys(device.bars.get(bar).map_or(0, |base| base + offset));
+                if let Some(info) = found.filter(|_| reach(table, length)) {
+                    info.hidden = (offset / PAGE_SIZE) as u32;
+                    info.hidden_pages = (offset + length).div_ceil(PAGE_SIZE) as u32 - info.hidden;
+                    device.info.interrupts = count.min(MAX_MESSAGES);
+                    (device.messages, device.table) = (at, Some((table, count)));
+                }
+            } else if id == MSI {
+                self.update(control, 1, 0);
+                if device.table.is_none() {
+                    (device.messages, device.info.interrupts) = (at, 1);
+                }
+            }
+        }
+        device
+    }
 }
 
 fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
@@ -114,7 +174,7 @@ impl<M: Machine> Core<M> {
             for address in first..=first + if several { 7 } else { 0 } {
                 let config = Config(&self.machine, address);
                 if is_there(&config) {
-                    let mut device = examine(&config, ram, &mut reach);
+                    let mut device = config.examine(ram, &mut reach);
                     device.info.config_size = config_size;
                     // What does not fit is left alone, unable to reach memory.
                     _ = self.devices.push(device);
@@ -225,70 +285,4 @@ impl<M: Machine> Core<M> {
 const fn entry(table: Phys, message: u16) -> (Phys, Phys) {
     let at = table.0 + 16 * message as u64;
     (Phys(at), Phys(at + 8))
-}
-
-/// Takes a function in, and switches off what it could do to memory.
-fn examine<M: Machine>(
-    config: &Config<'_, M>,
-    ram: &[Range<u64>],
-    reach: &mut impl FnMut(Phys, u64) -> bool,
-) -> Device {
-    let byte = |offset| config.read(offset, 1) as u8;
-    let half = |offset| config.read(offset, 2) as u16;
-    let info = DeviceInfo {
-        address: config.1,
-        vendor: half(0),
-        device: half(2),
-        subsystem_vendor: half(0x2c),
-        subsystem: half(0x2e),
-        revision: byte(0x08),
-        interface: byte(0x09),
-        subclass: byte(0x0a),
-        class: byte(0x0b),
-        owner: NO_OWNER,
-        ..DeviceInfo::default()
-    };
-    let mut device = Device { info, bars: [0; 6], messages: 0, table: None };
-    let bridge = byte(HEADER_TYPE) & 0x7f != 0;
-    if bridge || device.info.class == CLASS_BRIDGE {
-        device.info.flags = BRIDGE;
-        config.update(COMMAND, 0, if bridge { MASTER } else { 0 });
-        return device;
-    }
-    let command = config.read(COMMAND, 2) & !MASTER;
-    config.update(COMMAND, IO | MEMORY | MASTER, 0);
-    let mut index = 0;
-    while index < 6 {
-        let (base, size, wide) = config.bar(index as u16);
-        let range = base..base.saturating_add(size);
-        if base != 0 && size.is_power_of_two() && base % size == 0 && !ram.iter().any(|ram| overlap(ram, &range)) {
-            (device.bars[index], device.info.bars[index].size) = (base, size);
-        }
-        index += 1 + wide as usize;
-    }
-    config.update(COMMAND, 0, command);
-    for (id, at) in config.capabilities() {
-        let control = at + 2;
-        if id == MSI_X {
-            config.update(control, 1 << 15, 0);
-            let (count, place) = ((half(control) & 0x7ff) + 1, config.read(at + 4, 4));
-            let (bar, offset, length) = (place as usize & 7, place as u64 & !7, count as u64 * 16);
-            let Some(info) = device.info.bars.get_mut(bar).filter(|info| offset + length <= info.size) else {
-                continue;
-            };
-            let pages = offset / PAGE_SIZE..(offset + length).div_ceil(PAGE_SIZE);
-            (info.hidden, info.hidden_pages) = (pages.start as u32, (pages.end - pages.start) as u32);
-            let table = Phys(device.bars[bar] + offset);
-            if reach(table, length) {
-                (device.messages, device.table, device.info.interrupts) =
-                    (at, Some((table, count)), count.min(MAX_MESSAGES));
-            }
-        } else if id == MSI {
-            config.update(control, 1, 0);
-            if device.table.is_none() {
-                (device.messages, device.info.interrupts) = (at, 1);
-            }
-        }
-    }
-    device
 }

@@ -4,7 +4,7 @@
 //! registers. A device is named by its address, as bus (bits 8..16), device (bits 3..8) and function (bits 0..3).
 
 /// PCI functions that the core knows at most.
-pub const MAX_DEVICES: usize = 64;
+pub const MAX_DEVICES: usize = 128;
 
 /// For [`crate::hypercall::Hypercall::DeviceOpen`]: the device may read and write memory.
 pub const DMA: u64 = 1;

@@ -9,6 +9,7 @@ use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::bus::DISK;
 use super::world::{Child, World, spec};
 use crate::platform::Fault;
 use crate::slot::Slot;
@@ -80,6 +81,11 @@ enum Step {
     Unpause {
         who: usize,
     },
+    Device {
+        who: usize,
+        page: u16,
+        pages: u8,
+    },
     Fault {
         who: usize,
     },
@@ -112,6 +118,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (who.clone(), 0_u16..300).prop_map(|(who, pages)| Step::Memory { who, pages }),
         1 => who.clone().prop_map(|who| Step::Pause { who }),
         1 => who.clone().prop_map(|who| Step::Unpause { who }),
+        4 => (who.clone(), 0_u16..30, 1_u8..6).prop_map(|(who, page, pages)| Step::Device { who, page, pages }),
         1 => who.clone().prop_map(|who| Step::Fault { who }),
         2 => (who.clone(), 1_u8..6).prop_map(|(who, slices)| Step::Reset { who, slices }),
         2 => who.clone().prop_map(|who| Step::Start { who }),
@@ -162,8 +169,10 @@ impl Storm {
             Step::Map { who, peer, ref elements } => {
                 let mut batch = [MapElement::new_zeroed(); 8];
                 for (slot, &(reference, page, write)) in batch.iter_mut().zip(elements) {
-                    let flags = if write { 0 } else { READONLY };
-                    let address = GRANT_WINDOW + page as u64 * PAGE_SIZE;
+                    // The last places stand for none.
+                    let hidden = page > 14;
+                    let flags = if write { 0 } else { READONLY } | if hidden { DEVICE_ONLY } else { 0 };
+                    let address = if hidden { 0 } else { GRANT_WINDOW + page as u64 * PAGE_SIZE };
                     *slot = MapElement { peer: self.peer(peer), flags, reference: reference.into(), address, ..*slot };
                 }
                 self.poke(who, BATCH, &batch);
@@ -213,6 +222,18 @@ impl Storm {
             }
             Step::Pause { who } => _ = self.world.call(dom0, H::DomainPause, &[self.handle(who)]),
             Step::Unpause { who } => _ = self.world.call(dom0, H::DomainUnpause, &[self.handle(who)]),
+            Step::Device { who, page, pages } => {
+                let (page, pages) = (u64::from(page), u64::from(pages));
+                let device = self.world.ok(dom0, H::DeviceCreate, &[1, DISK.into()]);
+                if let Ok(given) = self.world.call(dom0, H::HandleCopy, &[self.handle(who), device, 31]) {
+                    self.call(who, H::DeviceOpen, &[given, 1]);
+                    self.call(who, H::DeviceMap, &[given, 4, page % 5, MMIO + page * PAGE_SIZE, pages]);
+                    self.call(who, H::DeviceInterrupt, &[given, page % 5]);
+                    self.call(who, H::DeviceAddresses, &[given, HEAP + page * PAGE_SIZE, pages, BATCH]);
+                    self.call(who, H::HandleClose, &[given]);
+                }
+                self.world.ok(dom0, H::HandleClose, &[device]);
+            }
             Step::Fault { who } => {
                 if let Some(child) = self.children[who] {
                     self.world.enter(0, child.slot, 0);

@@ -117,6 +117,10 @@ impl World {
         }
         for slot in (0..core.domains.0.len()).map(Slot::new) {
             let domain = &core.domains[slot];
+            if domain.state == Some(State::Resetting) {
+                // What its grants were used for is forgotten at the end.
+                continue;
+            }
             for reference in 0..domain.spec.grant_frames * ENTRIES_PER_PAGE as u32 {
                 let (_, active) = domain.grant(reference).unwrap();
                 let active: Active = m.get(active);

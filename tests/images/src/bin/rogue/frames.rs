@@ -22,8 +22,7 @@ pub async fn act(name: &str, interface: &Interface) -> Found {
     let wires = interface.wires()?;
     wires.head(wires.mac);
     match name {
-        "r1-transmit-index" => silent(wires, 1 << 31, true).await,
-        "r1-receive-index" => silent(wires, u32::MAX, false).await,
+        "r1-transmit-index" => silent(wires, 1 << 31).await,
         "r4-slots" => {
             let chain = |count: usize| (0..count).map(|_| more(wires, 1)).collect::<Vec<_>>();
             match dropped(wires, &chain(SLOTS_MAX + 2), "dropped").await {
@@ -66,9 +65,9 @@ fn more(wires: &Wires, size: u16) -> [u8; 12] {
     TransmitRequest { flags: transmit::MORE_DATA, ..wires.slot(size) }.encode()
 }
 
-async fn silent(wires: &Wires, index: u32, sending: bool) -> Found {
+async fn silent(wires: &Wires, index: u32) -> Found {
     send(wires, &[wires.slot(SOUND)]).await?;
-    wires.claim(if sending { &wires.transmit } else { &wires.receive }, 1u32.wrapping_add(index));
+    wires.claim(1u32.wrapping_add(index));
     time::sleep(SILENCE).await;
     let _ = wires.send(&[wires.slot(SOUND).encode()]);
     match within(SILENCE, || wires.sent()).await {

@@ -86,9 +86,9 @@ impl Wires {
         Ok(())
     }
 
-    /// Publishes any index as the producer of a ring.
-    pub fn claim(&self, ring: &Granted, index: u32) {
-        ring.store_u32(REQUEST_PRODUCER, index);
+    /// Publishes any index as the producer of the transmit ring.
+    pub fn claim(&self, index: u32) {
+        self.transmit.store_u32(REQUEST_PRODUCER, index);
         self.kick();
     }
 
