@@ -147,7 +147,7 @@ pub trait Service {
     /// Answers what is not common to all driver domains.
     fn other(&mut self, message: ToDomain, table: &Table<Self::Connection>) -> FromDomain;
 
-    /// Comes every [`super::table::BEAT_NS`] or so: for timeouts, and for what the device changed by itself. `tell` is for
+    /// Comes every 100 ms or so: for timeouts, and for what the device changed by itself. `tell` is for
     /// dom0. Gives since when the oldest request is with the device, 0 if there is none.
     fn tick(
         &mut self,
