@@ -7,6 +7,7 @@
 mod guest;
 mod lifecycle;
 mod table;
+mod transfer;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::emulator::{Machine, Options};
+use crate::emulator::{Idle, Machine, Options};
 use crate::{build, process, system, workspace};
 
 /// Machines that are measured, by their CPUs.
@@ -87,6 +88,9 @@ struct Outcome {
 /// Measures everything and prints it. The status is 1 if a promise is broken, with `--strict`.
 pub fn run(arguments: &Arguments) -> Result<u8> {
     build::prepare(&[system::QEMU], arguments.yes)?;
+    if std::env::var("XB").is_ok() {
+        return transfers().map(|()| 0);
+    }
     let mut results = Vec::new();
     for cpus in MACHINES {
         results.extend(measure(cpus).with_context(|| format!("with {cpus} CPUs"))?);
@@ -110,7 +114,7 @@ fn measure(cpus: u32) -> Result<Vec<Row>> {
     let begin = Instant::now();
     let logs = workspace::target().join("bench").join(std::process::id().to_string());
     let mut options = Options::new(cpus, logs.clone());
-    options.icount = true;
+    options.icount = Some(Idle::Skipped);
     options.timeout = PATIENCE;
     let mut machine = Machine::boot(options)?;
     let mut rows = Vec::new();
@@ -125,4 +129,41 @@ fn measure(cpus: u32) -> Result<Vec<Row>> {
     let _ = fs::remove_dir_all(logs);
     process::step(format_args!("measured in {:.1} s", begin.elapsed().as_secs_f32()));
     Ok(rows)
+}
+
+fn transfers() -> Result<()> {
+    let packages = build::build_with_tests()?;
+    let logs = workspace::target().join("bench").join(std::process::id().to_string());
+    let mut entries = crate::bundle::standard(&packages, workspace::FIRST_DOMAIN)?;
+    entries.push(crate::bundle::Entry::file("images/linked", &workspace::domain_elf("linked"))?);
+    entries.push(crate::bundle::Entry::new(
+        "config/linked.toml",
+        "image = \"linked\"\nmemory = 8\npci = [\"1af4:1042\"]\n",
+    ));
+    let mut options = Options::new(1, logs.clone());
+    options.icount = Some(Idle::Waited);
+    options.timeout = PATIENCE;
+    options.disks.clear();
+    options.null_disk = true;
+    options.bundle = logs.join("bundle.tar");
+    crate::bundle::write(&options.bundle, &entries)?;
+    let mut machine = Machine::boot(options)?;
+    for (scenario, backend, guest) in [
+        ("through disk", Some("disk"), "blkload 'disk=[\"phy:virtio0,xvda,w\"]' 'cmdline=\"mode=bench "),
+        ("linked", None, "linked 'cmdline=\""),
+    ] {
+        if backend.is_none() {
+            machine.succeed("destroy disk")?;
+        }
+        for depth in [1, 32] {
+            for round in 0..3 {
+                let load = transfer::Load {
+                    scenario, depth, backend, partner: None, guest, count: "requests", counts: (256, 256 + 8192),
+                };
+                let begin = Instant::now();
+                println!("{scenario} {depth}: {:?} {:?}", load.measure(&mut machine, round)?, begin.elapsed());
+            }
+        }
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Accel, Access, Disk, Firmware, Medium, Network, Options};
+use super::{Accel, Access, Disk, Firmware, Idle, Medium, Network, Options};
 use crate::system::{OVMF, OVMF_VARIABLES};
 
 /// Words on every boot line: no emulated IOMMU is offered, the core's log goes to the debug console too, and `poweroff`
@@ -27,8 +27,9 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
         add(&["-accel", "tcg", "-cpu", "max"]);
     }
     add(&["-machine", "q35"]);
-    if options.icount {
-        add(&["-icount", "shift=0,sleep=off", "-rtc", "clock=vm"]);
+    if let Some(idle) = options.icount {
+        let sleep = if idle == Idle::Waited { "on" } else { "off" };
+        add(&["-icount", &format!("shift=0,sleep={sleep}"), "-rtc", "clock=vm"]);
     }
     add(&["-smp", &options.cpus.to_string(), "-m", &options.memory]);
     // Ctrl-C must reach the machine's console like every other key.
@@ -40,6 +41,9 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
     }
     for (number, disk) in options.disks.iter().enumerate() {
         add(&virtio_disk(number, disk, options.disk_rate).each_ref().map(String::as_str));
+    }
+    if options.null_disk {
+        add(&null_disk(options.disks.len()).each_ref().map(String::as_str));
     }
     let line = format!("{BOOT_LINE} {}", options.append);
     match &options.medium {
@@ -72,6 +76,14 @@ fn virtio_disk(number: usize, disk: &Disk, rate: Option<u32>) -> [String; 4] {
     let slot = FIRST_DISK_SLOT + number;
     let device = format!("virtio-blk-pci,drive=disk{number},disable-legacy=on,addr={slot:#x}");
     ["-drive".into(), drive, "-device".into(), device]
+}
+
+/// A virtio disk with this number that holds nothing: reading moves no bytes. It takes requests where the CPU notifies it.
+fn null_disk(number: usize) -> [String; 4] {
+    let slot = FIRST_DISK_SLOT + number;
+    let disk = "driver=null-co,node-name=null,size=67108864,read-zeroes=off".into();
+    let device = format!("virtio-blk-pci,drive=null,disable-legacy=on,ioeventfd=off,addr={slot:#x}");
+    ["-blockdev".into(), disk, "-device".into(), device]
 }
 
 /// A USB stick to boot from. The medium's boot menu looks for the boot line among the OEM strings of SMBIOS.

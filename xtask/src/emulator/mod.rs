@@ -45,6 +45,15 @@ pub enum Access {
     ReadOnly,
 }
 
+/// How long it takes, in the machine's time, that all its CPUs have nothing to do while instructions are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// No time of the host's: the next timer fires at once. Runs without devices of the host repeat exactly.
+    Skipped,
+    /// As long as it takes on the host: for machines that wait for devices, which would see many timers fire meanwhile.
+    Waited,
+}
+
 /// A virtio disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
@@ -100,14 +109,16 @@ pub struct Options {
     pub accel: Accel,
     /// Words added to the boot line.
     pub append: String,
-    /// Whether every instruction takes exactly 1 ns of the machine's time, so that its time stamp counter counts
-    /// instructions and runs repeat exactly.
-    pub icount: bool,
+    /// Whether every instruction takes exactly 1 ns of the machine's time, so that its time stamp counter counts instructions;
+    /// and if so, how long it takes when there are none.
+    pub icount: Option<Idle>,
     /// Virtio disks, in slots 3, 4 and so on of the PCI bus.
     pub disks: Vec<Disk>,
     /// Requests a second that the disks carry out, if less than they can: so that requests wait for the device, as they do for a
     /// real one.
     pub disk_rate: Option<u32>,
+    /// Whether there is a virtio disk after these that holds nothing and answers at once, for measurements.
+    pub null_disk: bool,
     /// Network card, in slot 2.
     pub network: Option<Network>,
     /// Where the logs of the serial port and of the debug console go.
@@ -128,9 +139,10 @@ impl Options {
             memory: "512M".into(),
             accel: Accel::Tcg,
             append: String::new(),
-            icount: false,
+            icount: None,
             disks: vec![Disk { file: workspace::disk(), access: Access::Snapshot }],
             disk_rate: None,
+            null_disk: false,
             network: Some(Network::default()),
             logs,
             timeout: Duration::from_secs(60),
