@@ -313,10 +313,11 @@ impl Journal {
         }
         let notify = self.back.publish(page);
         record.store_u32(AT_PUBLISHED, self.back.published());
-        for slot in core::mem::take(&mut self.batch) {
+        for &slot in &self.batch {
             record.store_u32(self.slot(slot) + SLOT_MARK, FREE);
             self.used[slot as usize / 64] &= !(1 << (slot % 64));
         }
+        self.batch.clear();
         notify
     }
 

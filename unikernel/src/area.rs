@@ -68,6 +68,28 @@ impl Area {
     }
 }
 
+/// Reads byte by byte. An array of bytes would be no better: volatile accesses are compiled one by one.
+///
+/// # Safety
+/// The range is shared memory as in [`Area::new`].
+unsafe fn read_bytes(from: usize, out: &mut [u8]) {
+    for (at, byte) in out.iter_mut().enumerate() {
+        // SAFETY: the caller's condition.
+        *byte = unsafe { ((from + at) as *const u8).read_volatile() };
+    }
+}
+
+/// Writes byte by byte.
+///
+/// # Safety
+/// As for [`read_bytes`], and writable.
+unsafe fn write_bytes(to: usize, bytes: &[u8]) {
+    for (at, &byte) in bytes.iter().enumerate() {
+        // SAFETY: the caller's condition.
+        unsafe { ((to + at) as *mut u8).write_volatile(byte) };
+    }
+}
+
 /// Makes a type with a method `area` shared memory that is reached through it.
 macro_rules! shared_by_area {
     ($type:ty) => {
@@ -105,34 +127,38 @@ impl Shared for Area {
         self.word(offset).store(value, Ordering::Release);
     }
 
+    #[inline]
     fn read(&self, offset: usize, out: &mut [u8]) {
         let mut from = self.check(offset, out.len());
+        if !from.is_multiple_of(8) {
+            // SAFETY: in range (checked above) and mapped (condition 1 of `new`).
+            return unsafe { read_bytes(from, out) };
+        }
         let (words, tail) = out.as_chunks_mut::<8>();
         for word in words {
-            // SAFETY: in range (checked above) and mapped (condition 1 of `new`).
-            *word = unsafe { (from as *const [u8; 8]).read_volatile() };
+            // SAFETY: as above, and aligned.
+            *word = unsafe { (from as *const u64).read_volatile() }.to_ne_bytes();
             from += 8;
         }
-        for byte in tail {
-            // SAFETY: as above.
-            *byte = unsafe { (from as *const u8).read_volatile() };
-            from += 1;
-        }
+        // SAFETY: as above.
+        unsafe { read_bytes(from, tail) };
     }
 
+    #[inline]
     fn write(&self, offset: usize, bytes: &[u8]) {
         let mut to = self.check(offset, bytes.len());
+        if !to.is_multiple_of(8) {
+            // SAFETY: in range (checked above), mapped and no Rust object (conditions of `new`).
+            return unsafe { write_bytes(to, bytes) };
+        }
         let (words, tail) = bytes.as_chunks::<8>();
         for &word in words {
-            // SAFETY: in range (checked above), mapped and no Rust object (conditions of `new`).
-            unsafe { (to as *mut [u8; 8]).write_volatile(word) };
+            // SAFETY: as above, and aligned.
+            unsafe { (to as *mut u64).write_volatile(u64::from_ne_bytes(word)) };
             to += 8;
         }
-        for &byte in tail {
-            // SAFETY: as above.
-            unsafe { (to as *mut u8).write_volatile(byte) };
-            to += 1;
-        }
+        // SAFETY: as above.
+        unsafe { write_bytes(to, tail) };
     }
 
     fn fence(&self) {

@@ -23,6 +23,12 @@ impl<P: Shared> Spread<P> {
     fn at(&self, offset: usize) -> (&P, usize) {
         (&self.0[offset / PAGE_SIZE as usize], offset % PAGE_SIZE as usize)
     }
+
+    /// The page in which all of a range lies, if one does, which is so nearly always.
+    fn within(&self, offset: usize, length: usize) -> Option<(&P, usize)> {
+        let at = offset % PAGE_SIZE as usize;
+        Some((self.0.get(offset / PAGE_SIZE as usize)?, at)).filter(|_| length <= PAGE_SIZE as usize - at)
+    }
 }
 
 /// Cuts `length` bytes from `offset` at the ends of pages; gives offset, and where the piece begins and ends.
@@ -49,6 +55,9 @@ impl<P: Shared> Shared for Spread<P> {
     }
 
     fn read(&self, offset: usize, out: &mut [u8]) {
+        if let Some((page, at)) = self.within(offset, out.len()) {
+            return page.read(at, out);
+        }
         for (at, begin, end) in pieces(offset, out.len()) {
             let (page, offset) = self.at(at);
             page.read(offset, &mut out[begin..end]);
@@ -56,6 +65,9 @@ impl<P: Shared> Shared for Spread<P> {
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) {
+        if let Some((page, at)) = self.within(offset, bytes.len()) {
+            return page.write(at, bytes);
+        }
         for (at, begin, end) in pieces(offset, bytes.len()) {
             let (page, offset) = self.at(at);
             page.write(offset, &bytes[begin..end]);

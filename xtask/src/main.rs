@@ -29,7 +29,7 @@ enum Verb {
     Test(test::Arguments),
     /// Check format, lints, sizes, documentation and the machine code of the core
     Check(check::Arguments),
-    /// Count the instructions of what the core does
+    /// Count the instructions of what the core and the driver domains do
     Bench(bench::Arguments),
     /// Kill driver domains under verified load, and see whether anybody notices
     Soak(soak::Arguments),

@@ -3,7 +3,7 @@
 use load::content::{STAMP_SIZE, Stamp, Wrong};
 
 /// Kept free for experiments by IEEE 802.
-const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
+pub const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const HEADER: usize = 14;
 /// Kind and time.
 const PREFIX: usize = 16;

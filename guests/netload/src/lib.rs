@@ -3,7 +3,8 @@
 //!
 //! Instances find each other by broadcasts. Frames may be lost, as on a wire; one that comes twice, or is not what was sent, is
 //! wrong. Words of the command line: `interface=` (`eth0`), `seconds=` (10, 0 is for ever), `size=` of the largest frame
-//! (1514), `depth=` frames that may be under way (64), `send=no` only answers, `report=` seconds between two reports (1).
+//! (1514), `depth=` frames that may be under way (64), `send=no` only answers, `report=` seconds between two reports (1). For
+//! measurements there are `mode=send|receive|flood` and `frames=`.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod bench;
 mod flow;
 mod frame;
 mod options;
@@ -20,7 +22,7 @@ use load::words::or_end;
 use unikernel::frontend::Devices;
 use unikernel::{Domain, exit};
 
-use options::Options;
+use options::{Mode, Options};
 
 /// Runs the load; the domain ends with code 0 if all was right.
 pub async fn run(domain: Domain) {
@@ -29,8 +31,11 @@ pub async fn run(domain: Domain) {
     let interface = devices.interface(&options.interface);
     devices.start();
     let mac = interface.ready().await;
-    exit::shutdown(match traffic::run(interface, mac, options).await {
-        true => 0,
-        false => 1,
-    });
+    let good = match options.mode {
+        Mode::Load => traffic::run(interface, mac, options).await,
+        Mode::Send => bench::send(&interface, mac, &options).await,
+        Mode::Receive => bench::receive(&interface, mac).await,
+        Mode::Flood => bench::flood(&interface, mac, &options).await,
+    };
+    exit::shutdown(if good { 0 } else { 1 });
 }

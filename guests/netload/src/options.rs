@@ -6,6 +6,19 @@ use load::words;
 
 use crate::frame::{SIZE_MAX, SIZE_MIN};
 
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Frames are sent and checked.
+    Load,
+    /// Frames are sent to the guest in the next mode, for measurements.
+    Send,
+    /// Their answers.
+    Receive,
+    /// Frames are sent to the wire, for measurements.
+    Flood,
+}
+
 /// The options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -21,11 +34,24 @@ pub struct Options {
     pub send: bool,
     /// Seconds between two reports.
     pub report: u64,
+    /// What is done.
+    pub mode: Mode,
+    /// Frames to be sent in a measurement.
+    pub frames: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { interface: "eth0".to_string(), seconds: 10, size: SIZE_MAX, depth: 64, send: true, report: 1 }
+        Options {
+            interface: "eth0".to_string(),
+            seconds: 10,
+            size: SIZE_MAX,
+            depth: 64,
+            send: true,
+            report: 1,
+            mode: Mode::Load,
+            frames: 1,
+        }
     }
 }
 
@@ -40,6 +66,8 @@ impl Options {
                 "size" => options.size = (word.number()? as usize).clamp(SIZE_MIN, SIZE_MAX),
                 "depth" => options.depth = word.number()?.max(1),
                 "send" => options.send = word.one_of(&[("yes", true), ("no", false)])?,
+                "mode" => options.mode = word.one_of(&MODES)?,
+                "frames" => options.frames = word.number()?,
                 "report" => options.report = word.number()?.max(1),
                 _ => return word.unknown(),
             }
@@ -48,6 +76,9 @@ impl Options {
         Ok(options)
     }
 }
+
+const MODES: [(&str, Mode); 4] =
+    [("load", Mode::Load), ("send", Mode::Send), ("receive", Mode::Receive), ("flood", Mode::Flood)];
 
 #[cfg(test)]
 mod tests {

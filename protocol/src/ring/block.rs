@@ -153,8 +153,9 @@ pub struct Refused {
     pub status: Status,
 }
 
+/// `N` bytes of a request; zeros beyond its end.
 fn field<const N: usize>(raw: &RawRequest, at: usize) -> [u8; N] {
-    core::array::from_fn(|i| raw[at + i])
+    raw.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }
 
 impl Limits {
@@ -269,8 +270,8 @@ pub fn response(id: u64, echo: u8, status: Status) -> [u8; RESPONSE_SIZE] {
 
 /// Reads a response: id, operation, status as it stands.
 pub fn read_response(raw: &[u8; RESPONSE_SIZE]) -> (u64, u8, i16) {
-    let id = u64::from_le_bytes(core::array::from_fn(|i| raw[i]));
-    (id, raw[8], i16::from_le_bytes([raw[10], raw[11]]))
+    let [id @ .., _, _, _, _, _, _, _, _] = *raw;
+    (u64::from_le_bytes(id), raw[8], i16::from_le_bytes([raw[10], raw[11]]))
 }
 
 #[cfg(test)]

@@ -1,15 +1,18 @@
-//! The verb `bench`: what the core's operations cost, counted in instructions.
+//! The verb `bench`: what the core's operations and the driver domains cost, counted in instructions.
 //!
 //! The emulator is made to take exactly 1 ns for every instruction, so the machine's time stamp counter counts instructions
 //! and a number is the same on every host. What caches, TLBs and speculation cost is not in it. With more than one CPU the
-//! instructions of all of them count.
+//! instructions of all of them count. With driver domains the devices of the emulator take part, whose answers come in larger
+//! or smaller batches: such a number is the same within a percent or two.
 
+mod drivers;
 mod guest;
 mod lifecycle;
 mod table;
 mod transfer;
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -25,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What was promised: name and most instructions, in the median.
 const PROMISES: [(&str, u64); 2] = [("null_hypercall", 100), ("event_to_waiting_same_cpu", 400)];
 
-/// Count the instructions of what the core does
+/// Count the instructions of what the core and the driver domains do
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Print one JSON object
@@ -82,15 +85,16 @@ impl Row {
 struct Outcome {
     unit: &'static str,
     results: Vec<Row>,
+    /// For each request or frame; `cpu` and `driver` are instructions.
+    moved: Vec<drivers::Moved>,
+    figures: Vec<drivers::Figure>,
     broken: usize,
 }
 
 /// Measures everything and prints it. The status is 1 if a promise is broken, with `--strict`.
 pub fn run(arguments: &Arguments) -> Result<u8> {
-    build::prepare(&[system::QEMU], arguments.yes)?;
-    if std::env::var("XB").is_ok() {
-        return transfers().map(|()| 0);
-    }
+    system::require(&[system::QEMU], arguments.yes)?;
+    let packages = build::build_with_tests()?;
     let mut results = Vec::new();
     for cpus in MACHINES {
         results.extend(measure(cpus).with_context(|| format!("with {cpus} CPUs"))?);
@@ -99,20 +103,31 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     if let Some((name, _)) = PROMISES.iter().find(|(name, _)| !measured(name)) {
         bail!("{name} was promised, but nothing has measured it");
     }
-    let broken = results.iter().filter(|row| row.kept == Some(false)).count();
+    process::step("measuring driver domains");
+    let logs = logs();
+    let (moved, figures) = drivers::measure(&packages, &logs).context("driver domains")?;
+    // After a failure the error has named the logs; they are of no use otherwise.
+    let _ = fs::remove_dir_all(logs);
+    let kept = results.iter().map(|row| row.kept).chain(figures.iter().map(|figure| figure.kept));
+    let broken = kept.filter(|&kept| kept == Some(false)).count();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&Outcome { unit: "instructions", results, broken })?);
+        println!("{}", serde_json::to_string_pretty(&Outcome { unit: "instructions", results, moved, figures, broken })?);
     } else {
-        print!("{}", table::text(&results));
+        print!("{}", table::text(&results, &moved, &figures));
     }
     Ok(u8::from(arguments.strict && broken != 0))
+}
+
+/// Where the logs of the machines go.
+fn logs() -> PathBuf {
+    workspace::target().join("bench").join(std::process::id().to_string())
 }
 
 /// Boots a machine with `cpus` CPUs and measures everything that it can show.
 fn measure(cpus: u32) -> Result<Vec<Row>> {
     process::step(format_args!("measuring ({cpus} CPUs)"));
     let begin = Instant::now();
-    let logs = workspace::target().join("bench").join(std::process::id().to_string());
+    let logs = logs();
     let mut options = Options::new(cpus, logs.clone());
     options.icount = Some(Idle::Skipped);
     options.timeout = PATIENCE;
@@ -129,41 +144,4 @@ fn measure(cpus: u32) -> Result<Vec<Row>> {
     let _ = fs::remove_dir_all(logs);
     process::step(format_args!("measured in {:.1} s", begin.elapsed().as_secs_f32()));
     Ok(rows)
-}
-
-fn transfers() -> Result<()> {
-    let packages = build::build_with_tests()?;
-    let logs = workspace::target().join("bench").join(std::process::id().to_string());
-    let mut entries = crate::bundle::standard(&packages, workspace::FIRST_DOMAIN)?;
-    entries.push(crate::bundle::Entry::file("images/linked", &workspace::domain_elf("linked"))?);
-    entries.push(crate::bundle::Entry::new(
-        "config/linked.toml",
-        "image = \"linked\"\nmemory = 8\npci = [\"1af4:1042\"]\n",
-    ));
-    let mut options = Options::new(1, logs.clone());
-    options.icount = Some(Idle::Waited);
-    options.timeout = PATIENCE;
-    options.disks.clear();
-    options.null_disk = true;
-    options.bundle = logs.join("bundle.tar");
-    crate::bundle::write(&options.bundle, &entries)?;
-    let mut machine = Machine::boot(options)?;
-    for (scenario, backend, guest) in [
-        ("through disk", Some("disk"), "blkload 'disk=[\"phy:virtio0,xvda,w\"]' 'cmdline=\"mode=bench "),
-        ("linked", None, "linked 'cmdline=\""),
-    ] {
-        if backend.is_none() {
-            machine.succeed("destroy disk")?;
-        }
-        for depth in [1, 32] {
-            for round in 0..3 {
-                let load = transfer::Load {
-                    scenario, depth, backend, partner: None, guest, count: "requests", counts: (256, 256 + 8192),
-                };
-                let begin = Instant::now();
-                println!("{scenario} {depth}: {:?} {:?}", load.measure(&mut machine, round)?, begin.elapsed());
-            }
-        }
-    }
-    Ok(())
 }

@@ -134,7 +134,23 @@ fn row(domain: Target, kills: &[&Survived], request_ns: Option<f64>) -> Row {
     }
 }
 
+/// The pause that the death of a domain makes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    /// Which domain.
+    pub domain: Target,
+    /// In ms.
+    pub ms: Spread,
+    /// In median requests of the load.
+    pub requests: Spread,
+}
+
 impl Summary {
+    /// The pauses, by domain.
+    pub fn pauses(&self) -> impl Iterator<Item = Pause> {
+        self.domains.iter().map(|row| Pause { domain: row.domain, ms: row.blackout_ms, requests: row.blackout_requests })
+    }
+
     /// Whether the kills of the disk domain were under load, if there were enough of them to say so.
     pub fn under_load(&self) -> bool {
         let percents = self.domains.iter().filter_map(|row| row.under_load_percent);

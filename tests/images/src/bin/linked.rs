@@ -22,15 +22,15 @@ use protocol::ring::block::SECTORS_PER_PAGE;
 use test_images::{Outcome, number};
 use unikernel::device::{DmaBuffer, Msi};
 use unikernel::executor::{Signal, race, spawn, yield_now};
-use unikernel::{Domain, exit};
+use unikernel::{Domain, exit, time};
 use virtio::hardware::{Bars, Opened, open};
 
 unikernel::main!(run);
 
 async fn run(domain: Domain) {
     match read(&domain).await {
-        Ok(()) => {
-            log::info!(r#"bench {{"done":true}}"#);
+        Ok(ns) => {
+            log::info!(r#"bench {{"ns":{ns}}}"#);
             pending().await
         }
         Err(reason) => {
@@ -51,7 +51,8 @@ struct Shared {
     running: Cell<usize>,
 }
 
-async fn read(domain: &Domain) -> Outcome {
+/// Gives how long it took, in ns.
+async fn read(domain: &Domain) -> Outcome<u64> {
     let (requests, depth) = (number(domain, "requests", 1), number(domain, "depth", 1) as usize);
     let handle = Handle(*domain.arguments.devices.first().ok_or("there is no device")?);
     let Opened { device, memory, interrupt } = open(handle, PAGES + depth).await.map_err(|problem| format!("{problem}"))?;
@@ -68,6 +69,7 @@ async fn read(domain: &Domain) -> Outcome {
         left: Cell::new(requests),
         running: Cell::new(depth),
     });
+    let begun = time::now();
     for (tag, address) in pages.into_iter().enumerate() {
         let shared = shared.clone();
         let piece = Piece { address, length: PAGE_SIZE as u32 };
@@ -87,7 +89,7 @@ async fn read(domain: &Domain) -> Outcome {
         });
     }
     serve(&shared, &interrupt).await?;
-    if shared.failed.get() { Err("a read failed".into()) } else { Ok(()) }
+    if shared.failed.get() { Err("a read failed".into()) } else { Ok(time::now() - begun) }
 }
 
 /// Shows the device what the tasks submitted, and tells them what it did, until all of them have ended.

@@ -158,8 +158,10 @@ impl<P: Share, K> Queue<P, K> {
             descriptors,
             generation: slot.generation,
         };
-        self.line.push_back((index, raw));
-        self.fill();
+        match self.line.is_empty() && self.front.room() > 0 {
+            true => self.enter(index, &raw),
+            false => self.line.push_back((index, raw)),
+        }
         Ok(ticket)
     }
 
@@ -202,12 +204,17 @@ impl<P: Share, K> Queue<P, K> {
         while self.front.room() > 0
             && let Some((index, raw)) = self.line.pop_front()
         {
-            self.fresh = true;
-            self.in_flight += 1;
-            self.slots[index as usize].stage = Stage::InFlight;
-            // There is room, and the size is that of a slot.
-            let _ = self.front.write(&self.ring, &raw);
+            self.enter(index, &raw);
         }
+    }
+
+    /// Writes a request into the ring, where there is room for it.
+    fn enter(&mut self, index: u16, raw: &RawRequest) {
+        self.fresh = true;
+        self.in_flight += 1;
+        self.slots[index as usize].stage = Stage::InFlight;
+        // The size is that of a slot.
+        let _ = self.front.write(&self.ring, raw);
     }
 
     /// Makes what was asked for visible to the backend; `true` if it has to be notified.
