@@ -231,13 +231,17 @@ fn answers_that_make_no_sense_close_the_connection_and_name_their_author() {
     // Answers to what was never asked change nothing.
     let offer = asked(&mut stack, "web").unwrap();
     for wrong in [offer.id + 1000, 0] {
-        stack.sim.say("web", wrong, FromDomain::BlockRing { ring: [8].into_iter().collect() });
-        stack.sim.say("network", offer.id, FromDomain::BlockRing { ring: [8].into_iter().collect() });
+        stack.sim.say("web", wrong, FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false });
+        stack.sim.say(
+            "network",
+            offer.id,
+            FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false },
+        );
         stack.poll();
         assert_eq!(stack.state("web", "xvda"), Some(State::Offered));
     }
     // A ring of three pages is none.
-    stack.sim.say("web", offer.id, FromDomain::BlockRing { ring: [8, 9, 10].into_iter().collect() });
+    stack.sim.say("web", offer.id, FromDomain::BlockRing { ring: [8, 9, 10].into_iter().collect(), persistent: false });
     stack.poll();
     assert_eq!(stack.state("web", "xvda"), Some(State::Closed));
     assert!(stack.notices().iter().any(|line| line.contains("web: its ring has 3 pages, not 1, 2, 4 or 8")));
@@ -553,7 +557,7 @@ impl Take for Stack<'_> {
             Step::Lie(who, id) if self.plane.find(ACTORS[who]).is_some() => {
                 let message = match id % 4 {
                     0 => FromDomain::Done,
-                    1 => FromDomain::BlockRing { ring: [1, 2, 3].into_iter().collect() },
+                    1 => FromDomain::BlockRing { ring: [1, 2, 3].into_iter().collect(), persistent: false },
                     2 => FromDomain::BlockAttached { limits: LIMITS, replayed: 0 },
                     _ => FromDomain::Failed { reason: "so".try_into().unwrap() },
                 };

@@ -45,6 +45,9 @@ pub struct BlockAttach {
     pub target: String<TARGET_MAX>,
     /// Writes and discards are refused.
     pub read_only: bool,
+    /// The frontend asks with the same writable pages again and again, and takes none back before the backend let go of it: it
+    /// may stay mapped (Xen's `feature-persistent`).
+    pub persistent: bool,
 }
 
 /// What a disk is like: the backend's answer to an attach, passed on to the frontend.

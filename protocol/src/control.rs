@@ -204,6 +204,8 @@ pub enum FromDomain {
     BlockRing {
         /// The pages of the ring, granted to the peer of the offer, writable.
         ring: Vec<GrantRef, RING_PAGES_MAX>,
+        /// As in [`BlockAttach::persistent`].
+        persistent: bool,
     },
     /// From a frontend: answer to `NetworkOffer`.
     NetworkRings {

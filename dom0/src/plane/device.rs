@@ -183,12 +183,12 @@ impl Device {
         let Link { connection, backend_port, .. } = *link;
         let frontend = Frontend { connection, peer: self.guest, incarnation: life, port: backend_port };
         match (&self.kind, rings) {
-            (Kind::Block { target, read_only }, FromDomain::BlockRing { ring }) => {
+            (Kind::Block { target, read_only }, FromDomain::BlockRing { ring, persistent }) => {
                 if !ring.len().is_power_of_two() {
                     return Err(format!("its ring has {} pages, not 1, 2, 4 or 8", ring.len()));
                 }
                 let target = heapless::String::try_from(target.as_str()).unwrap_or_default();
-                Ok(ToDomain::BlockAttach(BlockAttach { frontend, ring, target, read_only: *read_only }))
+                Ok(ToDomain::BlockAttach(BlockAttach { frontend, ring, target, read_only: *read_only, persistent }))
             }
             (Kind::Network { mac }, FromDomain::NetworkRings { transmit, receive, offload }) => {
                 Ok(ToDomain::NetworkAttach(NetworkAttach { frontend, transmit, receive, mac: *mac, offload }))

@@ -86,7 +86,7 @@ impl<'b> Stack<'b> {
 
     pub fn answer(&mut self, name: &str, Envelope { id, message, .. }: Envelope<ToDomain>) {
         let answer = match &message {
-            ToDomain::BlockOffer { .. } => FromDomain::BlockRing { ring: [8].into_iter().collect() },
+            ToDomain::BlockOffer { .. } => FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false },
             ToDomain::NetworkOffer { .. } => FromDomain::NetworkRings { transmit: 9, receive: 10, offload: OFFLOAD },
             ToDomain::BlockAttach(attach) if attach.target == "none" => {
                 FromDomain::Failed { reason: "there is no disk none".try_into().unwrap() }

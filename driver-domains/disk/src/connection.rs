@@ -20,8 +20,9 @@ use unikernel::backend::{Broken, DevicePages, Host, Machine, Ring, Wanted};
 use unikernel::grant::{Access, DevicePage, Source};
 
 use crate::disk::{Disk, Operation, Piece};
+use crate::kept::{KEPT_MAX, Kept};
 use crate::parameters::Parameters;
-use crate::pieces::{Chain, Pieces};
+use crate::pieces::{Chain, Page, Pieces};
 
 /// Most segments of an indirect request that is offered: 128 KiB, as much as Linux uses unless it is told otherwise, and few enough that
 /// two fit into one batch of mappings. Their descriptors fit into one page.
@@ -38,6 +39,8 @@ pub struct Batch {
     slots: Short<u16, MAX_BATCH>,
     wanted: Short<Wanted, MAX_BATCH>,
     found: Short<CallResult<DevicePage>, MAX_BATCH>,
+    /// Mappings of pages that others took the place of.
+    replaced: Short<u32, MAX_BATCH>,
 }
 
 /// A request that was taken and is well formed.
@@ -71,6 +74,8 @@ const NOTHING: UnderWay = UnderWay {
 pub struct Goal {
     /// The frontend, as an index into the peer table.
     pub peer: u16,
+    /// Its pages may stay mapped.
+    pub persistent: bool,
     /// Which disk.
     pub disk: usize,
     /// Its place on the disk: first sector and how many; `None` for the whole disk.
@@ -88,6 +93,7 @@ pub struct Connection<M: Machine> {
     /// By slot of the record.
     under_way: Vec<UnderWay>,
     pieces: Pieces,
+    kept: Kept,
     /// Slots answered and not yet published.
     answered: Short<u16, ENTRIES_MAX>,
     in_device: u32,
@@ -109,6 +115,7 @@ impl<M: DevicePages> Connection<M> {
             order: Box::new(InFlight::new()),
             under_way,
             pieces,
+            kept: Kept::new(goal.persistent)?,
             answered: Short::new(),
             in_device: 0,
         };
@@ -287,12 +294,18 @@ impl<M: DevicePages> Connection<M> {
                 break;
             }
             room -= cost;
-            let access = if matches!(one.operation, Operation::Write { .. }) { Access::Read } else { Access::Write };
-            // There is room for all of these: it was just looked at.
-            for entry in self.pieces.iter(one.chain) {
-                let source = Source { peer: self.goal.peer, reference: entry.segment.reference };
-                let _ = batch.wanted.push(Wanted { source, access });
-            }
+            // What is kept has to serve for both.
+            let reads_only = matches!(one.operation, Operation::Write { .. }) && !self.kept.is_wanted();
+            let access = if reads_only { Access::Read } else { Access::Write };
+            self.pieces.for_each(one.chain, |entry| {
+                let reference = entry.segment.reference;
+                if let Some((used, address)) = self.kept.find(reference) {
+                    entry.page = Page::Kept(used, address);
+                } else {
+                    // There is room: it was just looked at.
+                    let _ = batch.wanted.push(Wanted { source: Source { peer: self.goal.peer, reference }, access });
+                }
+            });
             let _ = batch.slots.push(slot);
             self.order.start();
         }
@@ -301,39 +314,64 @@ impl<M: DevicePages> Connection<M> {
             host.machine.map_pages(&batch.wanted, &mut batch.found);
         }
         let now = host.machine.now();
-        let mut found = batch.found.as_slice();
+        let mut found = batch.found.iter().copied();
         for &slot in &batch.slots {
-            let (mine, rest) = found.split_at(self.under_way[slot as usize].chain.length as usize);
-            found = rest;
-            self.submit(host, number, slot, disk, mine, now);
+            let mapped = self.enter(self.under_way[slot as usize].chain, &mut found, &mut batch.replaced);
+            self.submit(host, number, slot, disk, mapped, now);
+        }
+        if !batch.replaced.is_empty() {
+            self.ring.statistics.grant_calls += 1;
+            host.machine.unmap_pages(&batch.replaced);
+            batch.replaced.clear();
         }
         !batch.slots.is_empty()
     }
 
-    /// Gives a request to the device, its pages being mapped, or not.
-    fn submit(
+    /// Notes the pages of a request that were just mapped, `found` in the order of those that were not kept; gives whether it has
+    /// all of them.
+    fn enter(
         &mut self,
-        host: &Host<M>,
-        number: u16,
-        slot: u16,
-        disk: &mut dyn Disk,
-        found: &[CallResult<DevicePage>],
-        now: u64,
-    ) {
+        chain: Chain,
+        found: &mut impl Iterator<Item = CallResult<DevicePage>>,
+        replaced: &mut Short<u32, MAX_BATCH>,
+    ) -> bool {
+        let mut all = true;
+        self.pieces.for_each(chain, |entry| {
+            if entry.page != Page::Absent {
+                return;
+            }
+            let Some(Ok(page)) = found.next() else {
+                all = false;
+                return;
+            };
+            entry.page = match self.kept.keep(entry.segment.reference, page) {
+                None => Page::Mapped(page),
+                Some((used, former)) => {
+                    // There is room: no more are replaced than were mapped.
+                    if let Some(mapping) = former {
+                        let _ = replaced.push(mapping);
+                    }
+                    Page::Kept(used, page.address)
+                }
+            };
+        });
+        all
+    }
+
+    /// Gives a request to the device, all of its pages being `mapped`, or not.
+    fn submit(&mut self, host: &Host<M>, number: u16, slot: u16, disk: &mut dyn Disk, mapped: bool, now: u64) {
         let UnderWay { operation, chain, .. } = self.under_way[slot as usize];
         if operation == Operation::Flush && !disk.properties().cache {
             return self.finish(slot, true);
         }
         let mut pieces = Short::<Piece, SEGMENTS_MAX>::new();
-        let mut pages = found.iter().flatten();
-        if found.iter().all(Result::is_ok) {
-            self.pieces.for_each(chain, |entry| {
-                let Some(page) = pages.next() else { return };
-                entry.mapping = page.mapping;
-                let address = page.address + u64::from(entry.segment.first) * SECTOR;
+        if mapped {
+            for entry in self.pieces.iter(chain) {
+                let (Page::Mapped(DevicePage { address, .. }) | Page::Kept(_, address)) = entry.page else { continue };
+                let address = address + u64::from(entry.segment.first) * SECTOR;
                 // There is room: no request has more segments.
                 let _ = pieces.push(Piece { address, length: (entry.segment.sectors() * SECTOR) as u32 });
-            });
+            }
             if disk.submit(tag(number, slot), operation, &pieces) {
                 let one = &mut self.under_way[slot as usize];
                 one.in_device = true;
@@ -342,21 +380,47 @@ impl<M: DevicePages> Connection<M> {
                 return;
             }
         }
-        let mapped: Short<u32, SEGMENTS_MAX> = found.iter().flatten().map(|page| page.mapping).collect();
-        if !mapped.is_empty() {
+        let mut mappings = Short::<u32, SEGMENTS_MAX>::new();
+        // There is room: no request has more segments.
+        self.release(chain, |mapping| {
+            let _ = mappings.push(mapping);
+        });
+        if !mappings.is_empty() {
             self.ring.statistics.grant_calls += 1;
-            host.machine.unmap_pages(&mapped);
+            host.machine.unmap_pages(&mappings);
         }
         self.finish(slot, false);
     }
 
+    /// A request does not use its pages any more: gives those that have to be unmapped.
+    fn release(&mut self, chain: Chain, mut unmap: impl FnMut(u32)) {
+        self.pieces.for_each(chain, |entry| match core::mem::take(&mut entry.page) {
+            Page::Absent => {}
+            Page::Mapped(page) => unmap(page.mapping),
+            Page::Kept(used, _) => self.kept.release(used),
+        });
+    }
+
+    /// The connection is closing, and nothing of it is with the device: unmaps what was kept.
+    pub fn let_go(&mut self, host: &Host<M>) {
+        let mut mappings = Short::<u32, KEPT_MAX>::new();
+        // There is room: there are no more places.
+        for mapping in self.kept.drain() {
+            let _ = mappings.push(mapping);
+        }
+        if !mappings.is_empty() {
+            host.machine.unmap_pages(&mappings);
+        }
+    }
+
     /// The device is done with a request: gives the pages that have to be unmapped before it is answered. `false` if it is not
     /// with the device.
-    pub fn completed(&mut self, slot: u16, mut unmap: impl FnMut(u32)) -> bool {
+    pub fn completed(&mut self, slot: u16, unmap: impl FnMut(u32)) -> bool {
         let Some(one) = self.under_way.get_mut(slot as usize).filter(|one| one.in_device) else { return false };
         one.in_device = false;
         self.in_device -= 1;
-        self.pieces.iter(one.chain).for_each(|entry| unmap(entry.mapping));
+        let chain = one.chain;
+        self.release(chain, unmap);
         true
     }
 
@@ -412,7 +476,9 @@ impl<M: DevicePages> Connection<M> {
                 let _ = mapped.push(mapping);
             });
             if completed {
-                host.machine.unmap_pages(&mapped);
+                if !mapped.is_empty() {
+                    host.machine.unmap_pages(&mapped);
+                }
                 self.order.restart(slot);
             }
         }

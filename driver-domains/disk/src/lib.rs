@@ -12,6 +12,7 @@ extern crate std;
 
 pub mod connection;
 pub mod disk;
+pub mod kept;
 pub mod null;
 pub mod parameters;
 pub mod partition;

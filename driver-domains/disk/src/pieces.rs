@@ -6,17 +6,32 @@
 use alloc::vec::Vec;
 
 use protocol::ring::block::Segment;
+use unikernel::grant::DevicePage;
+
+use crate::kept::Used;
 
 /// End of a chain.
 const NONE: u16 = u16::MAX;
+
+/// The page of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Page {
+    /// Not mapped.
+    #[default]
+    Absent,
+    /// Mapped for this segment.
+    Mapped(DevicePage),
+    /// Mapped for longer; with its device address.
+    Kept(Used, u64),
+}
 
 /// A segment, and its page once it is mapped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Entry {
     /// What the frontend named.
     pub segment: Segment,
-    /// The mapping of its page; meaningless while it is not mapped.
-    pub mapping: u32,
+    /// Its page.
+    pub page: Page,
     next: u16,
 }
 
@@ -62,7 +77,7 @@ impl Pieces {
         let at = self.free;
         let Some(entry) = self.entries.get_mut(at as usize) else { return false };
         self.free = entry.next;
-        *entry = Entry { segment, mapping: 0, next: NONE };
+        *entry = Entry { segment, page: Page::Absent, next: NONE };
         match self.entries.get_mut(chain.last as usize) {
             Some(last) => last.next = at,
             None => chain.first = at,

@@ -219,7 +219,13 @@ impl<M: DevicePages> Service for Disks<M> {
         if let Some(why) = promised.broken_by(&offered) {
             return Err(Broken::by_backend(Cause::Text(why)).into());
         }
-        let goal = Goal { peer: attach.frontend.peer, disk: target.disk, part: target.part, parameters: promised };
+        let goal = Goal {
+            peer: attach.frontend.peer,
+            persistent: attach.persistent,
+            disk: target.disk,
+            part: target.part,
+            parameters: promised,
+        };
         let sectors = self.units[target.disk].disk.properties().sectors;
         let connection = Connection::new(attached.ring, goal, sectors);
         let mut connection = connection.ok_or(Refusal::Impossible(Cause::Text("no memory for another connection")))?;
@@ -272,8 +278,12 @@ impl<M: DevicePages> Service for Disks<M> {
         self.units.iter_mut().filter(|unit| unit.resetting.is_none()).fold(false, |more, unit| unit.disk.rearm() | more)
     }
 
-    fn drained(&mut self, _: u16, connection: &mut Connection<M>) -> bool {
-        connection.in_device() == 0
+    fn drained(&mut self, host: &Host<M>, _: u16, connection: &mut Connection<M>) -> bool {
+        let drained = connection.in_device() == 0;
+        if drained {
+            connection.let_go(host);
+        }
+        drained
     }
 
     fn statistics(&self, connection: &Connection<M>) -> Statistics {

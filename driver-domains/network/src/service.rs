@@ -374,7 +374,7 @@ impl<M: Mover> Service for Network<M> {
         })
     }
 
-    fn drained(&mut self, number: u16, _: &mut Connection<M>) -> bool {
+    fn drained(&mut self, _: &Host<M>, number: u16, _: &mut Connection<M>) -> bool {
         // No frame of a guest is ever with the device: they were copied.
         self.bridge.disconnect(ports::of(number));
         true

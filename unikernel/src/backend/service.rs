@@ -138,8 +138,9 @@ pub trait Service {
     /// The same for the device.
     fn rearm_device(&mut self) -> bool;
 
-    /// The connection is closing: lets go of what the device has not begun, and gives whether the device is done with the rest.
-    fn drained(&mut self, number: u16, connection: &mut Self::Connection) -> bool;
+    /// The connection is closing: lets go of what the device has not begun, and gives whether the device is done with the rest; then
+    /// nothing of it may be mapped any more.
+    fn drained(&mut self, host: &Host<Self::Machine>, number: u16, connection: &mut Self::Connection) -> bool;
 
     /// What was counted.
     fn statistics(&self, connection: &Self::Connection) -> Statistics;

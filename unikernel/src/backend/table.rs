@@ -277,7 +277,7 @@ impl<S: Service, R> Backend<S, R> {
                     }
                 },
                 State::Closing(connection) => {
-                    if self.service.drained(number, connection) {
+                    if self.service.drained(&self.host, number, connection) {
                         self.closed(number);
                         more = true;
                     }

@@ -58,7 +58,7 @@ impl Devices {
         Some(match message {
             ToDomain::BlockOffer { device, peer, port } => {
                 match self.disk(&device).offer(peer, port, BLOCK_RING_PAGES) {
-                    Ok(ring) => FromDomain::BlockRing { ring: ring.into_iter().collect() },
+                    Ok(ring) => FromDomain::BlockRing { ring: ring.into_iter().collect(), persistent: true },
                     Err(failure) => failed(failure),
                 }
             }

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::transfer::{Cost, Load};
 use super::PATIENCE;
+use super::transfer::{Cost, Load};
 use crate::bundle::{self, Entry};
 use crate::emulator::{Idle, Machine, Options};
 use crate::soak::{self, Points, Target};

@@ -111,7 +111,10 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let kept = results.iter().map(|row| row.kept).chain(figures.iter().map(|figure| figure.kept));
     let broken = kept.filter(|&kept| kept == Some(false)).count();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&Outcome { unit: "instructions", results, moved, figures, broken })?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&Outcome { unit: "instructions", results, moved, figures, broken })?
+        );
     } else {
         print!("{}", table::text(&results, &moved, &figures));
     }

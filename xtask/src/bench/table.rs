@@ -79,6 +79,8 @@ mod tests {
         let rows = [row("null_hypercall", vec![99, 100, 500]), row("other", vec![1])];
         assert!(text(&rows, &[], &[]).contains("<= 100\n") && text(&rows, &[], &[]).ends_with("1 kept, 0 broken\n"));
         let rows = [row("null_hypercall", vec![1, 101, 101])];
-        assert!(text(&rows, &[], &[]).contains("<= 100 BROKEN\n") && text(&rows, &[], &[]).ends_with("0 kept, 1 broken\n"));
+        assert!(
+            text(&rows, &[], &[]).contains("<= 100 BROKEN\n") && text(&rows, &[], &[]).ends_with("0 kept, 1 broken\n")
+        );
     }
 }

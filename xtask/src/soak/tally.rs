@@ -148,7 +148,11 @@ pub struct Pause {
 impl Summary {
     /// The pauses, by domain.
     pub fn pauses(&self) -> impl Iterator<Item = Pause> {
-        self.domains.iter().map(|row| Pause { domain: row.domain, ms: row.blackout_ms, requests: row.blackout_requests })
+        self.domains.iter().map(|row| Pause {
+            domain: row.domain,
+            ms: row.blackout_ms,
+            requests: row.blackout_requests,
+        })
     }
 
     /// Whether the kills of the disk domain were under load, if there were enough of them to say so.

@@ -23,7 +23,8 @@ struct Run {
 impl Run {
     fn new(seed: u64, requests: u64, pages: usize) -> Run {
         let world = World::new(200);
-        let frontend = Frontend::new(&world, 1, pages);
+        let mut frontend = Frontend::new(&world, 1, pages);
+        frontend.attach.persistent = seed % 2 == 1;
         Run { world, dice: Dice(seed), frontend, left: requests, awake: true }
     }
 

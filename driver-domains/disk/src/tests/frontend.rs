@@ -44,7 +44,7 @@ const SECTORS: u64 = 12;
 struct Asked {
     /// What reading has to give, sector by sector; empty if it does not read.
     expected: Vec<u8>,
-    pages: Vec<Memory>,
+    pages: Vec<(u32, Memory)>,
     first: u8,
 }
 
@@ -58,6 +58,8 @@ pub struct Frontend {
     asked: BTreeMap<u64, Asked>,
     next_id: u64,
     next_reference: u32,
+    /// Pages to be used again, if it asks with the same ones.
+    idle: Vec<(u32, Memory)>,
     /// What the disk holds if requests happen in the order in which they were asked: a byte for each sector.
     model: [u8; SECTORS as usize],
     pub answered: u64,
@@ -78,6 +80,7 @@ impl Frontend {
             ring: (1..=pages as u32).collect(),
             target: "virtio0".try_into().unwrap(),
             read_only: false,
+            persistent: false,
         };
         Frontend {
             who,
@@ -88,6 +91,7 @@ impl Frontend {
             asked: BTreeMap::new(),
             next_id: 0,
             next_reference: 100,
+            idle: Vec::new(),
             model: [0; SECTORS as usize],
             answered: 0,
             heard: 0,
@@ -114,6 +118,12 @@ impl Frontend {
         let notify = self.front.publish(&self.page);
         self.notifications += u64::from(notify);
         notify
+    }
+
+    /// A page for a transfer.
+    fn page(&mut self, writable: bool) -> (u32, Memory) {
+        let again = if self.attach.persistent { self.idle.pop() } else { None };
+        again.unwrap_or_else(|| self.grant(writable || self.attach.persistent))
     }
 
     fn grant(&mut self, writable: bool) -> (u32, Memory) {
@@ -158,9 +168,9 @@ impl Frontend {
         let mut list = Vec::new();
         let mut memories = Vec::new();
         for _ in 0..pages {
-            let (reference, memory) = self.grant(!write);
+            let (reference, memory) = self.page(!write);
             list.push(Segment { reference, first, last: first + each as u8 - 1 });
-            memories.push(memory);
+            memories.push((reference, memory));
         }
         let mut expected = Vec::new();
         if write {
@@ -168,12 +178,14 @@ impl Frontend {
             self.model[range].fill(value);
             memories
                 .iter()
-                .for_each(|memory| memory.write(first as usize * 512, &std::vec![value; each as usize * 512]));
+                .for_each(|(_, memory)| memory.write(first as usize * 512, &std::vec![value; each as usize * 512]));
         } else {
             expected = self.model[range].to_vec();
         }
         let segments = if indirect {
-            let (reference, memory) = self.grant(false);
+            // Apart from the pages for data, whose references follow each other.
+            let reference = 10_000 + id as u32;
+            let memory = self.world.grant(self.who.peer, reference, false);
             for (index, segment) in list.iter().enumerate() {
                 memory.write(index * SEGMENT_SIZE, &segment.encode());
             }
@@ -209,7 +221,7 @@ impl Frontend {
                     return Err(format!("request {id} failed"));
                 }
                 let mut found = Vec::new();
-                for memory in &asked.pages {
+                for (_, memory) in &asked.pages {
                     let each = asked.expected.len() / asked.pages.len();
                     for at in 0..each {
                         let mut sector = [0; 512];
@@ -222,6 +234,7 @@ impl Frontend {
                     return Err(format!("request {id} read {found:?} instead of {:?}", asked.expected));
                 }
                 self.answered += 1;
+                self.idle.extend(asked.pages);
             }
             if !self.front.rearm(&self.page).unwrap() {
                 return Ok(());

@@ -196,3 +196,31 @@ fn a_batch_takes_two_grant_calls_and_nobody_who_is_awake_is_notified() {
     // The frontend slept only at the beginning; it never asked to be notified again.
     assert_eq!(world.notified.borrow().values().sum::<u64>(), 1);
 }
+
+#[test]
+fn pages_that_come_again_are_mapped_once_and_let_go_with_the_connection() {
+    let world = World::new(200);
+    let (mut dice, mut frontend) = (Dice(5), Frontend::new(&world, 0, 1));
+    frontend.attach.persistent = true;
+    let mut domain = start(&world);
+    frontend.attach(&mut domain);
+    let mut round = |world: &World, domain: &mut Domain| {
+        (0..4).for_each(|_| frontend.ask(&mut dice));
+        let _ = frontend.publish();
+        for _ in 0..20 {
+            domain.turn();
+            while world.work(&mut dice) {}
+        }
+        frontend.listen().unwrap();
+    };
+    // More pages than these are never under way, so all of them are known at some time.
+    (0..40).for_each(|_| round(&world, &mut domain));
+    let kept = world.mapped.borrow().len();
+    assert!(kept > 0 && kept <= crate::kept::KEPT_MAX, "{kept}");
+    let last = *world.mapped.borrow().keys().max().unwrap();
+    (0..40).for_each(|_| round(&world, &mut domain));
+    assert_eq!(*world.mapped.borrow().keys().max().unwrap(), last, "nothing new is mapped");
+    domain.obey(ToDomain::Detach { connection: 0 }, 1);
+    (0..3).for_each(|_| drop(domain.turn()));
+    assert!(world.mapped.borrow().is_empty());
+}

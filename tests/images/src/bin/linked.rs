@@ -55,10 +55,10 @@ struct Shared {
 async fn read(domain: &Domain) -> Outcome<u64> {
     let (requests, depth) = (number(domain, "requests", 1), number(domain, "depth", 1) as usize);
     let handle = Handle(*domain.arguments.devices.first().ok_or("there is no device")?);
-    let Opened { device, memory, interrupt } = open(handle, PAGES + depth).await.map_err(|problem| format!("{problem}"))?;
+    let Opened { device, memory, interrupt } =
+        open(handle, PAGES + depth).await.map_err(|problem| format!("{problem}"))?;
     // Behind the pages that the driver uses: one for each read under way.
-    let pages: Vec<u64> =
-        (PAGES..PAGES + depth).map(|page| memory.device_address(page * PAGE_SIZE as usize)).collect();
+    let pages: Vec<u64> = (PAGES..PAGES + depth).map(|page| memory.device_address(page * PAGE_SIZE as usize)).collect();
     let virtio = Virtio::new(device, memory).map_err(|error| format!("the device: {error:?}"))?;
     let places = virtio.properties().sectors / u64::from(SECTORS_PER_PAGE);
     let shared = Rc::new(Shared {

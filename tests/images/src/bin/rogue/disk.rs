@@ -69,7 +69,7 @@ impl Disk {
         };
         let ring = ring.iter().copied().collect();
         self.wires.set(wires).map_err(|_| String::from("the disk was offered twice"))?;
-        Ok(FromDomain::BlockRing { ring })
+        Ok(FromDomain::BlockRing { ring, persistent: false })
     }
 
     /// The disk can be used.
