@@ -91,17 +91,20 @@ pub fn measure(packages: &[Package], logs: &Path) -> Result<(Vec<Moved>, Vec<Fig
     entries.push(Entry::new("config/linked.toml", "image = \"linked\"\nmemory = 8\npci = [\"1af4:1042\"]\n"));
     let bundle = logs.join("bundle.tar");
     bundle::write(&bundle, &entries)?;
-    let moved = run(&bundle, logs, Some(Idle::Waited)).context("counting instructions")?;
-    let timed = run(&bundle, logs, None).context("without counting")?;
+    let moved = run(&bundle, logs, true).context("counting instructions")?;
+    let timed = run(&bundle, logs, false).context("without counting")?;
     let mut figures = derived(&moved, &timed);
     figures.extend(pauses(entries)?);
     Ok((moved, figures))
 }
 
 /// Moves everything on a machine of its own.
-fn run(bundle: &Path, logs: &Path, icount: Option<Idle>) -> Result<Vec<Moved>> {
+fn run(bundle: &Path, logs: &Path, counted: bool) -> Result<Vec<Moved>> {
     let mut options = Options::new(1, logs.to_path_buf());
-    (options.icount, options.timeout, options.bundle) = (icount, PATIENCE, bundle.to_path_buf());
+    (options.timeout, options.bundle) = (PATIENCE, bundle.to_path_buf());
+    if counted {
+        (options.icount, options.idle) = (Some(0), Idle::Waited);
+    }
     options.disks.clear();
     options.null_disk = true;
     let mut machine = Machine::boot(options)?;

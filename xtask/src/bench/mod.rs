@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::emulator::{Idle, Machine, Options};
+use crate::emulator::{Machine, Options};
 use crate::{build, process, system, workspace};
 
 /// Machines that are measured, by their CPUs.
@@ -132,7 +132,7 @@ fn measure(cpus: u32) -> Result<Vec<Row>> {
     let begin = Instant::now();
     let logs = logs();
     let mut options = Options::new(cpus, logs.clone());
-    options.icount = Some(Idle::Skipped);
+    options.icount = Some(0);
     options.timeout = PATIENCE;
     let mut machine = Machine::boot(options)?;
     let mut rows = Vec::new();

@@ -27,9 +27,9 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
         add(&["-accel", "tcg", "-cpu", "max"]);
     }
     add(&["-machine", "q35"]);
-    if let Some(idle) = options.icount {
-        let sleep = if idle == Idle::Waited { "on" } else { "off" };
-        add(&["-icount", &format!("shift=0,sleep={sleep}"), "-rtc", "clock=vm"]);
+    if let Some(shift) = options.icount {
+        let sleep = if options.idle == Idle::Waited { "on" } else { "off" };
+        add(&["-icount", &format!("shift={shift},sleep={sleep}"), "-rtc", "clock=vm"]);
     }
     add(&["-smp", &options.cpus.to_string(), "-m", &options.memory]);
     // Ctrl-C must reach the machine's console like every other key.
