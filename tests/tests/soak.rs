@@ -19,6 +19,7 @@ fn two_hundred_deaths_under_load() {
         mutants: false,
         json: false,
         yes: false,
+        steady: false,
     };
     let entries = bundle::standard(system_tests::built(), workspace::FIRST_DOMAIN);
     let summary = entries.and_then(|entries| soak(&arguments, entries));

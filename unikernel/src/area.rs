@@ -45,15 +45,18 @@ impl Area {
         self.length
     }
 
+    #[inline(always)]
     fn check(&self, offset: usize, length: usize) -> usize {
-        assert!(offset <= self.length && length <= self.length - offset, "access beyond a shared area");
+        let end = offset.checked_add(length);
+        assert!(end.is_some_and(|end| end <= self.length), "access beyond a shared area");
         self.address + offset
     }
 
     /// The aligned 32-bit word at `offset`, for atomic access.
     pub(crate) fn word(&self, offset: usize) -> &AtomicU32 {
         let address = self.check(offset, 4);
-        assert!(address.is_multiple_of(4), "unaligned index in a shared area");
+        // The area itself is aligned.
+        assert!(offset.is_multiple_of(4), "unaligned index in a shared area");
         // SAFETY: mapped (condition 1 of `new`), in range and aligned (checked above), only accessed as shared memory
         // (condition 2); the reference lives no longer than the area.
         unsafe { AtomicU32::from_ptr(address as *mut u32) }
@@ -62,7 +65,7 @@ impl Area {
     /// The aligned 16-bit word at `offset`, for atomic access.
     pub(crate) fn half(&self, offset: usize) -> &AtomicU16 {
         let address = self.check(offset, 2);
-        assert!(address.is_multiple_of(2), "unaligned word in a shared area");
+        assert!(offset.is_multiple_of(2), "unaligned word in a shared area");
         // SAFETY: as in `word`.
         unsafe { AtomicU16::from_ptr(address as *mut u16) }
     }
@@ -72,6 +75,7 @@ impl Area {
 ///
 /// # Safety
 /// The range is shared memory as in [`Area::new`].
+#[inline(never)]
 unsafe fn read_bytes(from: usize, out: &mut [u8]) {
     for (at, byte) in out.iter_mut().enumerate() {
         // SAFETY: the caller's condition.
@@ -83,6 +87,7 @@ unsafe fn read_bytes(from: usize, out: &mut [u8]) {
 ///
 /// # Safety
 /// As for [`read_bytes`], and writable.
+#[inline(never)]
 unsafe fn write_bytes(to: usize, bytes: &[u8]) {
     for (at, &byte) in bytes.iter().enumerate() {
         // SAFETY: the caller's condition.
@@ -102,10 +107,12 @@ macro_rules! shared_by_area {
                 self.area().store_u32(offset, value);
             }
 
+            #[inline(always)]
             fn read(&self, offset: usize, out: &mut [u8]) {
                 self.area().read(offset, out);
             }
 
+            #[inline(always)]
             fn write(&self, offset: usize, bytes: &[u8]) {
                 self.area().write(offset, bytes);
             }
@@ -127,7 +134,8 @@ impl Shared for Area {
         self.word(offset).store(value, Ordering::Release);
     }
 
-    #[inline]
+    // For lengths that are known where it is called there is no loop.
+    #[inline(always)]
     fn read(&self, offset: usize, out: &mut [u8]) {
         let mut from = self.check(offset, out.len());
         if !from.is_multiple_of(8) {
@@ -140,11 +148,13 @@ impl Shared for Area {
             *word = unsafe { (from as *const u64).read_volatile() }.to_ne_bytes();
             from += 8;
         }
-        // SAFETY: as above.
-        unsafe { read_bytes(from, tail) };
+        if !tail.is_empty() {
+            // SAFETY: as above.
+            unsafe { read_bytes(from, tail) };
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&self, offset: usize, bytes: &[u8]) {
         let mut to = self.check(offset, bytes.len());
         if !to.is_multiple_of(8) {
@@ -157,8 +167,10 @@ impl Shared for Area {
             unsafe { (to as *mut u64).write_volatile(u64::from_ne_bytes(word)) };
             to += 8;
         }
-        // SAFETY: as above.
-        unsafe { write_bytes(to, tail) };
+        if !tail.is_empty() {
+            // SAFETY: as above.
+            unsafe { write_bytes(to, tail) };
+        }
     }
 
     fn fence(&self) {

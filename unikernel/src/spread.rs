@@ -29,6 +29,22 @@ impl<P: Shared> Spread<P> {
         let at = offset % PAGE_SIZE as usize;
         Some((self.0.get(offset / PAGE_SIZE as usize)?, at)).filter(|_| length <= PAGE_SIZE as usize - at)
     }
+
+    #[inline(never)]
+    fn read_pieces(&self, offset: usize, out: &mut [u8]) {
+        for (at, begin, end) in pieces(offset, out.len()) {
+            let (page, offset) = self.at(at);
+            page.read(offset, &mut out[begin..end]);
+        }
+    }
+
+    #[inline(never)]
+    fn write_pieces(&self, offset: usize, bytes: &[u8]) {
+        for (at, begin, end) in pieces(offset, bytes.len()) {
+            let (page, offset) = self.at(at);
+            page.write(offset, &bytes[begin..end]);
+        }
+    }
 }
 
 /// Cuts `length` bytes from `offset` at the ends of pages; gives offset, and where the piece begins and ends.
@@ -54,24 +70,20 @@ impl<P: Shared> Shared for Spread<P> {
         page.store_u32(offset, value);
     }
 
+    #[inline(always)]
     fn read(&self, offset: usize, out: &mut [u8]) {
         if let Some((page, at)) = self.within(offset, out.len()) {
             return page.read(at, out);
         }
-        for (at, begin, end) in pieces(offset, out.len()) {
-            let (page, offset) = self.at(at);
-            page.read(offset, &mut out[begin..end]);
-        }
+        self.read_pieces(offset, out);
     }
 
+    #[inline(always)]
     fn write(&self, offset: usize, bytes: &[u8]) {
         if let Some((page, at)) = self.within(offset, bytes.len()) {
             return page.write(at, bytes);
         }
-        for (at, begin, end) in pieces(offset, bytes.len()) {
-            let (page, offset) = self.at(at);
-            page.write(offset, &bytes[begin..end]);
-        }
+        self.write_pieces(offset, bytes);
     }
 
     fn fence(&self) {

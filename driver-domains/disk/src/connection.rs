@@ -89,6 +89,8 @@ pub struct Connection<M: Machine> {
     ring: Ring<M>,
     goal: Goal,
     limits: Limits,
+    /// Bits of a number of ring sectors that are inside one of the disk's own.
+    inside_sector: u64,
     order: Box<InFlight<ENTRIES_MAX>>,
     /// By slot of the record.
     under_way: Vec<UnderWay>,
@@ -112,6 +114,7 @@ impl<M: DevicePages> Connection<M> {
             ring,
             goal,
             limits,
+            inside_sector: (u64::from(goal.parameters.limits(0).sector_size) / SECTOR).saturating_sub(1),
             order: Box::new(InFlight::new()),
             under_way,
             pieces,
@@ -253,8 +256,7 @@ impl<M: DevicePages> Connection<M> {
 
     /// Whether a transfer lies on the target, in whole sectors of the disk.
     fn aligned(&self, reach: Sectors) -> Result<(), Status> {
-        let size = u64::from(self.goal.parameters.limits(0).sector_size) / SECTOR;
-        let whole = (reach.first | reach.count) & size.saturating_sub(1) == 0;
+        let whole = (reach.first | reach.count) & self.inside_sector == 0;
         if whole && self.limits.holds(reach.first, reach.count) { Ok(()) } else { Err(Status::Error) }
     }
 

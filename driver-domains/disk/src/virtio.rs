@@ -48,6 +48,8 @@ const OKAY: u8 = 0;
 const PENDING: u8 = 0xff;
 /// Bytes of a header, and of what a discard says.
 const HEADER: usize = 16;
+/// Bytes between two outcomes: each is the first byte of a word, which is read and written faster.
+const OUTCOME: usize = 4;
 /// Buffers of a request beside its pieces.
 const OVERHEAD: usize = 2;
 /// Number of the only queue, and of the interrupt it uses.
@@ -205,7 +207,7 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         header[..4].copy_from_slice(&kind.to_le_bytes());
         header[8..].copy_from_slice(&sector.to_le_bytes());
         self.memory.write(AT_HEADERS + usize::from(place) * HEADER, &header);
-        self.memory.write(AT_OUTCOMES + usize::from(place), &[PENDING]);
+        self.memory.store_u32(AT_OUTCOMES + usize::from(place) * OUTCOME, PENDING.into());
         let mut buffers = Short::<Buffer, { SEGMENTS_MAX + OVERHEAD }>::new();
         let mut fits = buffers.push(own(AT_HEADERS, HEADER, HEADER)).is_ok();
         if let Operation::Discard { sector, sectors } = operation {
@@ -218,7 +220,7 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         for &Piece { address, length } in pieces {
             fits &= buffers.push(Buffer { address, length, device_writes: kind == kind::IN }).is_ok();
         }
-        fits &= buffers.push(Buffer { device_writes: true, ..own(AT_OUTCOMES, 1, 1) }).is_ok();
+        fits &= buffers.push(Buffer { device_writes: true, ..own(AT_OUTCOMES, OUTCOME, 1) }).is_ok();
         let added = fits && self.queue.add(&self.memory, &buffers, (tag, place));
         if !added {
             // There is room: it was just taken from there.
@@ -239,11 +241,10 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         }
         let done = self.queue.take(&self.memory).map_err(|_| Fault("it broke the rules of its queue"))?;
         Ok(done.map(|((tag, place), _)| {
-            let mut outcome = [PENDING];
-            self.memory.read(AT_OUTCOMES + usize::from(place), &mut outcome);
+            let outcome = self.memory.load_u32(AT_OUTCOMES + usize::from(place) * OUTCOME) as u8;
             // There is room: the request had it.
             let _ = self.free.push(place);
-            (tag, outcome == [OKAY])
+            (tag, outcome == OKAY)
         }))
     }
 

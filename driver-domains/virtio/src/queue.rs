@@ -171,11 +171,8 @@ impl<T: Copy> Queue<T> {
         if done > self.size - self.free_count {
             return Err(DeviceError::UsedIndex { found, own: self.used });
         }
-        let slot = self.used & (self.size - 1);
-        let mut raw = [0; 8];
-        memory.read(self.places.used + 4 + slot as usize * 8, &mut raw);
-        let head = u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]);
-        let written = u32::from_le_bytes([raw[4], raw[5], raw[6], raw[7]]);
+        let at = self.places.used + 4 + (self.used & (self.size - 1)) as usize * 8;
+        let (head, written) = (memory.load_u32(at), memory.load_u32(at + 4));
         let chain = self.chains.get_mut(head as usize).and_then(Option::take);
         let (tag, length) = chain.ok_or(DeviceError::NotOurs { head })?;
         let mut last = head as u16;

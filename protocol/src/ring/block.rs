@@ -199,12 +199,7 @@ impl Request {
             Body::Transfer { sector, segments, .. } => {
                 raw[16..24].copy_from_slice(&sector.to_le_bytes());
                 match segments {
-                    Segments::Direct(list) => {
-                        raw[1] = list.len() as u8;
-                        for (slot, segment) in raw[24..].chunks_exact_mut(SEGMENT_SIZE).zip(list) {
-                            slot.copy_from_slice(&segment.encode());
-                        }
-                    }
+                    Segments::Direct(list) => return encode_direct(self.id, self.echo, *sector, list.iter().copied()),
                     Segments::Indirect { count, pages } => {
                         (raw[0], raw[1]) = (operation::INDIRECT, self.echo);
                         raw[2..4].copy_from_slice(&count.to_le_bytes());
@@ -222,6 +217,20 @@ impl Request {
         }
         raw
     }
+}
+
+/// The slot's bytes of a request with direct segments, at most [`DIRECT_SEGMENTS`]; `echo` is the operation.
+pub fn encode_direct(id: u64, echo: u8, sector: u64, segments: impl Iterator<Item = Segment>) -> RawRequest {
+    let (mut raw, mut count) = ([0; REQUEST_SIZE], 0);
+    raw[0] = echo;
+    raw[8..16].copy_from_slice(&id.to_le_bytes());
+    raw[16..24].copy_from_slice(&sector.to_le_bytes());
+    for (slot, segment) in raw[24..].chunks_exact_mut(SEGMENT_SIZE).zip(segments) {
+        slot.copy_from_slice(&segment.encode());
+        count += 1;
+    }
+    raw[1] = count;
+    raw
 }
 
 fn direct(raw: &RawRequest, write: bool, sector: u64, limits: &Limits) -> Result<Body, Status> {

@@ -10,7 +10,7 @@ use core::task::Waker;
 
 use protocol::ring::block::{
     self, Body, DIRECT_SEGMENTS, INDIRECT_PAGES, REQUEST_SIZE, RESPONSE_SIZE, RawRequest, Request, SEGMENT_SIZE,
-    SEGMENTS_PER_PAGE, Segment, Segments, operation, read_response,
+    SEGMENTS_PER_PAGE, Segment, Segments, encode_direct, operation, read_response,
 };
 use protocol::ring::sring::{Front, Geometry, initialise};
 
@@ -129,74 +129,74 @@ impl<P: Share, K> Queue<P, K> {
     /// Takes a request in. It reaches the backend with the next [`Queue::publish`]. `page` makes a page that the backend may
     /// read, if one is needed for descriptors.
     pub fn ask(&mut self, ask: Ask<'_>, kept: K, page: impl FnOnce() -> Result<P, Failure>) -> Result<Ticket, Failure> {
-        let (echo, body, descriptors) = self.body(ask, page)?;
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                let index = u16::try_from(self.slots.len()).map_err(|_| Failure::NoRoom)?;
-                self.slots.push(Slot {
-                    generation: 0,
-                    stage: Stage::Free,
-                    echo: 0,
-                    abandoned: false,
-                    waker: None,
-                    kept: None,
-                    descriptors: None,
-                });
-                index
-            }
-        };
-        let slot = &mut self.slots[index as usize];
-        let ticket = Ticket { slot: index, generation: slot.generation };
-        let raw = Request { id: ticket.id(), echo, body }.encode();
-        *slot = Slot {
-            stage: Stage::InLine,
-            echo,
-            abandoned: false,
-            waker: None,
-            kept: Some(kept),
-            descriptors,
-            generation: slot.generation,
-        };
+        let ticket = self.vacant()?;
+        let (echo, raw, descriptors) =
+            self.encode(ticket.id(), ask, page).inspect_err(|_| self.free.push(ticket.slot))?;
+        let slot = &mut self.slots[ticket.slot as usize];
+        (slot.stage, slot.echo, slot.abandoned) = (Stage::InLine, echo, false);
+        (slot.kept, slot.descriptors) = (Some(kept), descriptors);
         match self.line.is_empty() && self.front.room() > 0 {
-            true => self.enter(index, &raw),
-            false => self.line.push_back((index, raw)),
+            true => self.enter(ticket.slot, &raw),
+            false => self.line.push_back((ticket.slot, raw)),
         }
         Ok(ticket)
     }
 
-    /// What goes into the ring, and the page of descriptors that belongs to it.
-    fn body(
+    /// A place for a request. In one that is free there is nothing of the former one but its generation.
+    fn vacant(&mut self) -> Result<Ticket, Failure> {
+        if let Some(slot) = self.free.pop() {
+            return Ok(Ticket { slot, generation: self.slots[slot as usize].generation });
+        }
+        let slot = u16::try_from(self.slots.len()).map_err(|_| Failure::NoRoom)?;
+        self.slots.push(Slot {
+            generation: 0,
+            stage: Stage::Free,
+            echo: 0,
+            abandoned: false,
+            waker: None,
+            kept: None,
+            descriptors: None,
+        });
+        Ok(Ticket { slot, generation: 0 })
+    }
+
+    /// What goes into the ring, what is echoed of it, and the page of descriptors that belongs to it.
+    fn encode(
         &mut self,
+        id: u64,
         ask: Ask<'_>,
         page: impl FnOnce() -> Result<P, Failure>,
-    ) -> Result<(u8, Body, Option<P>), Failure> {
+    ) -> Result<(u8, RawRequest, Option<P>), Failure> {
         let (write, sector, count, segments) = match ask {
-            Ask::Flush => return Ok((operation::FLUSH, Body::Flush, None)),
+            Ask::Flush => {
+                let echo = operation::FLUSH;
+                return Ok((echo, Request { id, echo, body: Body::Flush }.encode(), None));
+            }
             Ask::Discard { sector, sectors } => {
-                return Ok((operation::DISCARD, Body::Discard { sector, sectors }, None));
+                let echo = operation::DISCARD;
+                return Ok((echo, Request { id, echo, body: Body::Discard { sector, sectors } }.encode(), None));
             }
             Ask::Transfer { write, sector, count, segments } => (write, sector, count, segments),
         };
         let echo = if write { operation::WRITE } else { operation::READ };
-        let (list, descriptors) = if count <= DIRECT_SEGMENTS {
-            (Segments::Direct(segments.take(count).collect()), None)
-        } else {
-            if count > SEGMENTS_PER_PAGE {
-                return Err(Failure::TooLarge);
-            }
-            let page = match self.spare.pop() {
-                Some(page) => page,
-                None => page()?,
-            };
-            for (at, segment) in segments.take(count).enumerate() {
-                page.write(at * SEGMENT_SIZE, &segment.encode());
-            }
-            let mut pages = [0; INDIRECT_PAGES];
-            pages[0] = page.reference();
-            (Segments::Indirect { count: count as u16, pages }, Some(page))
+        if count <= DIRECT_SEGMENTS {
+            return Ok((echo, encode_direct(id, echo, sector, segments.take(count)), None));
+        }
+        if count > SEGMENTS_PER_PAGE {
+            return Err(Failure::TooLarge);
+        }
+        let page = match self.spare.pop() {
+            Some(page) => page,
+            None => page()?,
         };
-        Ok((echo, Body::Transfer { write, sector, segments: list }, descriptors))
+        for (at, segment) in segments.take(count).enumerate() {
+            page.write(at * SEGMENT_SIZE, &segment.encode());
+        }
+        let mut pages = [0; INDIRECT_PAGES];
+        pages[0] = page.reference();
+        let segments = Segments::Indirect { count: count as u16, pages };
+        let body = Body::Transfer { write, sector, segments };
+        Ok((echo, Request { id, echo, body }.encode(), Some(page)))
     }
 
     /// Moves requests from the line into the ring.
