@@ -2,61 +2,35 @@
 
 use core::fmt::{self, Write};
 
-use protocol::domain::{BACKTRACE_MAX, DeathReport, Reason, State};
+use protocol::domain::{BACKTRACE_MAX, DeathReport, MESSAGE_MAX, Reason, State};
 use protocol::event::DOMAIN_EVENT_PORT;
 use protocol::name_text;
 
-use crate::platform::{Fault, Registers, exception_name, reg};
+use crate::platform::{Registers, reg};
 use crate::prelude::*;
 
-/// What ended a domain.
-pub(crate) enum Cause<'a> {
-    /// It asked for it, with a code and a message that fits the report.
-    Exit(u64, &'a [u8]),
-    /// An exception.
-    Fault(Fault),
-}
-
 impl<M: Machine> Core<M> {
-    /// Ends the caller's domain: only it stops, and dom0 hears of it.
-    pub(crate) fn die(&mut self, caller: Caller, reason: Reason, cause: Cause<'_>) {
+    /// Ends the caller's domain: only it stops, and dom0 hears of it. `report` says why; where it happened is filled in here.
+    pub(crate) fn die(&mut self, caller: Caller, reason: Reason, mut report: DeathReport) {
         let slot = caller.slot;
         if self.domains[slot].state != Some(State::Running) {
             return;
         }
-        let registers: Registers = self.machine.get(caller.context.at(0));
-        let mut report = DeathReport {
-            reason: reason as u32,
-            vcpu: caller.index.into(),
-            rip: registers.rip,
-            rflags: registers.rflags,
-            registers: registers.general,
-            time_ns: self.now(),
-            backtrace: self.backtrace(slot, registers.general[reg::RBP]),
-            ..DeathReport::default()
-        };
-        let (id, name) = (slot.number(), self.domains[slot].info.name);
-        let name = name_text(&name);
-        match cause {
-            Cause::Exit(code, message) => {
-                report.code = code;
-                report.message_length = message.len() as u64;
-                report.message.iter_mut().zip(message).for_each(|(to, from)| *to = *from);
-                self.say(format_args!("domain {id} ({name}) ended: {}, code {code} {}", reason.text(), Text(message)));
-            }
-            Cause::Fault(Fault { vector, error, address }) => {
-                (report.vector, report.error, report.address) = (vector, error, address);
-                let what = exception_name(vector);
-                let (rip, vcpu) = (report.rip, report.vcpu);
-                self.say(format_args!(
-                    "domain {id} ({name}) killed: {what} (vector {vector}, error {error:#x}) at rip {rip:#x}, address {address:#x}, vcpu {vcpu}"
-                ));
-            }
-        }
+        let Registers { general, rip, rflags, .. } = self.machine.get(caller.context.at(0));
+        (report.reason, report.vcpu, report.time_ns) = (reason as u32, caller.index.into(), self.now());
+        (report.rip, report.rflags, report.registers) = (rip, rflags, general);
+        report.backtrace = self.backtrace(slot, general[reg::RBP]);
         self.machine.put(self.domains[slot].report(), &report);
         (self.domains[slot].state, self.domains[slot].info.reason) = (Some(State::Dead), reason as u32);
         self.halt(slot);
         self.disarm(slot);
+        let DeathReport { code, vector, error, address, message, message_length, .. } = report;
+        let (id, name) = (slot.number(), self.domains[slot].info.name);
+        let (name, message) = (name_text(&name), Text(&message[..(message_length as usize).min(MESSAGE_MAX)]));
+        self.say(format_args!(
+            "domain {id} ({name}) is dead: {reason:?}, code {code}, exception {vector}, error {error:#x}, \
+             address {address:#x}, rip {rip:#x}: {message}"
+        ));
         if slot == Slot::DOM0 {
             self.say(format_args!("dom0 is dead; the core runs on without a control plane"));
         } else {

@@ -1,13 +1,12 @@
 //! The ways into the core, and out of it: what the shell calls with the lock held.
 
-use protocol::domain::{Reason, State};
+use protocol::domain::{DeathReport, Reason, State};
 use protocol::error::encode;
 use protocol::system::MAX_CPUS;
 
-use crate::death::Cause;
 use crate::events::{LINES, SOURCES};
 use crate::flush::MAILBOXES;
-use crate::platform::{Fault, Next, Step, reg};
+use crate::platform::{Next, Step, reg};
 use crate::prelude::*;
 
 impl<M: Machine> Core<M> {
@@ -29,14 +28,13 @@ impl<M: Machine> Core<M> {
         self.cpu(cpu).step
     }
 
-    /// The vCPU on `cpu` raised an exception in ring 3; its registers are in its context.
-    pub fn fault(&mut self, cpu: usize, fault: Fault) -> Step {
+    /// The vCPU on `cpu` raised an exception in ring 3; its registers are in its context. `address` is CR2.
+    pub fn fault(&mut self, cpu: usize, vector: u64, error: u64, address: u64) {
         self.here = cpu;
         let caller = self.cpu(cpu).current;
         if !caller.is_nobody() {
-            self.die(caller, Reason::Fault, Cause::Fault(fault));
+            self.die(caller, Reason::Fault, DeathReport { vector, error, address, ..DeathReport::default() });
         }
-        Step::Done
     }
 
     /// An interrupt fired at `cpu`. A line stays masked until its owner has dealt with it.

@@ -194,8 +194,7 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(crate) fn event_close(&mut self, caller: Caller, domain: Handle, port: Port) -> Result {
-        let slot = self.live(caller, domain, Rights::CONNECT)?;
+    pub(crate) fn event_close(&mut self, _: Caller, slot: Slot, port: Port) -> Result {
         if port == CONTROL_PORT || port == DOMAIN_EVENT_PORT {
             return Err(Error::NotPermitted);
         }
@@ -211,9 +210,7 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(crate) fn event_connect(&mut self, caller: Caller, first: Handle, second: Handle) -> Result {
-        let first = self.live(caller, first, Rights::CONNECT)?;
-        let second = self.live(caller, second, Rights::CONNECT)?;
+    pub(crate) fn event_connect(&mut self, _: Caller, first: Slot, second: Slot) -> Result {
         let (one, other) = self.connect(first, second, None)?;
         Ok((one.0 as u64) << 32 | other.0 as u64)
     }

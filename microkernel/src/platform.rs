@@ -38,14 +38,12 @@ pub trait Memory {
     fn load(&self, at: Phys) -> u64;
     /// Writes 8 bytes, release.
     fn store(&self, at: Phys, value: u64);
-    /// Reads 4 bytes, acquire.
-    fn load_u32(&self, at: Phys) -> u32;
     /// Sets bits and gives the value before; a full barrier.
     fn fetch_or(&self, at: Phys, bits: u64) -> u64;
     /// Keeps only `bits` and gives the value before; a full barrier.
     fn fetch_and(&self, at: Phys, bits: u64) -> u64;
     /// Replaces `old` by `new`; gives what was found otherwise; a full barrier.
-    fn compare_exchange_u32(&self, at: Phys, old: u32, new: u32) -> Result<(), u32>;
+    fn compare_exchange(&self, at: Phys, old: u64, new: u64) -> Result<(), u64>;
     /// Copies bytes out.
     fn read(&self, at: Phys, out: &mut [u8]);
     /// Copies bytes in.
@@ -88,8 +86,8 @@ pub trait Machine: Memory {
     fn config_write(&self, function: u16, offset: u16, width: u64, value: u32);
     /// Id of a CPU's interrupt controller, as messages name it.
     fn apic_id(&self, cpu: usize) -> u32;
-    /// A firmware table: where it lies and how long it is.
-    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)>;
+    /// A firmware table, which nobody changes.
+    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<&'static [u8]>;
     /// Whether the core drives this I/O port range itself (interrupt controllers, timer, PCI configuration).
     fn port_reserved(&self, first: u16, count: u16) -> bool;
     /// Whether the range holds the core's serial port.
@@ -139,27 +137,6 @@ pub mod reg {
 pub const XSTATE: usize = 1024;
 /// Offset of MXCSR in it, and its initial value: all exceptions masked.
 pub const MXCSR: (usize, u64) = (XSTATE + 24, 0x1f80);
-
-/// Names of the exceptions by vector (Intel SDM vol. 3, table 6-1).
-const EXCEPTIONS: &str = "divide error|debug exception|NMI|breakpoint|overflow|bound range exceeded|invalid opcode|\
-    no FPU|double fault|reserved|invalid TSS|segment not present|stack fault|general protection fault|page fault|\
-    reserved|x87 error|alignment check|machine check|SIMD error";
-
-/// Name of an exception.
-pub fn exception_name(vector: u64) -> &'static str {
-    EXCEPTIONS.split('|').nth(vector as usize).unwrap_or("exception")
-}
-
-/// An exception in ring 3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Vector.
-    pub vector: u64,
-    /// Error code, 0 if it has none.
-    pub error: u64,
-    /// CR2 at entry.
-    pub address: u64,
-}
 
 /// What a CPU does after the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -103,8 +103,7 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(crate) fn vcpu_info(&mut self, caller: Caller, domain: Handle, vcpu: u64, out: u64) -> Result {
-        let slot = self.domain(caller, domain, Rights::INSPECT)?;
+    pub(crate) fn vcpu_info(&mut self, caller: Caller, slot: Slot, vcpu: u64, out: u64) -> Result {
         let id = self.domains[slot].vcpu(vcpu).ok_or(Error::Invalid)?;
         let info = self.sched.info(id, self.now());
         self.deliver(caller, out, &info)

@@ -27,6 +27,7 @@ macro_rules! records {
 
 pub mod connection;
 pub mod control;
+pub mod declaration;
 pub mod device;
 pub mod domain;
 pub mod error;

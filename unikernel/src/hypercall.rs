@@ -12,7 +12,7 @@ pub mod raw {
     macro_rules! wrappers {
         ($(
             $(#[doc = $doc:literal])*
-            $number:literal $variant:ident $name:ident($($argument:ident: $kind:ident),*) [$($error:ident),*];
+            $number:literal $variant:ident $name:ident($($argument:ident: $kind:ident $(($right:ident))?),*) [$($error:ident),*];
         )*) => { $(
             $(#[doc = $doc])*
             ///

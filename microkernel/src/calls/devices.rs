@@ -9,8 +9,7 @@ use crate::prelude::*;
 const DEVICE: Rights = Rights::USE.union(Rights::COPY);
 
 impl<M: Machine> Core<M> {
-    pub(super) fn ioports_create(&mut self, caller: Caller, system: Handle, first: u64, count: u64) -> Result {
-        self.system(caller, system, Rights::CONTROL)?;
+    pub(super) fn ioports_create(&mut self, caller: Caller, _: u64, first: u64, count: u64) -> Result {
         let (Ok(start), Ok(length)) = (u16::try_from(first), u16::try_from(count)) else { return Err(Error::Invalid) };
         if count == 0 || first + count > 1 << 16 {
             return Err(Error::Invalid);
@@ -21,17 +20,15 @@ impl<M: Machine> Core<M> {
         self.add_handle(caller.slot, Entry::new(ObjectKind::IoPorts, DEVICE, first | count << 16))
     }
 
-    pub(super) fn interrupt_create(&mut self, caller: Caller, system: Handle, line: u64) -> Result {
-        self.system(caller, system, Rights::CONTROL)?;
+    pub(super) fn interrupt_create(&mut self, caller: Caller, _: u64, line: u64) -> Result {
         if line >= LINES as u64 {
             return Err(Error::Invalid);
         }
         self.add_handle(caller.slot, Entry::new(ObjectKind::Interrupt, DEVICE, line))
     }
 
-    pub(super) fn ioports_enable(&mut self, caller: Caller, range: Handle) -> Result {
-        let value = self.entry(caller, range)?.object(ObjectKind::IoPorts, Rights::USE)?;
-        let range = (value as u16, (value >> 16) as u16);
+    pub(super) fn ioports_enable(&mut self, caller: Caller, ports: u64) -> Result {
+        let range = (ports as u16, (ports >> 16) as u16);
         let enabled = &mut self.domains[caller.slot].io_ports;
         if !enabled.contains(&range) {
             *enabled.iter_mut().find(|place| place.1 == 0).ok_or(Error::TableFull)? = range;
@@ -42,11 +39,10 @@ impl<M: Machine> Core<M> {
             self.serial = Some(caller.slot);
             self.machine.release_serial(true);
         }
-        Ok(value)
+        Ok(ports)
     }
 
-    pub(super) fn interrupt_bind(&mut self, caller: Caller, interrupt: Handle) -> Result {
-        let line = self.entry(caller, interrupt)?.object(ObjectKind::Interrupt, Rights::USE)?;
+    pub(super) fn interrupt_bind(&mut self, caller: Caller, line: u64) -> Result {
         if self.interrupts[line as usize % LINES].is_some() {
             return Err(Error::Busy);
         }

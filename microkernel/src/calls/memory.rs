@@ -87,8 +87,7 @@ impl<M: Machine> Core<M> {
         if known && address.is_multiple_of(PAGE_SIZE) { Ok(()) } else { Err(Error::BadAddress) }
     }
 
-    pub(super) fn domain_write(&mut self, caller: Caller, of: Handle, at: u64, source: u64, length: u64) -> Result {
-        let slot = self.building(caller, of)?;
+    pub(super) fn domain_write(&mut self, caller: Caller, slot: Slot, at: u64, source: u64, length: u64) -> Result {
         let length = at_most(length, MAX_WRITE)?;
         let source = self.memory(caller, source, length, false)?;
         let target = UserRange::new(at, length as u64)?;

@@ -1,7 +1,7 @@
 //! From the assembly into the safe core and back: what each entry does with the lock, and how a decision is carried out.
 
 use microkernel::events::{LINES, MESSAGES, SOURCES, VECTORS};
-use microkernel::platform::{Fault, Next, PORT_RANGES, Phys, Registers, Step, exception_name, reg};
+use microkernel::platform::{Next, PORT_RANGES, Phys, Registers, Step, reg};
 use microkernel::state::Core;
 use protocol::hypercall::Hypercall;
 
@@ -50,10 +50,12 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
     let this = Cpu::current();
     if vector < FIRST_INTERRUPT {
         if NEVER_A_DOMAIN.contains(&vector) {
-            panic::report(format_args!("{} while a domain ran", exception_name(vector)), None);
+            panic::report(format_args!("exception {vector} while a domain ran"), None);
         }
-        let fault = Fault { vector, error, address: cpu::fault_address() };
-        return enter(this, false, |core| core.fault(this.index, fault));
+        return enter(this, false, |core| {
+            core.fault(this.index, vector, error, cpu::fault_address());
+            Step::Done
+        });
     }
     if vector == apic::TIMER {
         this.armed.set(u64::MAX);

@@ -44,8 +44,8 @@ impl Machine for Hardware {
         apic::message_id(cpu)
     }
 
-    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)> {
-        acpi::place(signature, instance as usize)
+    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<&'static [u8]> {
+        acpi::find(&signature, instance as usize)
     }
 
     fn port_reserved(&self, first: u16, count: u16) -> bool {

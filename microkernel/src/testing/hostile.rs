@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 use std::vec::Vec;
 
+use protocol::declaration::{DECLARATIONS, Declaration, Kind};
 use protocol::error::Error;
 use protocol::handle::{Handle, Rights};
-use protocol::hypercall::{DECLARATIONS, Declaration, Hypercall as H, Kind};
+use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
 
 use super::bus::{DISK, SOUND};
@@ -82,7 +83,17 @@ impl Scene {
             u64::MAX - 7,
         ];
         match kind {
-            Kind::System | Kind::Domain | Kind::IoPorts | Kind::Interrupt | Kind::Device | Kind::AnyHandle => {
+            Kind::System
+            | Kind::Domain
+            | Kind::AnyDomain
+            | Kind::Live
+            | Kind::Other
+            | Kind::Building
+            | Kind::AnyHandle
+            | Kind::IoPorts
+            | Kind::Interrupt
+            | Kind::Device
+            | Kind::Opened => {
                 values.extend(&self.handles);
                 values.extend(self.handles.iter().map(|handle| handle | 1 << 32));
                 values.extend(self.handles.iter().map(|handle| handle + Handle::new(0, 1).0 as u64));
@@ -135,7 +146,7 @@ impl Scene {
         let result = self.world.call_on(0, declaration.number, arguments);
         self.world.leave(0);
         let Err(error) = result else { return true };
-        let implied = declaration.arguments.iter().flat_map(|(_, kind)| kind.errors());
+        let implied = declaration.arguments.iter().flat_map(|(_, kind, _)| kind.errors());
         let allowed: Vec<Error> = declaration.errors.iter().chain(implied).copied().collect();
         assert!(allowed.contains(&error), "{} {arguments:x?} gave {error:?}", declaration.name);
         if error == Error::Again {
@@ -154,7 +165,8 @@ fn storm(privileged: bool) {
         (seed >> 33) as usize % below
     };
     for declaration in DECLARATIONS {
-        let candidates: Vec<Vec<u64>> = declaration.arguments.iter().map(|(_, kind)| scene.candidates(*kind)).collect();
+        let candidates: Vec<Vec<u64>> =
+            declaration.arguments.iter().map(|(_, kind, _)| scene.candidates(*kind)).collect();
         let rounds = if candidates.len() < 2 { candidates.iter().map(Vec::len).sum() } else { 1500 };
         let (mut tried, mut carried_out) = (BTreeSet::new(), 0);
         for round in 0..rounds.max(1) {

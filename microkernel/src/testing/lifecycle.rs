@@ -13,7 +13,7 @@ use protocol::system::SystemInfo;
 
 use super::world::{Child, World, elf, spec, tar};
 use crate::events::SOURCES;
-use crate::platform::{Fault, Memory, Next, Registers, reg};
+use crate::platform::{Memory, Next, Registers, reg};
 use crate::slot::Slot;
 
 const AT: u64 = HEAP + 2 * PAGE_SIZE;
@@ -186,7 +186,7 @@ fn a_fault_kills_its_domain_and_is_reported() {
     registers.general[reg::RBP] = HEAP + 64;
     world.core.machine.put(context.at(0), &registers);
     world.enter(0, victim.slot, 0);
-    world.core.fault(0, Fault { vector: 14, error: 6, address: 0xdead });
+    world.core.fault(0, 14, 6, 0xdead);
     world.leave(0);
     world.check();
     let now = info(&mut world, victim);
@@ -211,7 +211,7 @@ fn frame_pointers_that_lead_nowhere_end_the_backtrace() {
         let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].name.context;
         world.core.machine.store(context.at(reg::RBP * 8), start);
         world.enter(0, victim.slot, 0);
-        world.core.fault(0, Fault { vector: 6, error: 0, address: 0 });
+        world.core.fault(0, 6, 0, 0);
         world.check();
     }
 }
@@ -338,7 +338,7 @@ fn the_core_outlives_the_first_domain() {
     let mut world = World::new(600, 1);
     let child = world.child();
     world.enter(0, Slot::DOM0, 0);
-    world.core.fault(0, Fault { vector: 13, error: 0, address: 0 });
+    world.core.fault(0, 13, 0, 0);
     world.leave(0);
     world.ok(child.slot, H::EventSend, &[CONTROL_PORT.0 as u64]);
     assert!(matches!(world.core.schedule(0), Next::Run { .. }));

@@ -11,7 +11,7 @@ use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
 
 use super::world::{Child, World, spec};
-use crate::platform::{Fault, Memory};
+use crate::platform::Memory;
 use crate::slot::Slot;
 
 const CPUS: usize = 4;
@@ -125,7 +125,7 @@ impl Machine {
             Act::Send { port } => _ = self.call(cpu, H::EventSend, &[port.into()]),
             Act::Yield => _ = self.call(cpu, H::VcpuYield, &[]),
             Act::Fault if caller.slot != Slot::DOM0 => {
-                self.world.core.fault(cpu, Fault { vector: 6, error: 0, address: 0 });
+                self.world.core.fault(cpu, 6, 0, 0);
             }
             Act::Release { page } => _ = self.call(cpu, H::MemoryRelease, &[HEAP + page as u64 * PAGE_SIZE, 1]),
             Act::Pause { who } if caller.slot == Slot::DOM0 => {

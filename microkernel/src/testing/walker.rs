@@ -137,7 +137,7 @@ impl World {
         let (m, domain) = (&self.core.machine, &self.core.domains[slot]);
         for reference in 0..domain.spec.grant_frames * ENTRIES_PER_PAGE as u32 {
             let (entry, active) = domain.grant(reference).unwrap();
-            let (flags, active) = (m.load_u32(entry) as u16, m.get::<Active>(active));
+            let (flags, active) = (m.load(entry) as u16, m.get::<Active>(active));
             assert_eq!(
                 (flags & READING != 0, flags & WRITING != 0),
                 (active.uses > 0, active.writes > 0),

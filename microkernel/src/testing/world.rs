@@ -132,7 +132,7 @@ impl World {
             },
             template: TEMPLATE,
         };
-        core.find_devices(config.ram, 256, |at, length| at.0 + length <= memory);
+        core.find_devices(config.ram, |at, length| at.0 + length <= memory);
         core.boot(&config)?;
         Ok(World { core })
     }

@@ -36,7 +36,7 @@ async fn probe() -> Outcome {
     let mut found = alloc::vec::Vec::new();
     while let Some(info) = system::device(found.len() as u64).context("device_list")? {
         let DeviceInfo { address, vendor, device, class, interrupts, .. } = info;
-        log::info!("probe: {address:04x} is {vendor:04x}:{device:04x}, class {class:02x}, {interrupts} interrupts");
+        log::info!("probe: {address:04x} is {vendor:04x}:{device:04x}, class {class:04x}, {interrupts} interrupts");
         found.push(info);
     }
     let model = |device: u16| {
