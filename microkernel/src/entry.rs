@@ -2,7 +2,6 @@
 
 use protocol::domain::{DeathReport, Reason, State};
 use protocol::error::encode;
-use protocol::system::MAX_CPUS;
 
 use crate::events::{LINES, SOURCES};
 use crate::flush::MAILBOXES;
@@ -14,7 +13,7 @@ impl<M: Machine> Core<M> {
     #[inline(always)]
     pub fn hypercall(&mut self, cpu: usize, number: u64, arguments: [u64; 5]) -> Step {
         self.here = cpu;
-        let state = self.cpu(cpu);
+        let state = &mut self.cpus[cpu];
         let caller = state.current;
         state.step = Step::Done;
         let domain = &mut self.domains[caller.slot];
@@ -25,13 +24,13 @@ impl<M: Machine> Core<M> {
         domain.info.hypercalls += 1;
         let result = self.dispatch(caller, number, arguments);
         self.machine.store(caller.context.at(reg::RAX * 8), encode(result));
-        self.cpu(cpu).step
+        self.cpus[cpu].step
     }
 
     /// The vCPU on `cpu` raised an exception in ring 3; its registers are in its context. `address` is CR2.
     pub fn fault(&mut self, cpu: usize, vector: u64, error: u64, address: u64) {
         self.here = cpu;
-        let caller = self.cpu(cpu).current;
+        let caller = self.cpus[cpu].current;
         if !caller.is_nobody() {
             self.die(caller, Reason::Fault, DeathReport { vector, error, address, ..DeathReport::default() });
         }
@@ -51,14 +50,14 @@ impl<M: Machine> Core<M> {
     /// Completes the operation that asked for [`Step::AfterFlush`].
     pub fn resume(&mut self, cpu: usize) -> Step {
         self.here = cpu;
-        self.settle(self.cpus[cpu % MAX_CPUS].current.slot);
+        self.settle(self.cpus[cpu].current.slot);
         Step::Done
     }
 
     /// What `cpu` goes on with after a call, if nothing asks for another choice.
     #[inline(always)]
     pub fn go_on(&self, cpu: usize) -> Option<Next> {
-        (!self.sched.must_choose(cpu)).then(|| self.next(self.cpus[cpu % MAX_CPUS].current, u64::MAX))
+        (!self.sched.must_choose(cpu)).then(|| self.next(self.cpus[cpu].current, u64::MAX))
     }
 
     #[inline(always)]
@@ -75,7 +74,7 @@ impl<M: Machine> Core<M> {
         let decision = self.sched.pick(cpu, self.clock.ns(tsc));
         let deadline = self.clock.tsc(decision.until);
         let caller = decision.vcpu.map_or(Caller::NOBODY, |id| self.vcpus[id].name);
-        self.cpu(cpu).current = caller;
+        self.cpus[cpu].current = caller;
         if caller.is_nobody() {
             return Next::Idle { deadline };
         }
@@ -88,7 +87,7 @@ impl<M: Machine> Core<M> {
 
     /// CPUs on which the address space of a domain is loaded, a bit each.
     pub(crate) fn loaded(&self, slot: Slot) -> u64 {
-        let cpus = self.cpus.iter().take(self.info.cpus as usize).enumerate();
+        let cpus = self.cpus.0.iter().take(self.info.cpus as usize).enumerate();
         let on = cpus.filter(|(_, cpu)| !cpu.current.is_nobody() && cpu.current.slot == slot);
         on.fold(0, |mask, (cpu, _)| mask | 1 << cpu)
     }
@@ -114,12 +113,12 @@ impl<M: Machine> Core<M> {
     pub(crate) fn await_flush(&mut self, cpus: u64) {
         let epoch = MAILBOXES.request(cpus);
         self.sched.kicks |= cpus;
-        self.cpu(self.here).step = Step::AfterFlush { epoch, cpus };
+        self.cpus[self.here].step = Step::AfterFlush { epoch, cpus };
     }
 
     /// The second half of unmapping and releasing.
     fn settle(&mut self, slot: Slot) {
-        let cpu = &mut self.cpus[self.here % MAX_CPUS];
+        let cpu = &mut self.cpus[self.here];
         let mut chain = core::mem::take(&mut cpu.unmapped);
         self.frames.unpark(&self.machine, &mut cpu.parked);
         self.finish_unmap(slot, &mut chain);

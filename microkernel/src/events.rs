@@ -158,7 +158,7 @@ impl<M: Machine> Core<M> {
         let told = self.raise(entry.peer, Port(entry.port.into()));
         if let Some(id) = told {
             if self.sched.hand_over(self.here, id, self.now()) {
-                self.cpu(self.here).current = self.vcpus[id].name;
+                self.cpus[self.here].current = self.vcpus[id].name;
             } else {
                 self.wake(told);
             }

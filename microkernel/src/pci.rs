@@ -146,7 +146,8 @@ impl<M: Machine> Config<'_, M> {
     }
 }
 
-fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+/// Whether two ranges, not empty, have something in common.
+pub fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
     one.start < other.end && other.start < one.end
 }
 

@@ -4,6 +4,7 @@
 //! exists anywhere, and the direct map behind it can be replaced by a smaller window without touching a caller.
 
 use core::fmt;
+use core::ops::Range;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -88,10 +89,6 @@ pub trait Machine: Memory {
     fn apic_id(&self, cpu: usize) -> u32;
     /// A firmware table, which nobody changes.
     fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<&'static [u8]>;
-    /// Whether the core drives this I/O port range itself (interrupt controllers, timer, PCI configuration).
-    fn port_reserved(&self, first: u16, count: u16) -> bool;
-    /// Whether the range holds the core's serial port.
-    fn is_serial(&self, first: u16, count: u16) -> bool;
     /// Gives the core's serial port away (`true`), or takes it back.
     fn release_serial(&self, released: bool);
     /// Shows a line of the log at once: on the emulator's debug console and, `aloud`, on the serial port while the core owns it.
@@ -176,3 +173,5 @@ pub enum Step {
 
 /// I/O port ranges a domain can have enabled at once.
 pub const PORT_RANGES: usize = 4;
+/// I/O ports of the operator's serial port (COM1), which the core drives until a domain enables them.
+pub const SERIAL: Range<u64> = 0x3f8..0x400;

@@ -14,7 +14,7 @@ use crate::pci::Devices;
 use crate::platform::Step;
 use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, Scheduler};
-use crate::slot::PerSlot;
+use crate::table::{PerSlot, Table};
 use crate::vcpu::{Vcpu, Vcpus};
 
 /// What the core keeps about a CPU.
@@ -39,7 +39,7 @@ pub struct Core<M: Machine> {
     pub(crate) domains: PerSlot<Domain>,
     pub(crate) vcpus: Vcpus,
     pub(crate) sched: Scheduler,
-    pub(crate) cpus: [Cpu; MAX_CPUS],
+    pub(crate) cpus: Table<Cpu, MAX_CPUS>,
     pub(crate) log: Log,
     /// Who is told of an interrupt, by its source.
     pub(crate) interrupts: [Option<(Slot, Port)>; SOURCES],
@@ -67,10 +67,10 @@ impl<M: Machine> Core<M> {
             machine,
             clock: Clock::new(),
             frames: Frames::new(),
-            domains: PerSlot([const { Domain::NONE }; MAX_DOMAINS]),
-            vcpus: Vcpus([const { Vcpu::NONE }; MAX_VCPUS]),
+            domains: Table([const { Domain::NONE }; MAX_DOMAINS]),
+            vcpus: Table([const { Vcpu::NONE }; MAX_VCPUS]),
             sched: Scheduler::new(),
-            cpus: [CPU; MAX_CPUS],
+            cpus: Table([CPU; MAX_CPUS]),
             log: Log::new(),
             interrupts: [None; SOURCES],
             devices: Devices::new(),
@@ -93,11 +93,6 @@ impl<M: Machine> Core<M> {
     pub fn say(&mut self, line: fmt::Arguments<'_>) {
         self.log.line(self.clock.ns(self.machine.tsc()), line);
         self.machine.show(line, true);
-    }
-
-    #[inline]
-    pub(crate) fn cpu(&mut self, cpu: usize) -> &mut Cpu {
-        &mut self.cpus[cpu % MAX_CPUS]
     }
 
     /// A domain in its present incarnation, as handles and peer tables hold it. Never 0.

@@ -1,13 +1,12 @@
 //! Virtual CPUs: registers in a context frame of the domain, and what the scheduler does not keep.
 
-use core::ops::{Index, IndexMut};
-
 use protocol::layout::{USER_END, vcpu_stack_top};
 
 use crate::domain::NO_FRAME;
 use crate::platform::{ENTERED_BY_TRAP, MXCSR, Registers, reg};
 use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, VcpuId};
+use crate::table::Table;
 
 /// RFLAGS of a fresh vCPU: interrupts on, and the bit that is always set.
 const FRESH_FLAGS: u64 = 0x202;
@@ -48,27 +47,14 @@ impl Vcpu {
     pub const NONE: Vcpu = Vcpu { name: Caller::NOBODY, started: false };
 }
 
-/// All vCPUs, by id. The index is masked rather than checked: ids come from the core's own tables.
-pub struct Vcpus(pub [Vcpu; MAX_VCPUS]);
+/// All vCPUs, by id.
+pub type Vcpus = Table<Vcpu, MAX_VCPUS>;
 
 impl Vcpus {
     /// A free place.
     pub fn find_free(&self) -> Result<VcpuId> {
         let free = self.0.iter().position(|vcpu| vcpu.name.is_nobody());
         free.map(|at| VcpuId(at as u16)).ok_or(Error::TableFull)
-    }
-}
-
-impl Index<VcpuId> for Vcpus {
-    type Output = Vcpu;
-    fn index(&self, id: VcpuId) -> &Vcpu {
-        &self.0[id.0 as usize % MAX_VCPUS]
-    }
-}
-
-impl IndexMut<VcpuId> for Vcpus {
-    fn index_mut(&mut self, id: VcpuId) -> &mut Vcpu {
-        &mut self.0[id.0 as usize % MAX_VCPUS]
     }
 }
 

@@ -25,6 +25,8 @@ macro_rules! records {
     )*};
 }
 
+pub mod answer;
+pub mod arguments;
 pub mod connection;
 pub mod control;
 pub mod declaration;

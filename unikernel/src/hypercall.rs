@@ -7,7 +7,8 @@ use protocol::error::{Error, Result};
 
 /// One function a hypercall, by its declared name and arguments.
 pub mod raw {
-    use protocol::error::{Result, decode};
+    use protocol::answer::decode;
+    use protocol::error::Result;
 
     macro_rules! wrappers {
         ($(

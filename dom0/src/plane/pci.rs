@@ -4,10 +4,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use protocol::arguments::DEVICES_MAX;
 use protocol::device::{BRIDGE, DeviceInfo, MAX_DEVICES};
 use protocol::error::Error;
 use protocol::handle::Rights;
-use protocol::start::DEVICES_MAX;
 
 use super::Plane;
 use super::domain::Domain;

@@ -1,20 +1,27 @@
 //! Hypercalls on I/O ports, interrupt lines and handles.
 
+use core::ops::Range;
+
 use crate::events::LINES;
 use crate::handles::{self, Entry};
+use crate::pci::overlap;
+use crate::platform::SERIAL;
 use crate::ports::{self, Use};
 use crate::prelude::*;
 
 /// What a fresh handle of a device carries.
 const DEVICE: Rights = Rights::USE.union(Rights::COPY);
 
+/// I/O ports the core drives: the PICs, the PIT with its gate, the PICs' trigger modes, PCI configuration.
+const RESERVED: [Range<u64>; 6] = [0x20..0x22, 0x40..0x44, 0x61..0x62, 0xa0..0xa2, 0x4d0..0x4d2, 0xcf8..0xd00];
+
 impl<M: Machine> Core<M> {
     pub(super) fn ioports_create(&mut self, caller: Caller, _: u64, first: u64, count: u64) -> Result {
-        let (Ok(start), Ok(length)) = (u16::try_from(first), u16::try_from(count)) else { return Err(Error::Invalid) };
-        if count == 0 || first + count > 1 << 16 {
+        let ports = first..first.saturating_add(count);
+        if ports.is_empty() || ports.end > 1 << 16 || count > u16::MAX.into() {
             return Err(Error::Invalid);
         }
-        if self.machine.port_reserved(start, length) {
+        if RESERVED.iter().any(|range| overlap(range, &ports)) {
             return Err(Error::Busy);
         }
         self.add_handle(caller.slot, Entry::new(ObjectKind::IoPorts, DEVICE, first | count << 16))
@@ -35,7 +42,7 @@ impl<M: Machine> Core<M> {
             // The way out of the core has to let the CPU know.
             self.sched.reconsider(self.here);
         }
-        if self.machine.is_serial(range.0, range.1) {
+        if overlap(&SERIAL, &(range.0.into()..range.0 as u64 + range.1 as u64)) {
             self.serial = Some(caller.slot);
             self.machine.release_serial(true);
         }

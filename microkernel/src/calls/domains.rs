@@ -134,10 +134,7 @@ impl<M: Machine> Core<M> {
             return Err(Error::Invalid);
         }
         for id in domain.vcpus() {
-            self.sched.set_params(id, &params, now);
-            if only.is_none() || only == Some(id) {
-                self.sched.set_affinity(id, params.affinity, now);
-            }
+            self.sched.set(id, &params, only.is_none_or(|only| only == id), now);
         }
         if only.is_some() {
             (params.vcpu, params.affinity) = (ALL_VCPUS, domain.info.schedule.affinity);

@@ -16,7 +16,7 @@ use protocol::event::PORTS;
 
 use crate::handles::{self, Entry};
 use crate::prelude::*;
-use crate::user::{Checked, UserRange};
+use crate::user::Checked;
 
 /// An argument as its kind says: handles become what they name, ports are narrowed, the rest is left to the handler.
 macro_rules! argument {
@@ -123,7 +123,7 @@ impl<M: Machine> Core<M> {
 
     /// Memory of the caller.
     pub(crate) fn memory(&self, caller: Caller, address: u64, length: usize, write: bool) -> Result<Checked> {
-        UserRange::new(address, length as u64)?.check(&self.machine, self.domains[caller.slot].space, write)
+        self.reach(caller.slot, address, length, write)
     }
 
     /// Copies a value from the caller's memory.

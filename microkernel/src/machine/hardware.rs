@@ -2,21 +2,13 @@
 
 use core::fmt;
 
-use microkernel::platform::{Machine, Phys};
+use microkernel::platform::Machine;
 
 use super::percpu::Cpu;
 use super::{acpi, apic, cpu, ioapic, pci, serial};
 
 /// The machine; its state is in the modules it hands the calls to.
 pub struct Hardware;
-
-/// I/O ports the core drives: (first, last) of the PICs, the PIT with its gate, the PICs' trigger modes, PCI configuration.
-const RESERVED_PORTS: [(u16, u16); 6] =
-    [(0x20, 0x21), (0x40, 0x43), (0x61, 0x61), (0xa0, 0xa1), (0x4d0, 0x4d1), (0xcf8, 0xcff)];
-
-fn overlap(first: u16, count: u16, range: (u16, u16)) -> bool {
-    count > 0 && first <= range.1 && u32::from(range.0) < u32::from(first) + u32::from(count)
-}
 
 impl Machine for Hardware {
     fn tsc(&self) -> u64 {
@@ -46,14 +38,6 @@ impl Machine for Hardware {
 
     fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<&'static [u8]> {
         acpi::find(&signature, instance as usize)
-    }
-
-    fn port_reserved(&self, first: u16, count: u16) -> bool {
-        RESERVED_PORTS.iter().any(|range| overlap(first, count, *range))
-    }
-
-    fn is_serial(&self, first: u16, count: u16) -> bool {
-        overlap(first, count, (serial::COM1, serial::COM1 + serial::COM1_COUNT - 1))
     }
 
     fn release_serial(&self, released: bool) {

@@ -6,12 +6,12 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 
+use microkernel::platform::SERIAL;
+
 use super::cpu::{inb, outb};
 
 /// First I/O port of COM1.
-pub const COM1: u16 = 0x3f8;
-/// I/O ports of a 16550.
-pub const COM1_COUNT: u16 = 8;
+const COM1: u16 = SERIAL.start as u16;
 /// Divisor of the 115,200 Hz base clock: 115,200 baud.
 const DIVISOR: u8 = 1;
 /// Polls of the line status before a byte is given up: at least 30 ms on real hardware, 300 byte times.

@@ -62,7 +62,7 @@ impl Entity {
         }
     }
 
-    pub fn set_params(&mut self, params: &SchedParams) {
+    pub fn set(&mut self, params: &SchedParams) {
         let weight = u64::from(params.weight.max(1));
         self.inverse = (u64::from(DEFAULT_WEIGHT) << INVERSE_BITS) / weight;
         self.slice_ns = (SLICE_NS * weight / u64::from(DEFAULT_WEIGHT)).clamp(*SLICES_NS.start(), *SLICES_NS.end());
@@ -70,7 +70,7 @@ impl Entity {
         self.class = params.class as u8;
     }
 
-    pub fn set_affinity(&mut self, affinity: u64, online: u64) {
+    pub fn pin(&mut self, affinity: u64, online: u64) {
         self.affinity = if affinity == 0 { u64::MAX } else { affinity };
         self.allowed = self.affinity & online;
     }

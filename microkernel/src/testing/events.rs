@@ -1,6 +1,7 @@
 //! Event channels as hypercalls: pending, masked, woken, closed.
 
-use protocol::error::{Error, decode};
+use protocol::answer::decode;
+use protocol::error::Error;
 use protocol::event::*;
 use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
@@ -8,7 +9,7 @@ use protocol::layout::*;
 use super::world::{Child, World, spec};
 use crate::events::SOURCES;
 use crate::platform::{Memory, Next, Step, reg};
-use crate::slot::Slot;
+use crate::table::Slot;
 
 /// Two running domains with a channel, and their ports.
 fn channel(cpus: usize) -> (World, Child, Child, u64, u64) {

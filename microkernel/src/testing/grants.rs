@@ -9,7 +9,7 @@ use protocol::layout::*;
 use super::world::{Child, World, spec};
 use crate::frames::Kind;
 use crate::platform::{Memory, Phys};
-use crate::slot::Slot;
+use crate::table::Slot;
 
 /// Where batches lie in a child's scratch memory.
 const BATCH: u64 = HEAP + 4 * PAGE_SIZE;

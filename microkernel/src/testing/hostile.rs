@@ -13,7 +13,7 @@ use protocol::layout::*;
 
 use super::bus::{DISK, SOUND};
 use super::world::{World, spec};
-use crate::slot::Slot;
+use crate::table::Slot;
 
 /// Numbers that are at the edge of something.
 const EDGES: [u64; 14] =

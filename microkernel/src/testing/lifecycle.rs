@@ -3,18 +3,19 @@
 use std::vec::Vec;
 
 use proptest::prelude::*;
+use protocol::arguments::decode_arguments;
 use protocol::domain::{DeathReport, DomainInfo, DomainSpec, Reason, State};
 use protocol::error::Error;
 use protocol::event::*;
 use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
-use protocol::start::{MAGIC, StartInfo, decode_arguments};
+use protocol::start::{MAGIC, StartInfo};
 use protocol::system::SystemInfo;
 
 use super::world::{Child, World, elf, spec, tar};
 use crate::events::SOURCES;
 use crate::platform::{Memory, Next, Registers, reg};
-use crate::slot::Slot;
+use crate::table::Slot;
 
 const AT: u64 = HEAP + 2 * PAGE_SIZE;
 
@@ -196,7 +197,7 @@ fn a_fault_kills_its_domain_and_is_reported() {
     assert_eq!((report.vector, report.error, report.address, report.rip), (14, 6, 0xdead, 0x40_0bad));
     assert_eq!(report.backtrace[..3], [0x40_1111, 0x40_2222, 0]);
     let line = world.core.machine.lines.borrow().last().unwrap().clone();
-    assert!(line.contains("page fault") && line.contains("child") && line.contains("0x400bad"), "{line}");
+    assert!(line.contains("exception 14") && line.contains("child") && line.contains("0x400bad"), "{line}");
     assert_eq!(info(&mut world, other).state, State::Running as u32);
     let pending: u64 = world.get(Slot::DOM0, EVENTS + PENDING as u64);
     assert_eq!(pending & 1 << DOMAIN_EVENT_PORT.0, 1 << DOMAIN_EVENT_PORT.0);
@@ -300,7 +301,7 @@ fn nothing_is_taken_from_under_a_running_cpu() {
     for call in [H::DomainReset, H::DomainDestroy] {
         world.core.hypercall(0, call as u64, [child.handle, 0, 0, 0, 0]);
         let Next::Run { context, .. } = world.core.schedule(0) else { panic!() };
-        assert_eq!(protocol::error::decode(world.core.machine.load(context.at(0))), Err(Error::Again));
+        assert_eq!(protocol::answer::decode(world.core.machine.load(context.at(0))), Err(Error::Again));
         assert_eq!((world.core.frames.used, world.core.take_kicks(0)), (used, 1 << 1));
     }
     assert!(matches!(world.core.schedule(1), Next::Idle { .. }));

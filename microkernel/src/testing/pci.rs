@@ -15,7 +15,7 @@ use super::world::{Child, World};
 use crate::events::{MESSAGES, SOURCES, VECTORS};
 use crate::frames::Kind;
 use crate::platform::{Frame, Machine, Memory};
-use crate::slot::Slot;
+use crate::table::Slot;
 
 const COMMAND: u16 = 4;
 

@@ -166,14 +166,6 @@ impl Machine for Sim {
         (signature == *b"FACP" && instance == 0).then_some(&[0xac; 1000])
     }
 
-    fn port_reserved(&self, first: u16, count: u16) -> bool {
-        (first..first.saturating_add(count)).contains(&0x40)
-    }
-
-    fn is_serial(&self, first: u16, count: u16) -> bool {
-        (first..first.saturating_add(count)).contains(&0x3f8)
-    }
-
     fn release_serial(&self, released: bool) {
         self.serial_released.set(released);
     }

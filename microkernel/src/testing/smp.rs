@@ -12,7 +12,7 @@ use protocol::layout::*;
 
 use super::world::{Child, World, spec};
 use crate::platform::Memory;
-use crate::slot::Slot;
+use crate::table::Slot;
 
 const CPUS: usize = 4;
 

@@ -11,7 +11,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::bus::DISK;
 use super::world::{Child, World, spec};
-use crate::slot::Slot;
+use crate::table::Slot;
 
 const BATCH: u64 = HEAP + 4 * PAGE_SIZE;
 const DOMAINS: usize = 3;

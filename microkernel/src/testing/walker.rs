@@ -16,8 +16,8 @@ use crate::grants::Active;
 use crate::mappings::{Mapping, NOWHERE};
 use crate::platform::{Frame, Memory};
 use crate::ports::{Entry, Use};
-use crate::slot::Slot;
 use crate::space::{PRESENT, REGISTERS, WRITE, frame_of};
+use crate::table::Slot;
 use crate::teardown::GONE;
 
 /// What the page tables of a domain hold: leaves as (address, entry), and the tables themselves.

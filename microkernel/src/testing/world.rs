@@ -3,8 +3,9 @@
 use std::boxed::Box;
 use std::vec::Vec;
 
+use protocol::answer::decode;
 use protocol::domain::{DomainCreated, DomainSpec, SchedParams};
-use protocol::error::{Error, Result, decode};
+use protocol::error::{Error, Result};
 use protocol::handle::Handle;
 use protocol::hypercall::Hypercall;
 use protocol::layout::{HEAP, IMAGE_BASE, PAGE_SIZE};
@@ -15,8 +16,8 @@ use super::sim::Sim;
 use crate::boot::BootConfig;
 use crate::flush::MAILBOXES;
 use crate::platform::{Frame, Memory, Phys, Step, reg};
-use crate::slot::Slot;
 use crate::state::Core;
+use crate::table::Slot;
 
 /// First frame that the core manages; below it lie its own root, ACPI tables and the bundle.
 pub const FIRST: u32 = 64;

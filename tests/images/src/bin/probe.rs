@@ -9,8 +9,9 @@ extern crate alloc;
 use alloc::format;
 use core::time::Duration;
 
+use protocol::answer::decode;
 use protocol::device::{BRIDGE, DMA, DeviceInfo, NO_OWNER};
-use protocol::error::{Error, decode};
+use protocol::error::Error;
 use protocol::handle::{Handle, Rights};
 use protocol::hypercall::Hypercall as H;
 use protocol::layout::{CONSOLE, MMIO, PAGE_SIZE};

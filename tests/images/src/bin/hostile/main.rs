@@ -14,8 +14,9 @@ mod values;
 use alloc::format;
 use alloc::vec::Vec;
 
+use protocol::answer::decode;
 use protocol::declaration::{COUNT, DECLARATIONS, Declaration, Kind};
-use protocol::error::{Error, decode};
+use protocol::error::Error;
 use test_images::random::Random;
 use test_images::{Outcome, number, verdict};
 use unikernel::Domain;
