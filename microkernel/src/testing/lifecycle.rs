@@ -3,7 +3,7 @@
 use std::vec::Vec;
 
 use proptest::prelude::*;
-use protocol::arguments::decode_arguments;
+use protocol::arguments::first_arguments;
 use protocol::domain::{DeathReport, DomainInfo, DomainSpec, Reason, State};
 use protocol::error::Error;
 use protocol::event::*;
@@ -50,7 +50,7 @@ fn the_first_domain_finds_what_it_was_promised() {
     let info: StartInfo = world.get(Slot::DOM0, START_INFO);
     assert_eq!((info.magic, info.vcpus, info.memory_pages), (MAGIC, 1, 256));
     assert!(info.bundle_bytes > 4096);
-    let arguments = decode_arguments(&world.peek(Slot::DOM0, ARGUMENTS, 4096)).unwrap();
+    let arguments = first_arguments(&world.peek(Slot::DOM0, ARGUMENTS, 4096)).unwrap();
     assert_eq!(arguments.command_line, "dom0_mem=1 console=x");
     assert_eq!(world.call(Slot::DOM0, H::MemoryPopulate, &[0, HEAP, 1, 1]), Err(Error::Exists));
 }

@@ -48,6 +48,10 @@ pub fn tar(name: &str, file: &[u8]) -> Vec<u8> {
     header[124..136].copy_from_slice(std::format!("{:011o}\0", file.len()).as_bytes());
     header[257..263].copy_from_slice(b"ustar\0");
     header[156] = b'0';
+    header[263..265].copy_from_slice(b"00");
+    header[148..156].fill(b' ');
+    let sum = header.iter().map(|&byte| byte as u32).sum::<u32>();
+    header[148..156].copy_from_slice(std::format!("{sum:06o}\0 ").as_bytes());
     let mut tar = header.to_vec();
     tar.extend_from_slice(file);
     tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
