@@ -52,8 +52,8 @@ pub struct Domain {
     pub vcpus: [VcpuId; MAX_VCPUS],
     /// First record of a mapping in the list of free ones; `max_mappings` if the list is empty.
     pub mapping_free: u32,
-    /// I/O ports it may use: first and count.
-    pub io_ports: [(u16, u16); PORT_RANGES],
+    /// I/O ports it may use: first (bits 0..16) and count (bits 16..).
+    pub io_ports: [u32; PORT_RANGES],
     /// How far its teardown is.
     pub progress: u64,
 }
@@ -74,7 +74,7 @@ impl Domain {
         mappings: [NO_FRAME; _],
         vcpus: [VcpuId(0); _],
         mapping_free: 0,
-        io_ports: [(0, 0); _],
+        io_ports: [0; _],
         progress: 0,
     };
 

@@ -5,26 +5,23 @@ use protocol::error::encode;
 
 use crate::events::{LINES, SOURCES};
 use crate::flush::MAILBOXES;
-use crate::platform::{Next, Step, reg};
+use crate::platform::{Flush, Next, reg};
 use crate::prelude::*;
 
 impl<M: Machine> Core<M> {
     /// The vCPU on `cpu` made a hypercall. Inlined, so that one that is named has code of its own. Its result is in its context (RAX) when it runs again.
     #[inline(always)]
-    pub fn hypercall(&mut self, cpu: usize, number: u64, arguments: [u64; 5]) -> Step {
+    pub fn hypercall(&mut self, cpu: usize, number: u64, arguments: [u64; 5]) {
         self.here = cpu;
-        let state = &mut self.cpus[cpu];
-        let caller = state.current;
-        state.step = Step::Done;
+        let caller = self.cpus[cpu].current;
         let domain = &mut self.domains[caller.slot];
         if domain.state != Some(State::Running) {
             // Another CPU has ended it since this vCPU was let run.
-            return Step::Done;
+            return;
         }
         domain.info.hypercalls += 1;
         let result = self.dispatch(caller, number, arguments);
         self.machine.store(caller.context.at(reg::RAX * 8), encode(result));
-        self.cpus[cpu].step
     }
 
     /// The vCPU on `cpu` raised an exception in ring 3; its registers are in its context. `address` is CR2.
@@ -47,11 +44,16 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// Completes the operation that asked for [`Step::AfterFlush`].
-    pub fn resume(&mut self, cpu: usize) -> Step {
+    /// What the operation in progress on `cpu` waits for, if it does; once that is reached the shell calls [`Core::resume`].
+    #[inline(always)]
+    pub fn awaited(&mut self, cpu: usize) -> Option<Flush> {
+        self.cpus[cpu].flush.take()
+    }
+
+    /// Completes the operation that waited.
+    pub fn resume(&mut self, cpu: usize) {
         self.here = cpu;
         self.settle(self.cpus[cpu].current.slot);
-        Step::Done
     }
 
     /// What `cpu` goes on with after a call, if nothing asks for another choice.
@@ -113,7 +115,7 @@ impl<M: Machine> Core<M> {
     pub(crate) fn await_flush(&mut self, cpus: u64) {
         let epoch = MAILBOXES.request(cpus);
         self.sched.kicks |= cpus;
-        self.cpus[self.here].step = Step::AfterFlush { epoch, cpus };
+        self.cpus[self.here].flush = Some(Flush { epoch, cpus });
     }
 
     /// The second half of unmapping and releasing.

@@ -144,8 +144,8 @@ pub enum Next {
         context: Frame,
         /// Root of its address space (CR3).
         root: Frame,
-        /// Its I/O ports: (first, count); count 0 is an empty slot.
-        ports: [(u16, u16); PORT_RANGES],
+        /// Its I/O ports: first (bits 0..16) and count (bits 16..); 0 is an empty slot.
+        ports: [u32; PORT_RANGES],
         /// TSC at which the core wants to be entered.
         deadline: u64,
     },
@@ -156,19 +156,14 @@ pub enum Next {
     },
 }
 
-/// What a hypercall or an event entry asks of the shell before it schedules.
+/// What the shell has to wait for, without the lock: that [`crate::flush::MAILBOXES`] has `reached` this. It serves its own
+/// mailbox meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing: results are in the context.
-    Done,
-    /// Release the lock, wait until [`crate::flush::MAILBOXES`] has `reached` this (serving the own mailbox meanwhile), take
-    /// the lock and call `resume`.
-    AfterFlush {
-        /// Number of the request.
-        epoch: u64,
-        /// CPUs that were asked, a bit each.
-        cpus: u64,
-    },
+pub struct Flush {
+    /// Number of the request.
+    pub epoch: u64,
+    /// CPUs that were asked, a bit each.
+    pub cpus: u64,
 }
 
 /// I/O port ranges a domain can have enabled at once.

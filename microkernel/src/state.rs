@@ -11,7 +11,7 @@ use crate::events::SOURCES;
 use crate::frames::{END, Frames};
 use crate::log::Log;
 use crate::pci::Devices;
-use crate::platform::Step;
+use crate::platform::Flush;
 use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, Scheduler};
 use crate::table::{PerSlot, Table};
@@ -21,8 +21,8 @@ use crate::vcpu::{Vcpu, Vcpus};
 pub(crate) struct Cpu {
     /// Who runs on it.
     pub current: Caller,
-    /// What the call in progress asks of the shell.
-    pub step: Step,
+    /// What the call in progress waits for.
+    pub flush: Option<Flush>,
     /// Records of mappings to finish after the flush: the first plus one, 0 for none.
     pub unmapped: u32,
     /// List of frames to give back after the flush.
@@ -62,7 +62,7 @@ pub struct Core<M: Machine> {
 impl<M: Machine> Core<M> {
     /// A core that knows nothing yet.
     pub const fn new(machine: M) -> Core<M> {
-        const CPU: Cpu = Cpu { current: Caller::NOBODY, step: Step::Done, unmapped: 0, parked: END };
+        const CPU: Cpu = Cpu { current: Caller::NOBODY, flush: None, unmapped: 0, parked: END };
         Core {
             machine,
             clock: Clock::new(),

@@ -35,14 +35,14 @@ impl<M: Machine> Core<M> {
     }
 
     pub(super) fn ioports_enable(&mut self, caller: Caller, ports: u64) -> Result {
-        let range = (ports as u16, (ports >> 16) as u16);
+        let range = ports as u32;
         let enabled = &mut self.domains[caller.slot].io_ports;
         if !enabled.contains(&range) {
-            *enabled.iter_mut().find(|place| place.1 == 0).ok_or(Error::TableFull)? = range;
+            *enabled.iter_mut().find(|place| **place == 0).ok_or(Error::TableFull)? = range;
             // The way out of the core has to let the CPU know.
-            self.sched.reconsider(self.here);
+            self.sched.recall(caller.vcpu);
         }
-        if overlap(&SERIAL, &(range.0.into()..range.0 as u64 + range.1 as u64)) {
+        if overlap(&SERIAL, &(ports & 0xffff..(ports & 0xffff) + (ports >> 16))) {
             self.serial = Some(caller.slot);
             self.machine.release_serial(true);
         }

@@ -41,7 +41,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Checks that nothing is mapped at pages, and that there is memory for the missing tables and `more` frames.
-    pub(super) fn check_unmapped(&self, slot: Slot, address: u64, pages: u64, more: u64) -> Result<()> {
+    pub(crate) fn check_unmapped(&self, slot: Slot, address: u64, pages: u64, more: u64) -> Result<()> {
         let space = self.domains[slot].space;
         if each(address, pages).any(|address| space.lookup(&self.machine, address) != 0) {
             return Err(Error::Exists);

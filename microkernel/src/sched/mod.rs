@@ -261,7 +261,8 @@ impl Scheduler {
         }
     }
 
-    fn recall(&mut self, id: VcpuId) {
+    /// Makes the CPU that a vCPU is on choose anew.
+    pub fn recall(&mut self, id: VcpuId) {
         if let Some(cpu) = self.on_cpu(id) {
             self.prod(1 << cpu);
         }
@@ -361,11 +362,6 @@ impl Scheduler {
             (Some(driver), Some(guest)) if !drivers_first && guest.1 <= driver.1 => Some(guest),
             _ => driver.or(guest),
         }
-    }
-
-    /// Makes `cpu` choose anew.
-    pub fn reconsider(&mut self, cpu: usize) {
-        self.prod(1 << cpu);
     }
 
     /// Whether something happened since `cpu` chose last that may change its choice.
@@ -491,6 +487,7 @@ impl Scheduler {
     }
 
     /// The vCPU on a CPU.
+    #[cfg(test)]
     pub fn current(&self, cpu: usize) -> Option<VcpuId> {
         self.cpus[cpu].current
     }

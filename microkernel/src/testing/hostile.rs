@@ -118,7 +118,7 @@ impl Scene {
             for number in [domain.mapping_free, account.used, account.set_aside, account.mapped] {
                 bytes.extend(number.to_le_bytes());
             }
-            bytes.extend(domain.io_ports.iter().flat_map(|range| [range.0 as u8, range.1 as u8]));
+            bytes.extend(domain.io_ports.iter().flat_map(|range| range.to_le_bytes()));
             bytes.extend(domain.progress.to_le_bytes());
             for id in domain.vcpus() {
                 let info = core.sched.info(id, 0);

@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::sim::Sim;
 use crate::boot::BootConfig;
 use crate::flush::MAILBOXES;
-use crate::platform::{Frame, Memory, Phys, Step, reg};
+use crate::platform::{Flush, Frame, Memory, Phys, reg};
 use crate::state::Core;
 use crate::table::Slot;
 
@@ -166,13 +166,13 @@ impl World {
         let mut all = [0; 5];
         all[..arguments.len()].copy_from_slice(arguments);
         let context = self.core.cpus[cpu].current.context;
-        let mut step = self.core.hypercall(cpu, number, all);
-        while let Step::AfterFlush { epoch, cpus } = step {
+        self.core.hypercall(cpu, number, all);
+        while let Some(Flush { epoch, cpus }) = self.core.awaited(cpu) {
             (0..64).filter(|other| cpus & 1 << other != 0).for_each(|other| {
                 MAILBOXES.serve(other, || ());
             });
             assert!(MAILBOXES.reached(epoch, cpus));
-            step = self.core.resume(cpu);
+            self.core.resume(cpu);
         }
         decode(self.core.machine.load(context.at(reg::RAX * 8)))
     }
