@@ -1,7 +1,5 @@
 //! The death of a domain: what is reported, and to whom.
 
-use core::fmt::{self, Write};
-
 use protocol::domain::{BACKTRACE_MAX, DeathReport, MESSAGE_MAX, Reason, State};
 use protocol::event::DOMAIN_EVENT_PORT;
 use protocol::name_text;
@@ -24,9 +22,10 @@ impl<M: Machine> Core<M> {
         (self.domains[slot].state, self.domains[slot].info.reason) = (Some(State::Dead), reason as u32);
         self.halt(slot);
         self.disarm(slot);
-        let DeathReport { code, vector, error, address, message, message_length, .. } = report;
+        let DeathReport { code, vector, error, address, message_length, .. } = report;
         let (id, name) = (slot.number(), self.domains[slot].info.name);
-        let (name, message) = (name_text(&name), Text(&message[..(message_length as usize).min(MESSAGE_MAX)]));
+        let message = printable(&mut report.message[..(message_length as usize).min(MESSAGE_MAX)]);
+        let name = name_text(&name);
         self.say(format_args!(
             "domain {id} ({name}) is dead: {reason:?}, code {code}, exception {vector}, error {error:#x}, \
              address {address:#x}, rip {rip:#x}: {message}"
@@ -54,12 +53,8 @@ impl<M: Machine> Core<M> {
     }
 }
 
-/// Bytes that a domain wrote, for a log line: what is no printable ASCII becomes a dot.
-pub(crate) struct Text<'a>(pub &'a [u8]);
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let printable = |byte: u8| if matches!(byte, b' '..=b'~') { byte as char } else { '.' };
-        self.0.iter().try_for_each(|&byte| f.write_char(printable(byte)))
-    }
+/// Bytes that a domain wrote, as text for a log line: what is no printable ASCII becomes a dot.
+pub(crate) fn printable(bytes: &mut [u8]) -> &str {
+    bytes.iter_mut().filter(|byte| !matches!(byte, b' '..=b'~')).for_each(|byte| *byte = b'.');
+    core::str::from_utf8(bytes).unwrap_or_default()
 }

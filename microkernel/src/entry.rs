@@ -75,7 +75,7 @@ impl<M: Machine> Core<M> {
         let tsc = self.machine.tsc();
         let decision = self.sched.pick(cpu, self.clock.ns(tsc));
         let deadline = self.clock.tsc(decision.until);
-        let caller = decision.vcpu.map_or(Caller::NOBODY, |id| self.vcpus[id].name);
+        let caller = decision.vcpu.map_or(Caller::NOBODY, |id| self.vcpus[id]);
         self.cpus[cpu].current = caller;
         if caller.is_nobody() {
             return Next::Idle { deadline };

@@ -27,8 +27,9 @@ const fn word_of(port: Port) -> (usize, u64) {
 }
 
 impl<M: Machine> Core<M> {
+    /// The entry of a port in range.
     #[inline]
-    fn port(&self, slot: Slot, port: Port) -> Entry {
+    pub(crate) fn port(&self, slot: Slot, port: Port) -> Entry {
         self.domains[slot].ports.get(&self.machine, port)
     }
 
@@ -68,7 +69,7 @@ impl<M: Machine> Core<M> {
         if knew || !self.sched.waits(id) {
             return None;
         }
-        self.machine.store(self.vcpus[id].name.context.at(reg::RAX * 8), 1);
+        self.machine.store(self.vcpus[id].context.at(reg::RAX * 8), 1);
         Some(id)
     }
 
@@ -158,7 +159,7 @@ impl<M: Machine> Core<M> {
         let told = self.raise(entry.peer, Port(entry.port.into()));
         if let Some(id) = told {
             if self.sched.hand_over(self.here, id, self.now()) {
-                self.cpus[self.here].current = self.vcpus[id].name;
+                self.cpus[self.here].current = self.vcpus[id];
             } else {
                 self.wake(told);
             }

@@ -11,9 +11,6 @@ use protocol::layout::PAGE_SHIFT;
 use crate::frames::Kind;
 use crate::prelude::*;
 
-/// How often a granter may change an entry while the core takes it.
-const RETRIES: usize = 4;
-
 /// A grant in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -87,20 +84,17 @@ impl<M: Machine> Core<M> {
     /// Checks that an entry lets `user` in, and sets its status bits. Gives the address of its page.
     fn mark(&self, user: Slot, granter: Slot, entry: Phys, write: bool) -> Result<u64> {
         let status = if write { READING | WRITING } else { READING };
-        let own = self.reference(user);
-        let mut found = self.machine.load(entry);
-        for _ in 0..RETRIES {
-            let GrantEntry { flags, peer, frame } = zerocopy::transmute!(found);
-            let open = flags & !(READONLY | READING | WRITING) == PERMIT_ACCESS && !(write && flags & READONLY != 0);
-            if !open || peer as usize >= PEERS || self.machine.load(self.domains[granter].peer(peer.into())) != own {
-                break;
-            }
-            match self.machine.compare_exchange(entry, found, found | status as u64) {
-                Ok(()) => return Ok((frame as u64) << PAGE_SHIFT),
-                Err(other) => found = other,
-            }
+        let found = self.machine.load(entry);
+        let GrantEntry { flags, peer, frame } = zerocopy::transmute!(found);
+        let open = flags & !(READONLY | READING | WRITING) == PERMIT_ACCESS && !(write && flags & READONLY != 0);
+        let known = (peer as usize) < PEERS
+            && self.machine.load(self.domains[granter].peer(peer.into())) == self.reference(user);
+        // Who changes an entry while it is taken has not granted it.
+        if open && known && self.machine.compare_exchange(entry, found, found | status as u64) {
+            Ok((frame as u64) << PAGE_SHIFT)
+        } else {
+            Err(Error::BadGrant)
         }
-        Err(Error::BadGrant)
     }
 
     /// Clears the status bits of an entry that its remaining uses do not need.

@@ -27,7 +27,7 @@ pub mod platform;
 mod ports;
 mod prelude;
 mod sched;
-mod space;
+pub mod space;
 pub mod state;
 mod table;
 mod teardown;

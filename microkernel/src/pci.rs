@@ -205,14 +205,6 @@ impl<M: Machine> Core<M> {
         owned.for_each(|device| device.info.owner = NO_OWNER);
     }
 
-    /// Whether a message is in use.
-    pub(crate) fn is_armed(&self, device: &Device, message: u16) -> bool {
-        match device.table {
-            Some((table, _)) => self.machine.load(entry(table, message).1) >> 32 & 1 == 0,
-            None => self.config(device).read(device.messages + 2, 2) & 1 != 0,
-        }
-    }
-
     /// Sends a message as `vector` to a CPU from now on.
     pub(crate) fn arm_message(&self, device: &Device, message: u16, cpu: usize, vector: u8) {
         let (config, at) = (self.config(device), device.messages);

@@ -43,8 +43,8 @@ pub trait Memory {
     fn fetch_or(&self, at: Phys, bits: u64) -> u64;
     /// Keeps only `bits` and gives the value before; a full barrier.
     fn fetch_and(&self, at: Phys, bits: u64) -> u64;
-    /// Replaces `old` by `new`; gives what was found otherwise; a full barrier.
-    fn compare_exchange(&self, at: Phys, old: u64, new: u64) -> Result<(), u64>;
+    /// Replaces `old` by `new`; gives whether that was found; a full barrier.
+    fn compare_exchange(&self, at: Phys, old: u64, new: u64) -> bool;
     /// Copies bytes out.
     fn read(&self, at: Phys, out: &mut [u8]);
     /// Copies bytes in.

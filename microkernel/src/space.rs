@@ -17,11 +17,11 @@ pub const WRITE: u64 = 1 << 1;
 /// Ring 3 may use it.
 const USER: u64 = 1 << 2;
 /// Not cached.
-const UNCACHED: u64 = 1 << 3 | 1 << 4;
+pub const UNCACHED: u64 = 1 << 3 | 1 << 4;
 /// Registers of a device, no RAM: the core itself never goes there. The processor ignores the bit.
 pub const REGISTERS: u64 = 1 << 9;
 /// Instructions may not be fetched.
-const NO_EXECUTE: u64 = 1 << 63;
+pub const NO_EXECUTE: u64 = 1 << 63;
 /// Bits of an entry that hold the address.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// log2 of what an entry spans in the root, and in the lowest table; a level lower it is [`STEP`] less.

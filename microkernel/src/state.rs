@@ -15,7 +15,7 @@ use crate::platform::Flush;
 use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, Scheduler};
 use crate::table::{PerSlot, Table};
-use crate::vcpu::{Vcpu, Vcpus};
+use crate::vcpu::Vcpus;
 
 /// What the core keeps about a CPU.
 pub(crate) struct Cpu {
@@ -68,7 +68,7 @@ impl<M: Machine> Core<M> {
             clock: Clock::new(),
             frames: Frames::new(),
             domains: Table([const { Domain::NONE }; MAX_DOMAINS]),
-            vcpus: Table([const { Vcpu::NONE }; MAX_VCPUS]),
+            vcpus: Table([Caller::NOBODY; MAX_VCPUS]),
             sched: Scheduler::new(),
             cpus: Table([CPU; MAX_CPUS]),
             log: Log::new(),

@@ -124,7 +124,7 @@ macro_rules! for_each_hypercall {
         /// Makes a handle for the PCI function at `address`, bus (bits 8..16), device (bits 3..8) and function (bits 0..3).
         40 DeviceCreate device_create(system: System(CONTROL), address: Number) [TableFull, NotFound];
         /// Fills `out`, a `DeviceInfo`.
-        41 DeviceInfo device_info(device: Device(INSPECT), out: Write) [];
+        41 DeviceInfo device_info(device: Device(USE), out: Write) [];
         /// Claims the device until the caller is reset or ends, and lets it decode its memory; with `DMA` in `flags` it may
         /// also read and write memory from now on, without it not: reset it in between, for it may still hold addresses
         /// that a former driver gave it. `Busy`: another domain has it. `NotPermitted`: a bridge, or there is no IOMMU and

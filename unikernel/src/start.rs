@@ -24,7 +24,7 @@ pub struct Domain {
 impl Domain {
     /// Its name.
     pub fn name(&self) -> &str {
-        protocol::name_text(&self.info.name)
+        protocol::name_text(&self.info.spec.name)
     }
 
     /// The words of its command line.

@@ -3,14 +3,14 @@
 use core::ops::Range;
 
 use crate::events::LINES;
-use crate::handles::{self, Entry};
+use crate::handles::Entry;
 use crate::pci::overlap;
 use crate::platform::SERIAL;
 use crate::ports::{self, Use};
 use crate::prelude::*;
 
 /// What a fresh handle of a device carries.
-const DEVICE: Rights = Rights::USE.union(Rights::COPY);
+pub(super) const DEVICE: Rights = Rights::USE.union(Rights::COPY);
 
 /// I/O ports the core drives: the PICs, the PIT with its gate, the PICs' trigger modes, PCI configuration.
 const RESERVED: [Range<u64>; 6] = [0x20..0x22, 0x40..0x44, 0x61..0x62, 0xa0..0xa2, 0x4d0..0x4d2, 0xcf8..0xd00];
@@ -76,18 +76,5 @@ impl<M: Machine> Core<M> {
         }
         self.remove_handle(caller.slot, handle);
         Ok(0)
-    }
-
-    /// Puts a handle into a domain's table.
-    pub(crate) fn add_handle(&mut self, slot: Slot, entry: Entry) -> Result {
-        let handle = handles::insert(&self.machine, self.domains[slot].handles, entry)?;
-        self.domains[slot].info.handles += 1;
-        Ok(handle.0.into())
-    }
-
-    /// Closes a handle that was looked up.
-    pub(super) fn remove_handle(&mut self, slot: Slot, handle: Handle) {
-        handles::remove(&self.machine, self.domains[slot].handles, handle);
-        self.domains[slot].info.handles -= 1;
     }
 }

@@ -104,7 +104,7 @@ impl<M: Machine> Core<M> {
         let (account, domain, now) = (self.frames.accounts[slot], &self.domains[slot], self.now());
         let mut info = domain.info;
         info.state = domain.state.unwrap_or(State::Dying) as u32;
-        info.vcpus_started = domain.vcpus().filter(|&id| self.vcpus[id].started).count() as u32;
+        info.vcpus_started = domain.vcpus().filter(|&id| self.sched.is_started(id)).count() as u32;
         info.cpu_ns = domain.vcpus().map(|id| self.sched.info(id, now).cpu_ns).sum();
         info.mapped_by_others = account.mapped;
         info.used_pages = account.used.into();

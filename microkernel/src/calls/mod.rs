@@ -14,7 +14,6 @@ pub(crate) use memory::MAX_PAGES;
 use protocol::domain::State;
 use protocol::event::PORTS;
 
-use crate::handles::{self, Entry};
 use crate::prelude::*;
 use crate::user::Checked;
 
@@ -85,11 +84,6 @@ pub(crate) fn at_most(value: u64, most: usize) -> Result<usize> {
 }
 
 impl<M: Machine> Core<M> {
-    /// The entry of a handle of the caller.
-    pub(crate) fn entry(&self, caller: Caller, handle: Handle) -> Result<Entry> {
-        handles::lookup(&self.machine, self.domains[caller.slot].handles, handle)
-    }
-
     /// The domain a handle names.
     pub(crate) fn domain(&self, caller: Caller, handle: Handle, rights: Rights) -> Result<Slot> {
         let reference = self.entry(caller, handle)?.object(ObjectKind::Domain, rights)?;

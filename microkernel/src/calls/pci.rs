@@ -5,6 +5,7 @@ use protocol::layout::{MMIO, MMIO_END};
 use protocol::system::Features;
 
 use super::at_most;
+use super::devices::DEVICE;
 use super::memory::{MAX_PAGES, each};
 use crate::events::{MESSAGES, SOURCES, VECTORS};
 use crate::frames::Kind;
@@ -13,9 +14,6 @@ use crate::pci::WRITABLE;
 use crate::ports::{self, Use};
 use crate::prelude::*;
 use crate::space::registers;
-
-/// What a fresh handle of a PCI function carries.
-const PCI: Rights = Rights::USE.union(Rights::COPY).union(Rights::INSPECT);
 
 impl<M: Machine> Core<M> {
     pub(super) fn device_list(&mut self, caller: Caller, _: u64, index: u64, out: u64) -> Result {
@@ -26,7 +24,7 @@ impl<M: Machine> Core<M> {
     pub(super) fn device_create(&mut self, caller: Caller, _: u64, address: u64) -> Result {
         let found = self.devices.iter().position(|device| device.info.address as u64 == address);
         let index = found.ok_or(Error::NotFound)?;
-        self.add_handle(caller.slot, Entry::new(ObjectKind::Device, PCI, index as u64))
+        self.add_handle(caller.slot, Entry::new(ObjectKind::Device, DEVICE, index as u64))
     }
 
     pub(super) fn device_info(&mut self, caller: Caller, device: u64, out: u64) -> Result {
@@ -87,12 +85,13 @@ impl<M: Machine> Core<M> {
             return Err(Error::NotFound);
         }
         let message = message as u16;
-        if self.is_armed(device, message) {
+        let about = (index as u32) << 16 | message as u32;
+        if self.interrupts[MESSAGES..].iter().flatten().any(|&(slot, port)| self.port(slot, port).incarnation == about)
+        {
             return Err(Error::Busy);
         }
         let free = |&source: &usize| self.interrupts[source].is_none();
         let source = (MESSAGES..SOURCES).find(free).ok_or(Error::TableFull)?;
-        let about = (index as u32) << 16 | message as u32;
         let entry = ports::Entry { incarnation: about, ..ports::Entry::new(Use::INTERRUPT, source as u16) };
         let port = self.open_port(caller.slot, None, entry)?;
         self.interrupts[source] = Some((caller.slot, port));

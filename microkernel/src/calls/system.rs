@@ -4,7 +4,7 @@ use protocol::name_text;
 use protocol::system::{AcpiRead, LogRead};
 
 use super::at_most;
-use crate::death::Text;
+use crate::death::printable;
 use crate::prelude::*;
 
 /// Longest line of a domain.
@@ -26,7 +26,7 @@ impl<M: Machine> Core<M> {
         let line = &mut line[..at_most(length, LINE_MAX)?];
         self.memory(caller, text, line.len(), false)?.read(&self.machine, 0, line);
         let name = self.domains[caller.slot].info.name;
-        let line = format_args!("[{}] {}", name_text(&name), Text(line));
+        let line = format_args!("[{}] {}", name_text(&name), printable(line));
         self.log.line(self.now(), line);
         // A guest must not be able to hold up all CPUs at the speed of a serial line.
         self.machine.show(line, caller.slot == Slot::DOM0);

@@ -44,10 +44,10 @@ impl Memory for Hardware {
         unsafe { AtomicU64::from_ptr(pointer(at)) }.fetch_and(bits, Ordering::SeqCst)
     }
 
-    fn compare_exchange(&self, at: Phys, old: u64, new: u64) -> Result<(), u64> {
+    fn compare_exchange(&self, at: Phys, old: u64, new: u64) -> bool {
         // SAFETY: see above.
         let cell = unsafe { AtomicU64::from_ptr(pointer(at)) };
-        cell.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(|_| ())
+        cell.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     fn read(&self, at: Phys, out: &mut [u8]) {

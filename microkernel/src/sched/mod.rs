@@ -492,6 +492,11 @@ impl Scheduler {
         self.cpus[cpu].current
     }
 
+    /// Whether it was started and not stopped since.
+    pub fn is_started(&self, id: VcpuId) -> bool {
+        self.entities[id].hold & hold::OFFLINE == 0
+    }
+
     /// Whether a vCPU is on a CPU.
     pub fn is_running(&self, id: VcpuId) -> bool {
         self.on_cpu(id).is_some()

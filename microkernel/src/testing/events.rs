@@ -39,7 +39,7 @@ fn running(world: &mut World, cpu: usize) -> Option<crate::platform::Frame> {
 }
 
 fn context(world: &World, child: Child, vcpu: u64) -> crate::platform::Frame {
-    world.core.vcpus[world.core.domains[child.slot].vcpu(vcpu).unwrap()].name.context
+    world.core.vcpus[world.core.domains[child.slot].vcpu(vcpu).unwrap()].context
 }
 
 #[test]

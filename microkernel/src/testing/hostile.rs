@@ -50,7 +50,7 @@ fn scene(privileged: bool) -> Scene {
     world.ok(attacker, H::DeviceInterrupt, &[handles[4], 0]);
     for domain in [dom0, running.slot, building.slot] {
         let context =
-            |world: &World| world.core.domains[domain].vcpus().map(|id| world.core.vcpus[id].name.context.0).collect();
+            |world: &World| world.core.domains[domain].vcpus().map(|id| world.core.vcpus[id].context.0).collect();
         let contexts: Vec<u32> = context(&world);
         world.core.machine.blind.borrow_mut().extend(contexts);
     }
@@ -122,7 +122,7 @@ impl Scene {
             bytes.extend(domain.progress.to_le_bytes());
             for id in domain.vcpus() {
                 let info = core.sched.info(id, 0);
-                bytes.extend([info.state as u8, core.vcpus[id].started as u8, core.sched.waits(id) as u8]);
+                bytes.extend([info.state as u8, core.sched.is_started(id) as u8, core.sched.waits(id) as u8]);
                 bytes.extend(info.affinity.to_le_bytes());
             }
             bytes

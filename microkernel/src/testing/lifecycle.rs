@@ -48,7 +48,7 @@ fn the_first_domain_finds_what_it_was_promised() {
     assert_eq!(world.peek(Slot::DOM0, IMAGE_BASE + 4 * PAGE_SIZE, 4096), [0; 4096]);
     assert_eq!(&world.peek(Slot::DOM0, BUNDLE, 5), b"dom0\0");
     let info: StartInfo = world.get(Slot::DOM0, START_INFO);
-    assert_eq!((info.magic, info.vcpus, info.memory_pages), (MAGIC, 1, 256));
+    assert_eq!((info.magic, info.spec.vcpus, info.spec.memory_pages), (MAGIC, 1, 256));
     assert!(info.bundle_bytes > 4096);
     let arguments = first_arguments(&world.peek(Slot::DOM0, ARGUMENTS, 4096)).unwrap();
     assert_eq!(arguments.command_line, "dom0_mem=1 console=x");
@@ -92,7 +92,7 @@ fn a_new_domain_is_built_started_and_gone_without_a_trace() {
     assert_eq!(world.call(Slot::DOM0, H::DomainWrite, &[child.handle, IMAGE_BASE, HEAP, 7]), Err(Error::WrongState));
     assert_eq!(world.call(Slot::DOM0, H::DomainStart, &[child.handle, IMAGE_BASE, 0]), Err(Error::WrongState));
     let about: StartInfo = world.get(child.slot, START_INFO);
-    assert_eq!((about.magic, about.resets, about.vcpus, about.bundle_bytes), (MAGIC, 0, 2, 0));
+    assert_eq!((about.magic, about.resets, about.spec.vcpus, about.bundle_bytes), (MAGIC, 0, 2, 0));
     let now = info(&mut world, child);
     assert_eq!((now.state, now.vcpus_started, now.ports, now.handles), (State::Running as u32, 1, 1, 1));
     world.destroy(child);
@@ -182,7 +182,7 @@ fn a_fault_kills_its_domain_and_is_reported() {
     // Two frames: (next frame, return address) each.
     world.put(victim.slot, HEAP + 64, &[HEAP + 128, 0x40_1111_u64]);
     world.put(victim.slot, HEAP + 128, &[0, 0x40_2222_u64]);
-    let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].name.context;
+    let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].context;
     let mut registers = Registers { rip: 0x40_0bad, ..Registers::default() };
     registers.general[reg::RBP] = HEAP + 64;
     world.core.machine.put(context.at(0), &registers);
@@ -209,7 +209,7 @@ fn frame_pointers_that_lead_nowhere_end_the_backtrace() {
         let mut world = World::new(600, 1);
         let victim = world.child();
         world.poke(victim.slot, HEAP + 3, &(HEAP + 3).to_ne_bytes());
-        let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].name.context;
+        let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].context;
         world.core.machine.store(context.at(reg::RBP * 8), start);
         world.enter(0, victim.slot, 0);
         world.core.fault(0, 6, 0, 0);

@@ -93,11 +93,8 @@ impl Memory for Sim {
         self.change(at, |old| old & bits)
     }
 
-    fn compare_exchange(&self, at: Phys, old: u64, new: u64) -> Result<(), u64> {
-        match self.change(at, |found| if found == old { new } else { found }) {
-            found if found == old => Ok(()),
-            found => Err(found),
-        }
+    fn compare_exchange(&self, at: Phys, old: u64, new: u64) -> bool {
+        self.change(at, |found| if found == old { new } else { found }) == old
     }
 
     fn read(&self, at: Phys, out: &mut [u8]) {

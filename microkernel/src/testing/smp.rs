@@ -186,7 +186,7 @@ impl Machine {
             for (index, id) in (0..).zip(domain.vcpus()) {
                 let state = VcpuState::from_number(core.sched.info(id, now).state).unwrap();
                 let told = core.machine.load(domain.events.at(vcpu_record(index) + UPCALL_PENDING));
-                let runs = domain.state == Some(State::Running) && core.vcpus[id].started;
+                let runs = domain.state == Some(State::Running) && core.sched.is_started(id);
                 assert_eq!(runs, state != VcpuState::Offline, "{slot:?} vCPU {index}");
                 assert!(told == 0 || state != VcpuState::Blocked, "a wake-up of {slot:?} vCPU {index} was lost");
                 let wants = state == VcpuState::Runnable && domain.info.pauses == 0;

@@ -86,7 +86,7 @@ impl World {
                 }
             }
             let objects = [domain.handles, domain.records].into_iter().chain(domain.ports.0).chain(domain.active);
-            let contexts = domain.vcpus().map(|id| core.vcpus[id].name.context);
+            let contexts = domain.vcpus().map(|id| core.vcpus[id].context);
             for frame in objects.chain(domain.mappings).chain(contexts).filter(|&frame| frame != NO_FRAME) {
                 note(frame, slot, &[Kind::OBJECT]);
             }

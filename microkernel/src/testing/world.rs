@@ -145,7 +145,7 @@ impl World {
     /// Lets vCPU `index` of a domain be the one that runs on `cpu`.
     pub fn enter(&mut self, cpu: usize, slot: Slot, index: u64) {
         let vcpu = self.core.domains[slot].vcpu(index).unwrap();
-        self.core.cpus[cpu].current = self.core.vcpus[vcpu].name;
+        self.core.cpus[cpu].current = self.core.vcpus[vcpu];
     }
 
     /// Nobody runs on `cpu`.

@@ -36,7 +36,7 @@ impl Native {
         if let Some(mutant) = domain.word("mutant").and_then(protocol::mutant::Mutant::named) {
             protocol::mutant::select(mutant);
         }
-        let retained = domain.info.retained_pages as usize * PAGE_SIZE as usize;
+        let retained = domain.info.spec.retained_pages as usize * PAGE_SIZE as usize;
         let place = record.next_multiple_of(8);
         let wanted = domain.word("connections").and_then(|word| word.parse().ok()).unwrap_or(usize::MAX);
         // SAFETY: the core maps the page in every domain for its whole life, and no object is in it.
