@@ -19,7 +19,7 @@ use protocol::ring::order::{InFlight, Reach, Sectors};
 use unikernel::backend::{Broken, Cause, DevicePages, Host, Machine, Ring, Wanted};
 use unikernel::grant::{Access, DevicePage, Source};
 
-use crate::disk::{Disk, Operation, Piece};
+use crate::disk::{Disk, Operation, Outcome, Piece};
 use crate::parameters::Parameters;
 use crate::pieces::{Chain, Pieces};
 
@@ -381,7 +381,7 @@ impl<M: DevicePages> Connection<M> {
     }
 
     /// Answers a request whose pages are not mapped any more.
-    pub fn finish(&mut self, number: u16, slot: u16, outcome: Result<(), Cause>) {
+    pub fn finish(&mut self, number: u16, slot: u16, outcome: Outcome) {
         let UnderWay { ticket, id, echo, operation, chain, bytes, .. } = self.under_way[slot as usize];
         self.pieces.free(chain);
         if let Err(cause) = outcome

@@ -60,6 +60,9 @@ pub struct Properties {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault(pub &'static str);
 
+/// What became of a request: why it was not carried out, if it was not.
+pub type Outcome = Result<(), Cause>;
+
 /// A disk. Tags are the caller's, each under way once.
 pub trait Disk {
     /// What it is like, now.
@@ -72,13 +75,13 @@ pub trait Disk {
     fn cost(&self, operation: Operation, pieces: usize) -> usize;
 
     /// Adds a request; the device need not see it before [`Disk::kick`]. Nothing is done if it is refused.
-    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Result<(), Cause>;
+    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome;
 
     /// Shows the device everything submitted.
     fn kick(&mut self);
 
-    /// A request that is done: its tag, and why it was not carried out if it was not.
-    fn completed(&mut self) -> Result<Option<(u32, Result<(), Cause>)>, Fault>;
+    /// A request that is done: its tag, and what became of it.
+    fn completed(&mut self) -> Result<Option<(u32, Outcome)>, Fault>;
 
     /// Whether [`Disk::completed`] would give one.
     fn is_done(&self) -> bool;

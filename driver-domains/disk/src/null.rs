@@ -6,7 +6,7 @@ use heapless::Deque;
 use protocol::ring::block::SECTOR;
 use unikernel::backend::Cause;
 
-use crate::disk::{Disk, Fault, Operation, Piece, Properties};
+use crate::disk::{Disk, Fault, Operation, Outcome, Piece, Properties};
 
 /// Requests, and pieces of theirs, under way at once: as many as the queue of a real device has descriptors.
 pub const DEPTH: usize = 256;
@@ -46,7 +46,7 @@ impl Disk for Null {
         pieces.max(1)
     }
 
-    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Result<(), Cause> {
+    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {
         let cost = self.cost(operation, pieces.len());
         if cost > self.room() || self.done.push_back((tag, cost as u16)).is_err() {
             return Err(Cause::Number("more than the disk has room for", cost as u64));
@@ -57,7 +57,7 @@ impl Disk for Null {
 
     fn kick(&mut self) {}
 
-    fn completed(&mut self) -> Result<Option<(u32, Result<(), Cause>)>, Fault> {
+    fn completed(&mut self) -> Result<Option<(u32, Outcome)>, Fault> {
         let Some((tag, cost)) = self.done.pop_front() else { return Ok(None) };
         self.used -= usize::from(cost);
         Ok(Some((tag, Ok(()))))

@@ -14,7 +14,7 @@ use virtio::queue::{Buffer, Dma, Queue, SIZE_MAX, places};
 use virtio::transport::{Device, Place, QueueAddresses, Registers, TransportError};
 
 use crate::connection::SEGMENTS_MAX;
-use crate::disk::{Disk, Fault, Operation, Piece, Properties};
+use crate::disk::{Disk, Fault, Operation, Outcome, Piece, Properties};
 use crate::partition::TABLE_BYTES;
 
 /// Features (section 5.2.3) that are used where they are offered.
@@ -194,7 +194,7 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         pieces + ranges + OVERHEAD
     }
 
-    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Result<(), Cause> {
+    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {
         let (kind, sector) = match operation {
             Operation::Read { sector } => (kind::IN, sector),
             Operation::Write { sector } => (kind::OUT, sector),
@@ -242,7 +242,7 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         }
     }
 
-    fn completed(&mut self) -> Result<Option<(u32, Result<(), Cause>)>, Fault> {
+    fn completed(&mut self) -> Result<Option<(u32, Outcome)>, Fault> {
         if core::mem::take(&mut self.armed) {
             self.queue.disarm(&self.memory);
         }

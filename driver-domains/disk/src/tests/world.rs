@@ -15,11 +15,11 @@ use protocol::grant::{GrantRef, MAX_BATCH};
 use protocol::layout::PAGE_SIZE;
 use protocol::ring::Shared;
 use protocol::ring::block::SECTOR;
-use unikernel::backend::{Cause, DevicePages, Machine, Wanted};
+use unikernel::backend::{DevicePages, Machine, Wanted};
 use unikernel::event::Channel;
 use unikernel::grant::{Access, DevicePage, Source};
 
-use crate::disk::{Disk, Fault, Operation, Piece, Properties};
+use crate::disk::{Disk, Fault, Operation, Outcome, Piece, Properties};
 
 /// Bytes of a page.
 pub const PAGE: usize = PAGE_SIZE as usize;
@@ -319,7 +319,7 @@ impl Disk for SimDisk {
     fn cost(&self, operation: Operation, pieces: usize) -> usize {
         pieces + if matches!(operation, Operation::Discard { .. }) { 3 } else { 2 }
     }
-    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Result<(), Cause> {
+    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {
         assert!(self.cost(operation, pieces.len()) <= self.room());
         if self.world.alive() {
             self.world.submitted.borrow_mut().push(Submitted { tag, operation, pieces: pieces.to_vec() });
@@ -327,7 +327,7 @@ impl Disk for SimDisk {
         Ok(())
     }
     fn kick(&mut self) {}
-    fn completed(&mut self) -> Result<Option<(u32, Result<(), Cause>)>, Fault> {
+    fn completed(&mut self) -> Result<Option<(u32, Outcome)>, Fault> {
         Ok(self.world.done.borrow_mut().pop().map(|tag| (tag, Ok(()))))
     }
     fn is_done(&self) -> bool {
