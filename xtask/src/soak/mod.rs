@@ -69,7 +69,7 @@ pub struct Arguments {
     pub yes: bool,
 }
 
-/// Soaks, and prints what was found. The status is 1 if anybody noticed anything.
+/// Soaks, and prints what was found. The status is 1 if anybody noticed anything, or if the kills were not what they are to be.
 pub fn run(arguments: &Arguments) -> Result<u8> {
     let packages = build::prepare(&[system::QEMU], arguments.yes)?;
     if arguments.mutants {
@@ -102,19 +102,19 @@ pub fn soak(arguments: &Arguments, mut entries: Vec<Entry>) -> Result<Summary> {
     let begin = Instant::now();
     let mut tally = Tally::default();
     let targets: Vec<Target> = arguments.domains.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-    let mut plan = Plan::new(seed, targets, arguments.kill_point);
+    let mut plan = Plan::new(seed, targets.clone(), arguments.kill_point);
     let mut session = Session::begin(options, GUESTS)?;
     let outcome = kill_all(arguments, &mut session, &mut plan, &mut tally);
     let loads = session.reports().latest();
     let median = |target: Target| session.reports().number(guests::of(target).0, "p50_us");
     let request_ns = |target: Target| median(target).map(|us| us as f64 * 1000.0);
     let domains = tally.rows(request_ns);
-    let mut summary =
-        Summary { seed, seconds: begin.elapsed().as_secs_f64(), kills: tally.kills(), domains, loads, failure: None };
-    let short = "fewer requests were in flight than the promise is about".to_string();
+    let (seconds, kills) = (begin.elapsed().as_secs_f64(), tally.kills());
+    let (points, points_min) = tally.points(arguments.kill_point, &targets);
+    let mut summary = Summary { seed, seconds, kills, points, points_min, domains, loads, failure: None };
     summary.failure = match outcome {
         Err(error) => Some(format!("{error:#}")),
-        Ok(()) => (!summary.under_load()).then_some(short),
+        Ok(()) => summary.shortcoming(),
     };
     drop(session);
     match &summary.failure {

@@ -103,7 +103,6 @@ impl Session {
             }
             match domain.blackout_ns {
                 Some(blackout) if domain.restarts > before && domain.status != "dying" => break blackout,
-                _ if kill.target == Target::Console && domain.restarts > before => break 0,
                 _ => {}
             }
             self.reports.check()?;
