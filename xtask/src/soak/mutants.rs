@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use protocol::mutant::Mutant;
 use serde::Serialize;
 
-use super::{Arguments, MUTANT_KILLS, Points, Target, soak};
+use super::{Arguments, MUTANT_KILLS, Points, Summary, Target, soak};
 use crate::bundle::{self, Entry};
 use crate::{build, process, workspace};
 
@@ -67,11 +67,8 @@ pub fn run_all(arguments: &Arguments) -> Result<u8> {
         let mut one = arguments.clone();
         (one.kills, one.domains) = (MUTANT_KILLS, vec![Target::Disk]);
         one.kill_point = mutant.kill_point().map_or(Points::All, Points::One);
-        // A machine that does not even get as far as its loads was noticed, too.
-        let (noticed, kills, seconds) = match soak(&one, bundle) {
-            Ok(summary) => (summary.failure, summary.kills, summary.seconds),
-            Err(error) => (Some(format!("{error:#}")), 0, 0.0),
-        };
+        // A machine that does not even boot shows nothing.
+        let Summary { failure: noticed, kills, seconds, .. } = soak(&one, bundle)?;
         list.push(Noticed { mutant: mutant.name(), noticed, kills, seconds, only_on_host });
     }
     match arguments.json {

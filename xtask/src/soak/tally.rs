@@ -93,6 +93,8 @@ pub struct Summary {
     pub loads: Loads,
     /// What broke the promise; `None` if nothing did.
     pub failure: Option<String>,
+    /// Why the run says less than it is to say, though nothing may have broken the promise.
+    pub shortcoming: Option<String>,
 }
 
 /// Everything that was survived.
@@ -151,8 +153,13 @@ fn row(domain: Target, kills: &[&Survived], request_ns: Option<f64>) -> Row {
 }
 
 impl Summary {
-    /// Why the run does not say what it is to say, though nobody noticed anything.
-    pub fn shortcoming(&self) -> Option<String> {
+    /// Whether the promise was kept in all that the run is to try.
+    pub fn is_good(&self) -> bool {
+        self.failure.is_none() && self.shortcoming.is_none()
+    }
+
+    /// What [`Summary::shortcoming`] is to be.
+    pub fn find_shortcoming(&self) -> Option<String> {
         if let Some((name, count)) = self.points.iter().find(|&(_, &count)| count < self.points_min) {
             return Some(format!("{count} kills at {name}, {} are needed: kill more, or look at why", self.points_min));
         }
@@ -198,6 +205,9 @@ impl Summary {
         match &self.failure {
             None => {
                 let _ = writeln!(out, "{} kills survived in {:.0} s, seed {}", self.kills, self.seconds, self.seed);
+                if let Some(shortcoming) = &self.shortcoming {
+                    let _ = writeln!(out, "NOT ENOUGH: {shortcoming}");
+                }
             }
             Some(failure) => {
                 let _ = writeln!(out, "FAILED after {} kills (seed {}): {failure}", self.kills, self.seed);
@@ -220,7 +230,17 @@ mod tests {
         let domains = tally.rows(|_| Some(2e6));
         let loads = Loads::default();
         let points = BTreeMap::new();
-        Summary { seed: 1, seconds: 2.0, kills: tally.kills(), points, points_min: 0, domains, loads, failure: None }
+        Summary {
+            seed: 1,
+            seconds: 2.0,
+            kills: tally.kills(),
+            points,
+            points_min: 0,
+            domains,
+            loads,
+            failure: None,
+            shortcoming: None,
+        }
     }
 
     #[test]
@@ -232,9 +252,9 @@ mod tests {
         assert_eq!((row.blackout_ms.min, row.blackout_ms.median, row.blackout_ms.max), (1.0, 51.0, 100.0));
         assert_eq!(row.blackout_requests.median, 25.5);
         assert_eq!(row.under_load_percent, Some(90.0));
-        assert!(found.shortcoming().is_none() && found.text().contains("disk: 100 kills (random 100)"));
+        assert!(found.find_shortcoming().is_none() && found.text().contains("disk: 100 kills (random 100)"));
         tally.add(survived(0, 1));
-        assert!(summary(&tally).shortcoming().unwrap().contains("in 89.1% of the kills of disk"));
+        assert!(summary(&tally).find_shortcoming().unwrap().contains("in 89.1% of the kills of disk"));
     }
 
     #[test]
@@ -249,13 +269,13 @@ mod tests {
             Summary { points, points_min, ..summary(tally) }
         };
         let all = found(&tally, Points::All, Target::Disk);
-        assert_eq!((all.shortcoming(), all.points_min, all.points["mid-batch"]), (None, 3, 18));
+        assert_eq!((all.find_shortcoming(), all.points_min, all.points["mid-batch"]), (None, 3, 18));
         assert!(all.text().contains("mid-batch 18; 3 each are needed"), "{}", all.text());
         tally.0.retain(|survived| survived.kill.point != Some(KillPoint::MidBatch));
-        let missing = found(&tally, Points::All, Target::Disk).shortcoming().unwrap();
+        let missing = found(&tally, Points::All, Target::Disk).find_shortcoming().unwrap();
         assert!(missing.contains("0 kills at mid-batch, 2 are needed"), "{missing}");
-        assert_eq!(found(&tally, Points::None, Target::Disk).shortcoming(), None);
-        assert_eq!(found(&tally, Points::All, Target::Console).shortcoming(), None);
+        assert_eq!(found(&tally, Points::None, Target::Disk).find_shortcoming(), None);
+        assert_eq!(found(&tally, Points::All, Target::Console).find_shortcoming(), None);
     }
 
     #[test]
