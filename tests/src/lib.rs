@@ -54,6 +54,12 @@ impl Setup {
         self
     }
 
+    /// Its time is that of its instructions, 8 ns each, so that what the host does besides is not seen in it. For one CPU only.
+    pub fn undisturbed(mut self) -> Setup {
+        self.options.icount = Some(3);
+        self
+    }
+
     /// A port of 127.0.0.1 that leads to port 80 of the machine; `xtask::emulator::free_port` gives one.
     pub fn http_port(mut self, port: u16) -> Setup {
         self.options.network = Some(Network { http_port: Some(port) });
