@@ -7,7 +7,6 @@ use xtask::{bundle, workspace};
 const KILLS: usize = 200;
 
 #[test]
-#[ignore = "a discard can be answered with an error after the disk domain died, and a blackout lasts too long"]
 fn two_hundred_deaths_under_load() {
     let arguments = Arguments {
         kills: KILLS,
@@ -24,6 +23,8 @@ fn two_hundred_deaths_under_load() {
     let summary = entries.and_then(|entries| soak(&arguments, entries));
     let summary = summary.unwrap_or_else(|error| panic!("{error:#}"));
     println!("{}", summary.text());
-    assert!(summary.failure.is_none(), "{}", summary.text());
+    assert!(summary.is_good(), "{}", summary.text());
     assert_eq!(summary.kills, KILLS);
+    // That the kills of the disk domain are under load is among what makes a summary fail.
+    assert!(summary.points_min > 0 && summary.points.values().all(|&kills| kills >= summary.points_min));
 }

@@ -64,7 +64,7 @@ struct Statistics {
 }
 
 impl Session {
-    /// Boots, starts the guests, and waits until all of them have done something.
+    /// Boots, and starts the guests. A failure is one of the machine or the shell, and says nothing about driver domains.
     pub fn begin(options: Options, guests: &'static [Guest]) -> Result<Session> {
         let log = options.logs.join("debug.log");
         let machine = Machine::boot(options)?;
@@ -73,15 +73,20 @@ impl Session {
         for guest in guests {
             session.machine.succeed(&format!("create {}", guest.name))?;
         }
+        Ok(session)
+    }
+
+    /// Waits until all guests have done something.
+    pub fn warm_up(&mut self) -> Result<()> {
         let deadline = Instant::now() + WARM_UP;
-        while !session.reports.all_move() {
-            session.reports.check()?;
+        while !self.reports.all_move() {
+            self.reports.check()?;
             if Instant::now() >= deadline {
-                bail!("the loads have not begun within {WARM_UP:?}: {:?}", session.reports.latest());
+                bail!("the loads have not begun within {WARM_UP:?}: {:?}", self.reports.latest());
             }
             std::thread::sleep(POLL);
         }
-        Ok(session)
+        Ok(())
     }
 
     /// What the guests say.
@@ -103,7 +108,6 @@ impl Session {
             }
             match domain.blackout_ns {
                 Some(blackout) if domain.restarts > before && domain.status != "dying" => break blackout,
-                _ if kill.target == Target::Console && domain.restarts > before => break 0,
                 _ => {}
             }
             self.reports.check()?;
