@@ -43,7 +43,6 @@ const BLOCK: &[(&str, Outcome)] = &[
 /// The acts against a network domain.
 const NET: &[(&str, Outcome)] = &[
     ("r1-transmit-index", Closed),
-    ("r1-receive-index", Closed),
     ("r4-slots", Closed),
     ("r5-offset", Seen("dropped")),
     ("r5-reference", Seen("dropped")),

@@ -23,7 +23,6 @@ pub async fn act(name: &str, interface: &Interface) -> Found {
     wires.head(wires.mac);
     match name {
         "r1-transmit-index" => silent(wires, || wires.claim(1u32.wrapping_add(1 << 31))).await,
-        "r1-receive-index" => silent(wires, || wires.claim_posted(1 << 31)).await,
         "r4-slots" => {
             let endless: Vec<_> = (0..SLOTS_MAX + 2).map(|_| more(wires, 1)).collect();
             // A full ring would be a shorter chain.

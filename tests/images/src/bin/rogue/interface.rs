@@ -92,12 +92,6 @@ impl Wires {
         self.kick();
     }
 
-    /// Publishes any index as the producer of the receive ring.
-    pub fn claim_posted(&self, index: u32) {
-        self.receive.store_u32(REQUEST_PRODUCER, index);
-        self.kick();
-    }
-
     fn kick(&self) {
         // A backend that closed the connection does not hear it.
         let _ = self.channel.send();
