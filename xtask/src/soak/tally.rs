@@ -70,6 +70,8 @@ pub struct Row {
     /// Kills with [`UNDER_LOAD`] requests in flight or more; kills before an attach and during a detach count like all others.
     under_load_percent: Option<f64>,
     blackout_ms: Spread,
+    /// Where it died before the longest blackout.
+    longest_at: &'static str,
     /// The same, in median requests of the load; 0 if those were not measured.
     blackout_requests: Spread,
 }
@@ -141,6 +143,7 @@ fn row(domain: Target, kills: &[&Survived], request_ns: Option<f64>) -> Row {
     let in_flight: Vec<u64> = kills.iter().filter_map(|survived| survived.in_flight).collect();
     let loaded = in_flight.iter().filter(|&&count| count >= UNDER_LOAD).count();
     let blackout = Spread::of(kills.iter().map(|survived| survived.blackout_ns as f64));
+    let longest = kills.iter().max_by_key(|survived| survived.blackout_ns);
     Row {
         domain,
         kills: kills.len(),
@@ -148,6 +151,7 @@ fn row(domain: Target, kills: &[&Survived], request_ns: Option<f64>) -> Row {
         in_flight: (!in_flight.is_empty()).then(|| Spread::of(in_flight.iter().map(|&count| count as f64))),
         under_load_percent: (!in_flight.is_empty()).then(|| 100.0 * loaded as f64 / in_flight.len() as f64),
         blackout_ms: blackout.by(1e6),
+        longest_at: longest.map_or("", |survived| point_name(survived.kill.point)),
         blackout_requests: request_ns.map_or(Spread::default(), |time| blackout.by(time)),
     }
 }
@@ -186,14 +190,16 @@ impl Summary {
                     flying.min, flying.median, flying.max
                 );
             }
-            for (name, unit, spread) in
-                [("blackout", " ms", row.blackout_ms), ("   \" times a request", "", row.blackout_requests)]
-            {
+            let at = format!(" (at {})", row.longest_at);
+            for (name, unit, spread, at) in [
+                ("blackout", " ms", row.blackout_ms, at.as_str()),
+                ("   \" times a request", "", row.blackout_requests, ""),
+            ] {
                 if spread.max > 0.0 {
                     let Spread { min, median, p99, max } = spread;
                     let _ = writeln!(
                         out,
-                        "  {name:<11} min {min:.1}{unit}  median {median:.1}{unit}  p99 {p99:.1}{unit}  max {max:.1}{unit}"
+                        "  {name:<11} min {min:.1}{unit}  median {median:.1}{unit}  p99 {p99:.1}{unit}  max {max:.1}{unit}{at}"
                     );
                 }
             }
