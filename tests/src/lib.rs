@@ -16,6 +16,8 @@ use xtask::emulator::{Access, Disk, Firmware, Machine, Medium, Network, Options,
 use xtask::workspace::{self, Package};
 use xtask::{build, image, test};
 
+pub mod http;
+
 /// For what takes no noticeable time on an idle host; generous, because the host of a test is never idle.
 pub const SOON: Duration = Duration::from_secs(30);
 
@@ -51,6 +53,12 @@ impl Setup {
     /// Words for the boot line.
     pub fn append(mut self, words: &str) -> Setup {
         self.options.append = words.into();
+        self
+    }
+
+    /// Its time is that of its instructions, 8 ns each, so that what the host does besides is not seen in it. For one CPU only.
+    pub fn undisturbed(mut self) -> Setup {
+        self.options.icount = Some(3);
         self
     }
 

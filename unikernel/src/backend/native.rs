@@ -30,7 +30,8 @@ pub struct Native {
 }
 
 impl Native {
-    /// Retained memory in places of `record` bytes, as many as fit, and no more than the word `connections=` says.
+    /// Retained memory in places of `record` bytes, as many as fit, and no more than the word `connections=` says; none if they
+    /// have no size.
     pub fn new(domain: &Domain, record: usize) -> Native {
         #[cfg(feature = "mutants")]
         if let Some(mutant) = domain.word("mutant").and_then(protocol::mutant::Mutant::named) {
@@ -41,7 +42,7 @@ impl Native {
         let wanted = domain.word("connections").and_then(|word| word.parse().ok()).unwrap_or(usize::MAX);
         // SAFETY: the core maps the page in every domain for its whole life, and no object is in it.
         let heartbeat = unsafe { Area::page(HEARTBEAT) };
-        Native { place, places: (retained / place).min(wanted).min(u16::MAX as usize), heartbeat }
+        Native { place, places: retained.checked_div(place).unwrap_or(0).min(wanted).min(u16::MAX as usize), heartbeat }
     }
 }
 

@@ -110,7 +110,7 @@ fn measure(cpus: u32) -> Result<Vec<Row>> {
     let begin = Instant::now();
     let logs = workspace::target().join("bench").join(std::process::id().to_string());
     let mut options = Options::new(cpus, logs.clone());
-    options.icount = true;
+    options.icount = Some(0);
     options.timeout = PATIENCE;
     let mut machine = Machine::boot(options)?;
     let mut rows = Vec::new();

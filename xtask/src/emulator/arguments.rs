@@ -27,8 +27,8 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
         add(&["-accel", "tcg", "-cpu", "max"]);
     }
     add(&["-machine", "q35"]);
-    if options.icount {
-        add(&["-icount", "shift=0,sleep=off", "-rtc", "clock=vm"]);
+    if let Some(shift) = options.icount {
+        add(&["-icount", &format!("shift={shift},sleep=off"), "-rtc", "clock=vm"]);
     }
     add(&["-smp", &options.cpus.to_string(), "-m", &options.memory]);
     // Ctrl-C must reach the machine's console like every other key.

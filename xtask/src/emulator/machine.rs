@@ -216,9 +216,12 @@ impl Machine {
         Some(self.exit(status.code()))
     }
 
-    /// What the core wrote to the debug console: its log, whoever owns the serial port.
+    /// What the core wrote to the debug console: its log, whoever owns the serial port. Whole lines only: the last one may
+    /// be half written.
     pub fn debug_log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.options.logs.join("debug.log")).unwrap_or_default()).into_owned()
+        let bytes = fs::read(self.options.logs.join("debug.log")).unwrap_or_default();
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        String::from_utf8_lossy(&bytes[..whole]).into_owned()
     }
 
     fn exit(&self, code: Option<i32>) -> Exit {

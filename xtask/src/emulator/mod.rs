@@ -100,9 +100,9 @@ pub struct Options {
     pub accel: Accel,
     /// Words added to the boot line.
     pub append: String,
-    /// Whether every instruction takes exactly 1 ns of the machine's time, so that its time stamp counter counts
-    /// instructions and runs repeat exactly.
-    pub icount: bool,
+    /// Every instruction takes exactly 2 to this power ns of the machine's time, whatever else the host has to do. With 0 its
+    /// time stamp counter counts instructions, and runs repeat exactly.
+    pub icount: Option<u8>,
     /// Virtio disks, in slots 3, 4 and so on of the PCI bus.
     pub disks: Vec<Disk>,
     /// Requests a second that the disks carry out, if less than they can: so that requests wait for the device, as they do for a
@@ -128,7 +128,7 @@ impl Options {
             memory: "512M".into(),
             accel: Accel::Tcg,
             append: String::new(),
-            icount: false,
+            icount: None,
             disks: vec![Disk { file: workspace::disk(), access: Access::Snapshot }],
             disk_rate: None,
             network: Some(Network::default()),
