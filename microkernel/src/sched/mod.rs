@@ -298,9 +298,6 @@ impl Scheduler {
         let clock = target.clock.max(front - FAR);
         entity.time = entity.time.clamp(clock - CREDIT, clock + FAR);
         let (time, class) = (entity.time, entity.class);
-        if entity.cap_left(now) == 0 {
-            return self.throttle(id);
-        }
         let better = match target.current {
             None => true,
             Some(current) => {
@@ -313,8 +310,9 @@ impl Scheduler {
                 }
             }
         };
-        self.lists.insert(queue(class), id, time);
-        self.prod(u64::from(better) << cpu);
+        if self.line_up(id, now) {
+            self.prod(u64::from(better) << cpu);
+        }
     }
 
     /// Makes a CPU, of a bit mask with one at the most, choose anew.
@@ -325,13 +323,19 @@ impl Scheduler {
         self.cpus[cpu.trailing_zeros() as usize].again |= cpu != 0;
     }
 
-    /// Lets a vCPU wait for its next window.
-    fn throttle(&mut self, id: VcpuId) {
+    /// Puts a vCPU into the queue or, if its cap is used up, lets it wait for its next window; gives whether it is queued.
+    #[inline]
+    fn line_up(&mut self, id: VcpuId, now: u64) -> bool {
         let entity = &mut self.entities[id];
-        entity.hold |= hold::THROTTLED;
         let cpu = usize::from(entity.cpu);
+        if entity.cap_left(now) > 0 {
+            self.lists.insert(queue(entity.class), id, entity.time);
+            return true;
+        }
+        entity.hold |= hold::THROTTLED;
         self.lists.insert(timers(cpu), id, entity.window.end);
         self.prod(1 << cpu);
+        false
     }
 
     /// Accounts for the time since the last time.
@@ -421,17 +425,12 @@ impl Scheduler {
 
     /// Puts the vCPU that ran on `cpu` back into the queue.
     fn put_back(&mut self, cpu: usize, id: VcpuId, now: u64) {
-        let (far, idle) = (self.front - FAR, self.idle & !(1 << cpu));
         let entity = &mut self.entities[id];
-        entity.time = entity.time.max(far);
-        let others = entity.allowed & idle;
-        let first = others & others.wrapping_neg();
-        if entity.cap_left(now) == 0 {
-            return self.throttle(id);
+        entity.time = entity.time.max(self.front - FAR);
+        let others = entity.allowed & self.idle & !(1 << cpu);
+        if self.line_up(id, now) {
+            self.prod(others & others.wrapping_neg());
         }
-        let (class, time) = (entity.class, entity.time);
-        self.lists.insert(queue(class), id, time);
-        self.prod(first);
     }
 
     /// Lets a vCPU run that waited.
