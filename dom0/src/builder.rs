@@ -4,12 +4,12 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 
+use protocol::arguments::{ARGUMENTS_MAX, BootArguments, encode_arguments};
 use protocol::domain::{ALL_VCPUS, DomainCreated, DomainSpec, SchedParams};
 use protocol::error::Error;
 use protocol::handle::Handle;
 use protocol::hypercall::protection;
 use protocol::layout::{ARGUMENTS, PAGE_SIZE, VCPU_AREA_SIZE, VCPU_AREAS};
-use protocol::start::{ARGUMENTS_MAX, BootArguments, encode_arguments};
 
 use crate::config::{Config, size};
 use crate::hypervisor::Hypervisor;

@@ -6,10 +6,10 @@ mod sim;
 use dom0::bundle::Bundle;
 use dom0::image::Image;
 use dom0::plane::Plane;
+use protocol::arguments::decode_arguments;
 use protocol::error::Error;
 use protocol::hypercall::protection;
 use protocol::layout::{ARGUMENTS, PAGE_SIZE};
-use protocol::start::decode_arguments;
 use sim::{Sim, image, image_with};
 
 fn bundle(image: &[u8]) -> Bundle<'_> {

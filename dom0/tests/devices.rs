@@ -213,6 +213,29 @@ fn who_breaks_the_rules_is_named_and_only_that_connection_closes() {
 }
 
 #[test]
+fn a_guest_can_close_its_own_connection_only_and_says_who_broke_the_rules() {
+    let image = image();
+    let mut stack = Stack::full(&image);
+    let broken = |device: &str| FromDomain::DeviceBroken {
+        device: device.try_into().unwrap(),
+        reason: "index 9".try_into().unwrap(),
+    };
+    // It has no such device, and that of another guest is none of its business.
+    for (name, device) in [("web", "xvdz"), ("disk", "xvda")] {
+        stack.sim.say(name, 0, broken(device));
+    }
+    stack.settle();
+    assert_eq!(stack.state("web", "xvda"), Some(State::Serving));
+    for _ in 0..2 {
+        stack.sim.say("web", 0, broken("xvda"));
+        stack.settle();
+    }
+    let text = "web: xvda: disk: broke the rules, says web, which closed the connection: index 9";
+    assert_eq!(stack.notices().iter().filter(|line| *line == text).count(), 1);
+    assert_eq!((stack.state("web", "xvda"), stack.state("web", "eth0")), (None, Some(State::Serving)));
+}
+
+#[test]
 fn answers_that_make_no_sense_close_the_connection_and_name_their_author() {
     let image = image();
     let mut stack = Stack::full(&image);

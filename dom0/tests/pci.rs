@@ -3,9 +3,9 @@
 
 mod sim;
 
+use protocol::arguments::decode_arguments;
 use protocol::handle::Rights;
 use protocol::layout::ARGUMENTS;
-use protocol::start::decode_arguments;
 use sim::image;
 use sim::stack::Stack;
 

@@ -6,13 +6,13 @@ mod sim;
 use dom0::bundle::Bundle;
 use dom0::plane::{Phase, Plane};
 use proptest::prelude::*;
+use protocol::arguments::{BootArguments, decode_arguments};
 use protocol::control::{FromDomain, ToDomain};
 use protocol::domain::Reason;
 use protocol::event::{DOMAIN_EVENT_PORT, Port};
 use protocol::handle::Rights;
 use protocol::layout::ARGUMENTS;
 use protocol::ring::byte;
-use protocol::start::{BootArguments, decode_arguments};
 use sim::{Sim, image};
 
 fn booted<'b>(image: &'b [u8], files: &[(&str, &'b [u8])]) -> (Sim, Plane<'b, Sim>) {

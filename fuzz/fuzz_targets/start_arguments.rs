@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use protocol::start::{ARGUMENTS_MAX, decode_arguments, encode_arguments};
+use protocol::arguments::{ARGUMENTS_MAX, decode_arguments, encode_arguments};
 
 fuzz_target!(|data: &[u8]| {
     let Some(arguments) = decode_arguments(data) else { return };

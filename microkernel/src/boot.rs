@@ -4,12 +4,11 @@ use core::ops::Range;
 use core::result::Result;
 
 use elf::{ElfBytes, abi, endian::LittleEndian};
-use heapless::String;
 use protocol::domain::{CLASS_DRIVER, DomainSpec, SchedParams};
 use protocol::event::DOMAIN_EVENT_PORT;
 use protocol::layout::{ARGUMENTS, BUNDLE, VCPU_AREA_SIZE, VCPU_AREAS};
-use protocol::start::{ARGUMENTS_MAX, BootArguments, encode_arguments};
 use protocol::system::SystemInfo;
+use tar_no_std::TarArchiveRef;
 
 use crate::calls::MAX_PAGES;
 use crate::handles;
@@ -23,8 +22,6 @@ const DOM0_MEMORY: u64 = 64;
 const DOM0_MAPPINGS: u32 = 4 * protocol::domain::MAX_DOMAINS as u32;
 /// Stack of the first domain, in pages.
 const DOM0_STACK: u64 = 64;
-/// Unit of a tar file, in bytes.
-const BLOCK: usize = 512;
 
 const NO_ROOM: &str = "not enough memory for dom0: see dom0_mem on the boot line";
 const NO_IMAGE: &str = "the entry `dom0` of the boot bundle is no static x86-64 ELF file with separate segments";
@@ -48,18 +45,10 @@ pub struct BootConfig<'a> {
     pub template: Frame,
 }
 
-/// The file `name` in a tar file (POSIX ustar).
-fn find<'a>(mut tar: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    loop {
-        let (header, rest) = tar.split_at_checked(BLOCK)?;
-        let digits = header[124..136].iter().map_while(|&digit| (digit as char).to_digit(8));
-        let size = digits.fold(0, |size, digit| size << 3 | digit as usize);
-        let title = header[..100].split(|&byte| byte == 0).next()?;
-        if title.is_empty() || title == name.as_bytes() {
-            return rest.get(..size).filter(|_| !title.is_empty());
-        }
-        tar = rest.get(size.checked_next_multiple_of(BLOCK)?..)?;
-    }
+/// The file `name` in a tar file.
+fn find<'a>(tar: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut files = TarArchiveRef::new(tar).ok()?.entries();
+    files.find(|file| file.filename().as_str() == Ok(name)).map(|file| file.data())
 }
 
 impl<M: Machine> Core<M> {
@@ -107,10 +96,7 @@ impl<M: Machine> Core<M> {
             let frame = Phys(config.bundle_start.0 + offset).frame();
             space.map(&self.machine, &mut self.frames, slot, BUNDLE + offset, leaf(frame, Access::Read))?;
         }
-        let mut page = [0; ARGUMENTS_MAX];
-        let command_line = String::try_from(config.boot_line).unwrap_or_default();
-        encode_arguments(&BootArguments { command_line, ..BootArguments::default() }, &mut page);
-        self.fill(slot, ARGUMENTS, &page)
+        self.fill(slot, ARGUMENTS, config.boot_line.as_bytes())
     }
 
     /// Loads the segments of a static ELF file; gives its entry point.

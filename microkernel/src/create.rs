@@ -63,7 +63,7 @@ impl<M: Machine> Core<M> {
         for index in 0..spec.vcpus {
             let id = self.vcpus.find_free()?;
             let context = self.object(slot)?;
-            self.vcpus[id].name = Caller { vcpu: id, slot, index: index as u8, context };
+            self.vcpus[id] = Caller { vcpu: id, slot, index: index as u8, context };
             self.domains[slot].vcpus[index as usize] = id;
             self.domains[slot].info.vcpus = index + 1;
             self.sched.add(id, &spec.schedule);
@@ -125,14 +125,9 @@ impl<M: Machine> Core<M> {
             id: domain.info.id,
             incarnation: domain.info.incarnation,
             resets: domain.info.resets,
-            vcpus: domain.spec.vcpus,
-            grant_frames: domain.spec.grant_frames,
-            retained_pages: domain.spec.retained_pages,
-            max_mappings: domain.spec.max_mappings,
-            memory_pages: self.frames.accounts[slot].set_aside.into(),
             tsc_hz: self.info.tsc_hz,
             bundle_bytes: if slot == Slot::DOM0 { self.bundle_bytes } else { 0 },
-            name: domain.spec.name,
+            spec: DomainSpec { memory_pages: self.frames.accounts[slot].set_aside.into(), ..domain.spec },
         };
         let place = domain.space.translate(&self.machine, START_INFO, false);
         place.into_iter().for_each(|frame| self.machine.put(frame.at(0), &about));

@@ -1,62 +1,35 @@
 //! The death of a domain: what is reported, and to whom.
 
-use core::fmt::{self, Write};
-
-use protocol::domain::{BACKTRACE_MAX, DeathReport, Reason, State};
+use protocol::domain::{BACKTRACE_MAX, DeathReport, MESSAGE_MAX, Reason, State};
 use protocol::event::DOMAIN_EVENT_PORT;
 use protocol::name_text;
 
-use crate::platform::{Fault, Registers, exception_name, reg};
+use crate::platform::{Registers, reg};
 use crate::prelude::*;
 
-/// What ended a domain.
-pub(crate) enum Cause<'a> {
-    /// It asked for it, with a code and a message that fits the report.
-    Exit(u64, &'a [u8]),
-    /// An exception.
-    Fault(Fault),
-}
-
 impl<M: Machine> Core<M> {
-    /// Ends the caller's domain: only it stops, and dom0 hears of it.
-    pub(crate) fn die(&mut self, caller: Caller, reason: Reason, cause: Cause<'_>) {
+    /// Ends the caller's domain: only it stops, and dom0 hears of it. `report` says why; where it happened is filled in here.
+    pub(crate) fn die(&mut self, caller: Caller, reason: Reason, mut report: DeathReport) {
         let slot = caller.slot;
         if self.domains[slot].state != Some(State::Running) {
             return;
         }
-        let registers: Registers = self.machine.get(caller.context.at(0));
-        let mut report = DeathReport {
-            reason: reason as u32,
-            vcpu: caller.index.into(),
-            rip: registers.rip,
-            rflags: registers.rflags,
-            registers: registers.general,
-            time_ns: self.now(),
-            backtrace: self.backtrace(slot, registers.general[reg::RBP]),
-            ..DeathReport::default()
-        };
-        let (id, name) = (slot.number(), self.domains[slot].info.name);
-        let name = name_text(&name);
-        match cause {
-            Cause::Exit(code, message) => {
-                report.code = code;
-                report.message_length = message.len() as u64;
-                report.message.iter_mut().zip(message).for_each(|(to, from)| *to = *from);
-                self.say(format_args!("domain {id} ({name}) ended: {}, code {code} {}", reason.text(), Text(message)));
-            }
-            Cause::Fault(Fault { vector, error, address }) => {
-                (report.vector, report.error, report.address) = (vector, error, address);
-                let what = exception_name(vector);
-                let (rip, vcpu) = (report.rip, report.vcpu);
-                self.say(format_args!(
-                    "domain {id} ({name}) killed: {what} (vector {vector}, error {error:#x}) at rip {rip:#x}, address {address:#x}, vcpu {vcpu}"
-                ));
-            }
-        }
+        let Registers { general, rip, rflags, .. } = self.machine.get(caller.context.at(0));
+        (report.reason, report.vcpu, report.time_ns) = (reason as u32, caller.index.into(), self.now());
+        (report.rip, report.rflags, report.registers) = (rip, rflags, general);
+        report.backtrace = self.backtrace(slot, general[reg::RBP]);
         self.machine.put(self.domains[slot].report(), &report);
         (self.domains[slot].state, self.domains[slot].info.reason) = (Some(State::Dead), reason as u32);
         self.halt(slot);
         self.disarm(slot);
+        let DeathReport { code, vector, error, address, message_length, .. } = report;
+        let (id, name) = (slot.number(), self.domains[slot].info.name);
+        let message = printable(&mut report.message[..(message_length as usize).min(MESSAGE_MAX)]);
+        let name = name_text(&name);
+        self.say(format_args!(
+            "domain {id} ({name}) is dead: {reason:?}, code {code}, exception {vector}, error {error:#x}, \
+             address {address:#x}, rip {rip:#x}: {message}"
+        ));
         if slot == Slot::DOM0 {
             self.say(format_args!("dom0 is dead; the core runs on without a control plane"));
         } else {
@@ -80,12 +53,8 @@ impl<M: Machine> Core<M> {
     }
 }
 
-/// Bytes that a domain wrote, for a log line: what is no printable ASCII becomes a dot.
-pub(crate) struct Text<'a>(pub &'a [u8]);
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let printable = |byte: u8| if matches!(byte, b' '..=b'~') { byte as char } else { '.' };
-        self.0.iter().try_for_each(|&byte| f.write_char(printable(byte)))
-    }
+/// Bytes that a domain wrote, as text for a log line: what is no printable ASCII becomes a dot.
+pub(crate) fn printable(bytes: &mut [u8]) -> &str {
+    bytes.iter_mut().filter(|byte| !matches!(byte, b' '..=b'~')).for_each(|byte| *byte = b'.');
+    core::str::from_utf8(bytes).unwrap_or_default()
 }

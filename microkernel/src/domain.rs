@@ -4,6 +4,7 @@ use protocol::domain::{DeathReport, DomainInfo, DomainSpec, MAX_MAPPINGS, State}
 use protocol::event::MAX_VCPUS;
 use protocol::grant::{ENTRIES_PER_PAGE, MAX_GRANT_FRAMES, PEERS};
 
+use crate::grants::Active;
 use crate::mappings::Mapping;
 use crate::platform::PORT_RANGES;
 use crate::ports::{Ports, TABLE_FRAMES};
@@ -22,6 +23,13 @@ const _: () = assert!(REPORT + size_of::<DeathReport>() <= PAGE_SIZE as usize);
 
 /// A frame that is not there. Nothing looks behind it: the counts next to such fields say how many are valid.
 pub const NO_FRAME: Frame = Frame(0);
+
+/// Place of a record in a table of frames; one behind the last is an earlier one.
+#[inline]
+pub fn record<T, const N: usize>(table: &[Frame; N], index: usize) -> Phys {
+    let in_frame = const { PAGE_SIZE as usize / size_of::<T>() };
+    table[index / in_frame % N].at(index % in_frame * size_of::<T>())
+}
 
 /// A domain.
 pub struct Domain {
@@ -52,8 +60,8 @@ pub struct Domain {
     pub vcpus: [VcpuId; MAX_VCPUS],
     /// First record of a mapping in the list of free ones; `max_mappings` if the list is empty.
     pub mapping_free: u32,
-    /// I/O ports it may use: first and count.
-    pub io_ports: [(u16, u16); PORT_RANGES],
+    /// I/O ports it may use: first (bits 0..16) and count (bits 16..).
+    pub io_ports: [u32; PORT_RANGES],
     /// How far its teardown is.
     pub progress: u64,
 }
@@ -74,7 +82,7 @@ impl Domain {
         mappings: [NO_FRAME; _],
         vcpus: [VcpuId(0); _],
         mapping_free: 0,
-        io_ports: [(0, 0); _],
+        io_ports: [0; _],
         progress: 0,
     };
 
@@ -91,9 +99,9 @@ impl Domain {
 
     /// Places of an entry of the grant table, and of the record of how it is in use.
     pub fn grant(&self, reference: u32) -> Option<(Phys, Phys)> {
-        let (page, entry) = (reference as usize / ENTRIES_PER_PAGE, reference as usize % ENTRIES_PER_PAGE);
-        let valid = page < self.spec.grant_frames as usize;
-        Some((self.grants.get(page)?.at(entry * 8), self.active.get(page)?.at(entry * 8))).filter(|_| valid)
+        let valid = (reference as usize) < self.spec.grant_frames as usize * ENTRIES_PER_PAGE;
+        let place = |table| record::<Active, _>(table, reference as usize);
+        valid.then(|| (place(&self.grants), place(&self.active)))
     }
 
     /// Places for all of its tables that only the core reaches.
@@ -106,8 +114,7 @@ impl Domain {
 
     /// Place of the record of a mapping; the index is below `max_mappings`.
     pub fn mapping(&self, index: u32) -> Phys {
-        let index = index as usize % MAX_MAPPINGS as usize;
-        self.mappings[index / MAPPINGS_PER_FRAME].at(index % MAPPINGS_PER_FRAME * size_of::<Mapping>())
+        record::<Mapping, _>(&self.mappings, index as usize)
     }
 
     /// Place of an entry of the peer table; the index is below [`PEERS`].

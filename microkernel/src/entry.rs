@@ -1,42 +1,36 @@
 //! The ways into the core, and out of it: what the shell calls with the lock held.
 
-use protocol::domain::{Reason, State};
+use protocol::domain::{DeathReport, Reason, State};
 use protocol::error::encode;
-use protocol::system::MAX_CPUS;
 
-use crate::death::Cause;
 use crate::events::{LINES, SOURCES};
 use crate::flush::MAILBOXES;
-use crate::platform::{Fault, Next, Step, reg};
+use crate::platform::{Flush, Next, reg};
 use crate::prelude::*;
 
 impl<M: Machine> Core<M> {
     /// The vCPU on `cpu` made a hypercall. Inlined, so that one that is named has code of its own. Its result is in its context (RAX) when it runs again.
     #[inline(always)]
-    pub fn hypercall(&mut self, cpu: usize, number: u64, arguments: [u64; 5]) -> Step {
+    pub fn hypercall(&mut self, cpu: usize, number: u64, arguments: [u64; 5]) {
         self.here = cpu;
-        let state = self.cpu(cpu);
-        let caller = state.current;
-        state.step = Step::Done;
+        let caller = self.cpus[cpu].current;
         let domain = &mut self.domains[caller.slot];
         if domain.state != Some(State::Running) {
             // Another CPU has ended it since this vCPU was let run.
-            return Step::Done;
+            return;
         }
         domain.info.hypercalls += 1;
         let result = self.dispatch(caller, number, arguments);
         self.machine.store(caller.context.at(reg::RAX * 8), encode(result));
-        self.cpu(cpu).step
     }
 
-    /// The vCPU on `cpu` raised an exception in ring 3; its registers are in its context.
-    pub fn fault(&mut self, cpu: usize, fault: Fault) -> Step {
+    /// The vCPU on `cpu` raised an exception in ring 3; its registers are in its context. `address` is CR2.
+    pub fn fault(&mut self, cpu: usize, vector: u64, error: u64, address: u64) {
         self.here = cpu;
-        let caller = self.cpu(cpu).current;
+        let caller = self.cpus[cpu].current;
         if !caller.is_nobody() {
-            self.die(caller, Reason::Fault, Cause::Fault(fault));
+            self.die(caller, Reason::Fault, DeathReport { vector, error, address, ..DeathReport::default() });
         }
-        Step::Done
     }
 
     /// An interrupt fired at `cpu`. A line stays masked until its owner has dealt with it.
@@ -50,17 +44,22 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// Completes the operation that asked for [`Step::AfterFlush`].
-    pub fn resume(&mut self, cpu: usize) -> Step {
+    /// What the operation in progress on `cpu` waits for, if it does; once that is reached the shell calls [`Core::resume`].
+    #[inline(always)]
+    pub fn awaited(&mut self, cpu: usize) -> Option<Flush> {
+        self.cpus[cpu].flush.take()
+    }
+
+    /// Completes the operation that waited.
+    pub fn resume(&mut self, cpu: usize) {
         self.here = cpu;
-        self.settle(self.cpus[cpu % MAX_CPUS].current.slot);
-        Step::Done
+        self.settle(self.cpus[cpu].current.slot);
     }
 
     /// What `cpu` goes on with after a call, if nothing asks for another choice.
     #[inline(always)]
     pub fn go_on(&self, cpu: usize) -> Option<Next> {
-        (!self.sched.must_choose(cpu)).then(|| self.next(self.cpus[cpu % MAX_CPUS].current, u64::MAX))
+        (!self.sched.must_choose(cpu)).then(|| self.next(self.cpus[cpu].current, u64::MAX))
     }
 
     #[inline(always)]
@@ -76,8 +75,8 @@ impl<M: Machine> Core<M> {
         let tsc = self.machine.tsc();
         let decision = self.sched.pick(cpu, self.clock.ns(tsc));
         let deadline = self.clock.tsc(decision.until);
-        let caller = decision.vcpu.map_or(Caller::NOBODY, |id| self.vcpus[id].name);
-        self.cpu(cpu).current = caller;
+        let caller = decision.vcpu.map_or(Caller::NOBODY, |id| self.vcpus[id]);
+        self.cpus[cpu].current = caller;
         if caller.is_nobody() {
             return Next::Idle { deadline };
         }
@@ -90,7 +89,7 @@ impl<M: Machine> Core<M> {
 
     /// CPUs on which the address space of a domain is loaded, a bit each.
     pub(crate) fn loaded(&self, slot: Slot) -> u64 {
-        let cpus = self.cpus.iter().take(self.info.cpus as usize).enumerate();
+        let cpus = self.cpus.0.iter().take(self.info.cpus as usize).enumerate();
         let on = cpus.filter(|(_, cpu)| !cpu.current.is_nobody() && cpu.current.slot == slot);
         on.fold(0, |mask, (cpu, _)| mask | 1 << cpu)
     }
@@ -116,12 +115,12 @@ impl<M: Machine> Core<M> {
     pub(crate) fn await_flush(&mut self, cpus: u64) {
         let epoch = MAILBOXES.request(cpus);
         self.sched.kicks |= cpus;
-        self.cpu(self.here).step = Step::AfterFlush { epoch, cpus };
+        self.cpus[self.here].flush = Some(Flush { epoch, cpus });
     }
 
     /// The second half of unmapping and releasing.
     fn settle(&mut self, slot: Slot) {
-        let cpu = &mut self.cpus[self.here % MAX_CPUS];
+        let cpu = &mut self.cpus[self.here];
         let mut chain = core::mem::take(&mut cpu.unmapped);
         self.frames.unpark(&self.machine, &mut cpu.parked);
         self.finish_unmap(slot, &mut chain);

@@ -27,8 +27,9 @@ const fn word_of(port: Port) -> (usize, u64) {
 }
 
 impl<M: Machine> Core<M> {
+    /// The entry of a port in range.
     #[inline]
-    fn port(&self, slot: Slot, port: Port) -> Entry {
+    pub(crate) fn port(&self, slot: Slot, port: Port) -> Entry {
         self.domains[slot].ports.get(&self.machine, port)
     }
 
@@ -68,7 +69,7 @@ impl<M: Machine> Core<M> {
         if knew || !self.sched.waits(id) {
             return None;
         }
-        self.machine.store(self.vcpus[id].name.context.at(reg::RAX * 8), 1);
+        self.machine.store(self.vcpus[id].context.at(reg::RAX * 8), 1);
         Some(id)
     }
 
@@ -158,7 +159,7 @@ impl<M: Machine> Core<M> {
         let told = self.raise(entry.peer, Port(entry.port.into()));
         if let Some(id) = told {
             if self.sched.hand_over(self.here, id, self.now()) {
-                self.cpu(self.here).current = self.vcpus[id].name;
+                self.cpus[self.here].current = self.vcpus[id];
             } else {
                 self.wake(told);
             }
@@ -194,8 +195,7 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(crate) fn event_close(&mut self, caller: Caller, domain: Handle, port: Port) -> Result {
-        let slot = self.live(caller, domain, Rights::CONNECT)?;
+    pub(crate) fn event_close(&mut self, _: Caller, slot: Slot, port: Port) -> Result {
         if port == CONTROL_PORT || port == DOMAIN_EVENT_PORT {
             return Err(Error::NotPermitted);
         }
@@ -211,9 +211,7 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(crate) fn event_connect(&mut self, caller: Caller, first: Handle, second: Handle) -> Result {
-        let first = self.live(caller, first, Rights::CONNECT)?;
-        let second = self.live(caller, second, Rights::CONNECT)?;
+    pub(crate) fn event_connect(&mut self, _: Caller, first: Slot, second: Slot) -> Result {
         let (one, other) = self.connect(first, second, None)?;
         Ok((one.0 as u64) << 32 | other.0 as u64)
     }

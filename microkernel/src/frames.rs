@@ -10,7 +10,7 @@ use protocol::domain::MAX_DOMAINS;
 use protocol::layout::PAGE_SHIFT;
 
 use crate::prelude::*;
-use crate::slot::PerSlot;
+use crate::table::{PerSlot, Table};
 
 /// What a frame is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -95,7 +95,7 @@ impl Frames {
             set_aside: 0,
             used: 0,
             parked: 0,
-            accounts: PerSlot([Account { set_aside: 0, used: 0, mapped: 0 }; MAX_DOMAINS]),
+            accounts: Table([Account { set_aside: 0, used: 0, mapped: 0 }; MAX_DOMAINS]),
         }
     }
 

@@ -1,18 +1,15 @@
 //! Grants: the check of an entry, and the account of who uses it.
 //!
-//! An entry is taken in the way its granter may expect (Xen `grant_entry_v1`): flags and peer are read together and the
-//! status bits are set by a compare-exchange on just that word, so the granter can revoke an unused entry with the same
-//! operation. What an entry is used for is counted next to it, in a frame that only the core sees.
+//! An entry is taken in the way its granter may expect (Xen `grant_entry_v1`): it is read whole and the status bits are set
+//! by a compare-exchange on it, so the granter can revoke an unused entry with the same operation. What an entry is used for
+//! is counted next to it, in a frame that only the core sees.
 
 use protocol::domain::State;
-use protocol::grant::{PEERS, PERMIT_ACCESS, READING, READONLY, WRITING};
+use protocol::grant::{GrantEntry, PEERS, PERMIT_ACCESS, READING, READONLY, WRITING};
 use protocol::layout::PAGE_SHIFT;
 
 use crate::frames::Kind;
 use crate::prelude::*;
-
-/// How often a granter may change an entry while the core takes it.
-const RETRIES: usize = 4;
 
 /// A grant in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -56,9 +53,8 @@ impl<M: Machine> Core<M> {
         // Once a reset has begun, what is granted belongs to the past.
         let places = domain.grant(reference).filter(|_| domain.state != Some(State::Resetting));
         let (entry, active) = places.ok_or(Error::BadGrant)?;
-        self.mark(user, granter, entry, write)?;
+        let page = self.mark(user, granter, entry, write)?;
         let before: Active = zerocopy::transmute!(self.machine.load(active));
-        let page = (self.machine.load_u32(Phys(entry.0 + 4)) as u64) << PAGE_SHIFT;
         let usable = |frame: &Frame| {
             let info = self.frames.info(&self.machine, *frame);
             let same = before.uses == 0 || *frame == before.frame;
@@ -85,23 +81,20 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// Checks that an entry lets `user` in, and sets its status bits.
-    fn mark(&self, user: Slot, granter: Slot, entry: Phys, write: bool) -> Result<()> {
+    /// Checks that an entry lets `user` in, and sets its status bits. Gives the address of its page.
+    fn mark(&self, user: Slot, granter: Slot, entry: Phys, write: bool) -> Result<u64> {
         let status = if write { READING | WRITING } else { READING };
-        let own = self.reference(user);
-        let mut found = self.machine.load_u32(entry);
-        for _ in 0..RETRIES {
-            let (flags, peer) = (found as u16, (found >> 16) as u64);
-            let open = flags & !(READONLY | READING | WRITING) == PERMIT_ACCESS && !(write && flags & READONLY != 0);
-            if !open || peer >= PEERS as u64 || self.machine.load(self.domains[granter].peer(peer)) != own {
-                break;
-            }
-            match self.machine.compare_exchange_u32(entry, found, found | status as u32) {
-                Ok(()) => return Ok(()),
-                Err(other) => found = other,
-            }
+        let found = self.machine.load(entry);
+        let GrantEntry { flags, peer, frame } = zerocopy::transmute!(found);
+        let open = flags & !(READONLY | READING | WRITING) == PERMIT_ACCESS && !(write && flags & READONLY != 0);
+        let known = (peer as usize) < PEERS
+            && self.machine.load(self.domains[granter].peer(peer.into())) == self.reference(user);
+        // Who changes an entry while it is taken has not granted it.
+        if open && known && self.machine.compare_exchange(entry, found, found | status as u64) {
+            Ok((frame as u64) << PAGE_SHIFT)
+        } else {
+            Err(Error::BadGrant)
         }
-        Err(Error::BadGrant)
     }
 
     /// Clears the status bits of an entry that its remaining uses do not need.

@@ -51,8 +51,7 @@ fn at(table: Frame, index: usize) -> Phys {
 }
 
 /// What `handle` names in `table`.
-#[inline]
-pub fn lookup(m: &impl Memory, table: Frame, handle: Handle) -> Result<Entry> {
+fn lookup(m: &impl Memory, table: Frame, handle: Handle) -> Result<Entry> {
     let index = handle.index() as usize;
     let entry: Entry = m.get(at(table, index));
     let valid = index < HANDLES && entry.kind != 0 && entry.generation == handle.generation();
@@ -60,7 +59,7 @@ pub fn lookup(m: &impl Memory, table: Frame, handle: Handle) -> Result<Entry> {
 }
 
 /// Puts `entry` at the first free place of `table`.
-pub fn insert(m: &impl Memory, table: Frame, entry: Entry) -> Result<Handle> {
+fn insert(m: &impl Memory, table: Frame, entry: Entry) -> Result<Handle> {
     let mut places = (0..HANDLES).map(|index| (index, m.get::<Entry>(at(table, index))));
     let (index, Entry { generation, .. }) = places.find(|(_, old)| old.kind == 0).ok_or(Error::TableFull)?;
     m.put(at(table, index), &Entry { generation, ..entry });
@@ -68,9 +67,29 @@ pub fn insert(m: &impl Memory, table: Frame, entry: Entry) -> Result<Handle> {
 }
 
 /// Frees the entry of a handle that was looked up.
-pub fn remove(m: &impl Memory, table: Frame, handle: Handle) {
+fn remove(m: &impl Memory, table: Frame, handle: Handle) {
     let generation = (handle.generation() + 1) & GENERATION;
     m.put(at(table, handle.index() as usize), &Entry { generation, ..Entry::new_zeroed() });
+}
+
+impl<M: Machine> Core<M> {
+    /// The entry of a handle of the caller.
+    pub(crate) fn entry(&self, caller: Caller, handle: Handle) -> Result<Entry> {
+        lookup(&self.machine, self.domains[caller.slot].handles, handle)
+    }
+
+    /// Puts a handle into a domain's table.
+    pub(crate) fn add_handle(&mut self, slot: Slot, entry: Entry) -> Result {
+        let handle = insert(&self.machine, self.domains[slot].handles, entry)?;
+        self.domains[slot].info.handles += 1;
+        Ok(handle.0.into())
+    }
+
+    /// Closes a handle that was looked up.
+    pub(crate) fn remove_handle(&mut self, slot: Slot, handle: Handle) {
+        remove(&self.machine, self.domains[slot].handles, handle);
+        self.domains[slot].info.handles -= 1;
+    }
 }
 
 #[cfg(test)]

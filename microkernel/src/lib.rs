@@ -26,10 +26,10 @@ pub mod pci;
 pub mod platform;
 mod ports;
 mod prelude;
-pub mod sched;
-mod slot;
-mod space;
+mod sched;
+pub mod space;
 pub mod state;
+mod table;
 mod teardown;
 #[cfg(test)]
 mod testing;

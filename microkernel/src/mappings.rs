@@ -39,25 +39,19 @@ impl<M: Machine> Core<M> {
         if !valid.contains(&address) || address % PAGE_SIZE != 0 {
             return Err(Error::BadAddress);
         }
+        if !hidden {
+            self.check_unmapped(slot, address, 1, 0)?;
+        }
         let domain = &self.domains[slot];
         let space = domain.space;
-        let place = if hidden { None } else { space.entry(&self.machine, address) };
-        if place.is_some_and(|at| self.machine.load(at) != 0) {
-            return Err(Error::Exists);
-        }
         let index = domain.mapping_free;
         if index >= domain.spec.max_mappings {
             return Err(Error::TableFull);
         }
-        if !hidden && place.is_none() && self.frames.available(slot) < space.missing_tables(&self.machine, address, 1) {
-            return Err(Error::NoMemory);
-        }
         let grant = self.acquire(slot, element.peer.into(), element.reference.into(), write)?;
-        let entry = leaf(grant.frame, if write { Access::Write } else { Access::Read });
-        match place {
-            _ if hidden => {}
-            Some(at) => self.machine.store(at, entry),
-            None => space.map(&self.machine, &mut self.frames, slot, address, entry)?,
+        if !hidden {
+            let access = if write { Access::Write } else { Access::Read };
+            space.map(&self.machine, &mut self.frames, slot, address, leaf(grant.frame, access))?;
         }
         self.frames.pin(&self.machine, grant.frame, false);
         let domain = &mut self.domains[slot];

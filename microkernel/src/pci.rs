@@ -32,7 +32,7 @@ const MSI: u32 = 0x05;
 const MSI_X: u32 = 0x11;
 
 /// Class of bridges.
-const CLASS_BRIDGE: u8 = 6;
+const CLASS_BRIDGE: u16 = 6;
 /// Messages of one function that are used, so that none can take all vectors.
 const MAX_MESSAGES: u16 = 32;
 /// Where a message to an interrupt controller goes; bits 12 to 19 hold the controller's id (Intel SDM vol. 3, 11.11.1).
@@ -99,24 +99,12 @@ impl<M: Machine> Config<'_, M> {
 
     /// Takes a function in, and switches off what it could do to memory.
     fn examine(&self, ram: &[Range<u64>], reach: &mut impl FnMut(Phys, u64) -> bool) -> Device {
-        let byte = |offset| self.read(offset, 1) as u8;
         let half = |offset| self.read(offset, 2) as u16;
-        let info = DeviceInfo {
-            address: self.1,
-            vendor: half(0),
-            device: half(2),
-            subsystem_vendor: half(0x2c),
-            subsystem: half(0x2e),
-            revision: byte(0x08),
-            interface: byte(0x09),
-            subclass: byte(0x0a),
-            class: byte(0x0b),
-            owner: NO_OWNER,
-            ..DeviceInfo::default()
-        };
+        let mut info = DeviceInfo { address: self.1, owner: NO_OWNER, ..DeviceInfo::default() };
+        (info.vendor, info.device, info.class) = (half(0), half(2), half(0x0a));
         let mut device = Device { info, bars: [0; 6], messages: 0, table: None };
-        let bridge = byte(HEADER_TYPE) & 0x7f != 0;
-        if bridge || device.info.class == CLASS_BRIDGE {
+        let bridge = self.read(HEADER_TYPE, 1) & 0x7f != 0;
+        if bridge || device.info.class >> 8 == CLASS_BRIDGE {
             device.info.flags = BRIDGE;
             self.update(COMMAND, 0, if bridge { MASTER } else { 0 });
             return device;
@@ -158,15 +146,15 @@ impl<M: Machine> Config<'_, M> {
     }
 }
 
-fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+/// Whether two ranges, not empty, have something in common.
+pub fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
     one.start < other.end && other.start < one.end
 }
 
 impl<M: Machine> Core<M> {
     /// Finds all functions, before the first domain exists. From then on none of them reaches memory, except for bridges,
-    /// which pass on what those behind them do. `ram` is no function's; `reach` makes
-    /// registers accessible to the core; `config_size` is what is reached of each function's space.
-    pub fn find_devices(&mut self, ram: &[Range<u64>], config_size: u64, mut reach: impl FnMut(Phys, u64) -> bool) {
+    /// which pass on what those behind them do. `ram` is no function's; `reach` makes registers accessible to the core.
+    pub fn find_devices(&mut self, ram: &[Range<u64>], mut reach: impl FnMut(Phys, u64) -> bool) {
         let is_there = |config: &Config<'_, M>| config.read(0, 2) != 0xffff;
         for first in (0..=u16::MAX).step_by(8) {
             let config = Config(&self.machine, first);
@@ -174,10 +162,8 @@ impl<M: Machine> Core<M> {
             for address in first..=first + if several { 7 } else { 0 } {
                 let config = Config(&self.machine, address);
                 if is_there(&config) {
-                    let mut device = config.examine(ram, &mut reach);
-                    device.info.config_size = config_size;
                     // What does not fit is left alone, unable to reach memory.
-                    _ = self.devices.push(device);
+                    _ = self.devices.push(config.examine(ram, &mut reach));
                 }
             }
         }
@@ -217,14 +203,6 @@ impl<M: Machine> Core<M> {
     pub(crate) fn disown(&mut self, owner: Slot) {
         let owned = self.devices.iter_mut().filter(|device| device.info.owner == owner.number() as u32);
         owned.for_each(|device| device.info.owner = NO_OWNER);
-    }
-
-    /// Whether a message is in use.
-    pub(crate) fn is_armed(&self, device: &Device, message: u16) -> bool {
-        match device.table {
-            Some((table, _)) => self.machine.load(entry(table, message).1) >> 32 & 1 == 0,
-            None => self.config(device).read(device.messages + 2, 2) & 1 != 0,
-        }
     }
 
     /// Sends a message as `vector` to a CPU from now on.

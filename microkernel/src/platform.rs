@@ -4,6 +4,7 @@
 //! exists anywhere, and the direct map behind it can be replaced by a smaller window without touching a caller.
 
 use core::fmt;
+use core::ops::Range;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -38,14 +39,12 @@ pub trait Memory {
     fn load(&self, at: Phys) -> u64;
     /// Writes 8 bytes, release.
     fn store(&self, at: Phys, value: u64);
-    /// Reads 4 bytes, acquire.
-    fn load_u32(&self, at: Phys) -> u32;
     /// Sets bits and gives the value before; a full barrier.
     fn fetch_or(&self, at: Phys, bits: u64) -> u64;
     /// Keeps only `bits` and gives the value before; a full barrier.
     fn fetch_and(&self, at: Phys, bits: u64) -> u64;
-    /// Replaces `old` by `new`; gives what was found otherwise; a full barrier.
-    fn compare_exchange_u32(&self, at: Phys, old: u32, new: u32) -> Result<(), u32>;
+    /// Replaces `old` by `new`; gives whether that was found; a full barrier.
+    fn compare_exchange(&self, at: Phys, old: u64, new: u64) -> bool;
     /// Copies bytes out.
     fn read(&self, at: Phys, out: &mut [u8]);
     /// Copies bytes in.
@@ -88,12 +87,8 @@ pub trait Machine: Memory {
     fn config_write(&self, function: u16, offset: u16, width: u64, value: u32);
     /// Id of a CPU's interrupt controller, as messages name it.
     fn apic_id(&self, cpu: usize) -> u32;
-    /// A firmware table: where it lies and how long it is.
-    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)>;
-    /// Whether the core drives this I/O port range itself (interrupt controllers, timer, PCI configuration).
-    fn port_reserved(&self, first: u16, count: u16) -> bool;
-    /// Whether the range holds the core's serial port.
-    fn is_serial(&self, first: u16, count: u16) -> bool;
+    /// A firmware table, which nobody changes.
+    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<&'static [u8]>;
     /// Gives the core's serial port away (`true`), or takes it back.
     fn release_serial(&self, released: bool);
     /// Shows a line of the log at once: on the emulator's debug console and, `aloud`, on the serial port while the core owns it.
@@ -140,27 +135,6 @@ pub const XSTATE: usize = 1024;
 /// Offset of MXCSR in it, and its initial value: all exceptions masked.
 pub const MXCSR: (usize, u64) = (XSTATE + 24, 0x1f80);
 
-/// Names of the exceptions by vector (Intel SDM vol. 3, table 6-1).
-const EXCEPTIONS: &str = "divide error|debug exception|NMI|breakpoint|overflow|bound range exceeded|invalid opcode|\
-    no FPU|double fault|reserved|invalid TSS|segment not present|stack fault|general protection fault|page fault|\
-    reserved|x87 error|alignment check|machine check|SIMD error";
-
-/// Name of an exception.
-pub fn exception_name(vector: u64) -> &'static str {
-    EXCEPTIONS.split('|').nth(vector as usize).unwrap_or("exception")
-}
-
-/// An exception in ring 3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Vector.
-    pub vector: u64,
-    /// Error code, 0 if it has none.
-    pub error: u64,
-    /// CR2 at entry.
-    pub address: u64,
-}
-
 /// What a CPU does after the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -170,8 +144,8 @@ pub enum Next {
         context: Frame,
         /// Root of its address space (CR3).
         root: Frame,
-        /// Its I/O ports: (first, count); count 0 is an empty slot.
-        ports: [(u16, u16); PORT_RANGES],
+        /// Its I/O ports: first (bits 0..16) and count (bits 16..); 0 is an empty slot.
+        ports: [u32; PORT_RANGES],
         /// TSC at which the core wants to be entered.
         deadline: u64,
     },
@@ -182,20 +156,17 @@ pub enum Next {
     },
 }
 
-/// What a hypercall or an event entry asks of the shell before it schedules.
+/// What the shell has to wait for, without the lock: that [`crate::flush::MAILBOXES`] has `reached` this. It serves its own
+/// mailbox meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing: results are in the context.
-    Done,
-    /// Release the lock, wait until [`crate::flush::MAILBOXES`] has `reached` this (serving the own mailbox meanwhile), take
-    /// the lock and call `resume`.
-    AfterFlush {
-        /// Number of the request.
-        epoch: u64,
-        /// CPUs that were asked, a bit each.
-        cpus: u64,
-    },
+pub struct Flush {
+    /// Number of the request.
+    pub epoch: u64,
+    /// CPUs that were asked, a bit each.
+    pub cpus: u64,
 }
 
 /// I/O port ranges a domain can have enabled at once.
 pub const PORT_RANGES: usize = 4;
+/// I/O ports of the operator's serial port (COM1), which the core drives until a domain enables them.
+pub const SERIAL: Range<u64> = 0x3f8..0x400;

@@ -4,6 +4,7 @@
 
 use protocol::event::{DOMAIN_EVENT_PORT, MAX_VCPUS, PORTS};
 
+use crate::domain::record;
 use crate::prelude::*;
 
 /// Frames of a table.
@@ -73,21 +74,15 @@ impl Entry {
 pub struct Ports(pub [Frame; TABLE_FRAMES]);
 
 impl Ports {
-    #[inline]
-    fn at(&self, port: Port) -> Phys {
-        let byte = port.0 as usize * 8;
-        self.0[byte / PAGE_SIZE as usize % TABLE_FRAMES].at(byte % PAGE_SIZE as usize)
-    }
-
     /// The entry of a port in range.
     #[inline]
     pub fn get(&self, m: &impl Memory, port: Port) -> Entry {
-        zerocopy::transmute!(m.load(self.at(port)))
+        zerocopy::transmute!(m.load(record::<Entry, _>(&self.0, port.0 as usize)))
     }
 
     /// Replaces the entry of a port in range.
     pub fn set(&self, m: &impl Memory, port: Port, entry: Entry) {
-        m.store(self.at(port), zerocopy::transmute!(entry));
+        m.store(record::<Entry, _>(&self.0, port.0 as usize), zerocopy::transmute!(entry));
     }
 
     /// The lowest closed port without a fixed purpose.

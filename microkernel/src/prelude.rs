@@ -7,6 +7,6 @@ pub(crate) use protocol::layout::PAGE_SIZE;
 pub(crate) use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub(crate) use crate::platform::{Frame, Machine, Memory, Phys};
-pub(crate) use crate::slot::Slot;
 pub(crate) use crate::state::Core;
+pub(crate) use crate::table::Slot;
 pub(crate) use crate::vcpu::Caller;

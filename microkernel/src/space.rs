@@ -17,15 +17,17 @@ pub const WRITE: u64 = 1 << 1;
 /// Ring 3 may use it.
 const USER: u64 = 1 << 2;
 /// Not cached.
-const UNCACHED: u64 = 1 << 3 | 1 << 4;
+pub const UNCACHED: u64 = 1 << 3 | 1 << 4;
 /// Registers of a device, no RAM: the core itself never goes there. The processor ignores the bit.
 pub const REGISTERS: u64 = 1 << 9;
 /// Instructions may not be fetched.
-const NO_EXECUTE: u64 = 1 << 63;
+pub const NO_EXECUTE: u64 = 1 << 63;
 /// Bits of an entry that hold the address.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-/// log2 of what an entry spans, in the tables above the lowest.
-const LEVELS: [u32; 3] = [39, 30, 21];
+/// log2 of what an entry spans in the root, and in the lowest table; a level lower it is [`STEP`] less.
+const ROOT: u32 = 39;
+const LEAF: u32 = 12;
+const STEP: u32 = 9;
 
 /// What a domain may do with a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,24 +60,30 @@ pub const fn registers(at: u64) -> u64 {
     at | Access::Write as u64 | UNCACHED | REGISTERS
 }
 
-/// Place in `table` of the entry for `address`, whose entries span `1 << shift` bytes each.
-const fn slot(table: Frame, address: u64, shift: u32) -> Phys {
-    table.at(((address >> shift) & 511) as usize * 8)
-}
-
 impl Space {
-    /// Place of the lowest-level entry for `address`, if the tables above it exist. The address is below [`USER_END`].
+    /// Place of the entry for `address` in the table whose entries span `1 << lowest` bytes, or in the last one on the way
+    /// there, and the log2 of what an entry spans there. The address is below [`USER_END`].
+    #[inline]
+    fn walk(self, m: &impl Memory, address: u64, lowest: u32) -> (Phys, u32) {
+        let (mut table, mut shift) = (self.0, ROOT);
+        loop {
+            let at = table.at(((address >> shift) & 511) as usize * 8);
+            if shift == lowest {
+                return (at, shift);
+            }
+            let entry = m.load(at);
+            if entry & PRESENT == 0 {
+                return (at, shift);
+            }
+            (table, shift) = (frame_of(entry), shift - STEP);
+        }
+    }
+
+    /// Place of the lowest-level entry for `address`, if the tables above it exist.
     #[inline]
     pub fn entry(self, m: &impl Memory, address: u64) -> Option<Phys> {
-        let mut table = self.0;
-        for shift in LEVELS {
-            let entry = m.load(slot(table, address, shift));
-            if entry & PRESENT == 0 {
-                return None;
-            }
-            table = frame_of(entry);
-        }
-        Some(slot(table, address, 12))
+        let (at, shift) = self.walk(m, address, LEAF);
+        (shift == LEAF).then_some(at)
     }
 
     /// What the domain reaches at `address`: the entry, 0 if there is nothing.
@@ -96,33 +104,24 @@ impl Space {
     pub fn missing_tables(self, m: &impl Memory, address: u64, pages: u64) -> u64 {
         let (mut at, mut missing) = (address, 0);
         while at < address + pages * PAGE_SIZE {
-            let mut table = Some(self.0);
-            for shift in LEVELS {
-                let next = table.map(|table| m.load(slot(table, at, shift))).filter(|entry| entry & PRESENT != 0);
-                // A missing table is counted where it, or the range, begins.
-                let first = at == address || at & ((1 << shift) - 1) == 0;
-                missing += (next.is_none() && first) as u64;
-                table = next.map(frame_of);
-            }
-            at = (at | ((1 << 21) - 1)) + 1;
+            // A missing table is counted where it, or the range, begins.
+            let above = (LEAF + STEP..=self.walk(m, at, LEAF).1).step_by(STEP as usize);
+            missing += above.filter(|&shift| at == address || at.is_multiple_of(1 << shift)).count() as u64;
+            at = ((at >> (LEAF + STEP)) + 1) << (LEAF + STEP);
         }
         missing
     }
 
     /// Makes [`leaf`] `entry` at `address`, where nothing is mapped, and tables as needed.
     pub fn map(self, m: &impl Memory, frames: &mut Frames, owner: Slot, address: u64, entry: u64) -> Result<()> {
-        let mut table = self.0;
-        for shift in LEVELS {
-            let at = slot(table, address, shift);
-            let above = m.load(at);
-            table = frame_of(above);
-            if above & PRESENT == 0 {
-                table = frames.take(m, owner, Kind::OBJECT)?;
-                m.store(at, table.at(0).0 | PRESENT | WRITE | USER);
+        loop {
+            let (at, shift) = self.walk(m, address, LEAF);
+            if shift == LEAF {
+                m.store(at, entry);
+                return Ok(());
             }
+            m.store(at, frames.take(m, owner, Kind::OBJECT)?.at(0).0 | PRESENT | WRITE | USER);
         }
-        m.store(slot(table, address, 12), entry);
-        Ok(())
     }
 
     /// Unmaps the page at `address`; gives the frame that was there.
@@ -140,21 +139,9 @@ impl Space {
         const SCRUB: u64 = 64;
         let mut from = range.start;
         while from < range.end && *budget > 0 {
-            // The tables on the way to the address, each with the place of the entry that names it.
-            let mut path = heapless::Vec::<(Phys, Frame), 3>::new();
-            let (mut table, mut shift) = (self.0, 39);
-            while shift > 12 {
-                let at = slot(table, from, shift);
-                table = frame_of(m.load(at));
-                if m.load(at) & PRESENT == 0 || path.push((at, table)).is_err() {
-                    break;
-                }
-                shift -= 9;
-            }
-            let mut steps = 1;
-            let at = slot(table, from, 12);
-            if shift == 12 && m.load(at) & PRESENT != 0 {
-                let entry = m.load(at);
+            let (at, mut shift) = self.walk(m, from, LEAF);
+            let (entry, last, mut steps) = (m.load(at), from, 1);
+            if entry & PRESENT != 0 {
                 m.store(at, 0);
                 if entry & REGISTERS == 0 {
                     frames.unmapped(m, frame_of(entry), owner);
@@ -162,12 +149,13 @@ impl Space {
                 steps += SCRUB;
             }
             from = ((from >> shift) + 1) << shift;
-            for (&(at, table), shift) in path.iter().zip(LEVELS).rev() {
-                if from & ((1 << shift) - 1) == 0 {
-                    m.store(at, 0);
-                    frames.give_back(m, table);
-                    steps += SCRUB;
-                }
+            // The tables that end here, from the lowest up.
+            while shift < ROOT && from.is_multiple_of(1 << (shift + STEP)) {
+                shift += STEP;
+                let (at, _) = self.walk(m, last, shift);
+                frames.give_back(m, frame_of(m.load(at)));
+                m.store(at, 0);
+                steps += SCRUB;
             }
             *budget = budget.saturating_sub(steps);
         }

@@ -11,18 +11,18 @@ use crate::events::SOURCES;
 use crate::frames::{END, Frames};
 use crate::log::Log;
 use crate::pci::Devices;
-use crate::platform::Step;
+use crate::platform::Flush;
 use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, Scheduler};
-use crate::slot::PerSlot;
-use crate::vcpu::{Vcpu, Vcpus};
+use crate::table::{PerSlot, Table};
+use crate::vcpu::Vcpus;
 
 /// What the core keeps about a CPU.
 pub(crate) struct Cpu {
     /// Who runs on it.
     pub current: Caller,
-    /// What the call in progress asks of the shell.
-    pub step: Step,
+    /// What the call in progress waits for.
+    pub flush: Option<Flush>,
     /// Records of mappings to finish after the flush: the first plus one, 0 for none.
     pub unmapped: u32,
     /// List of frames to give back after the flush.
@@ -39,7 +39,7 @@ pub struct Core<M: Machine> {
     pub(crate) domains: PerSlot<Domain>,
     pub(crate) vcpus: Vcpus,
     pub(crate) sched: Scheduler,
-    pub(crate) cpus: [Cpu; MAX_CPUS],
+    pub(crate) cpus: Table<Cpu, MAX_CPUS>,
     pub(crate) log: Log,
     /// Who is told of an interrupt, by its source.
     pub(crate) interrupts: [Option<(Slot, Port)>; SOURCES],
@@ -62,15 +62,15 @@ pub struct Core<M: Machine> {
 impl<M: Machine> Core<M> {
     /// A core that knows nothing yet.
     pub const fn new(machine: M) -> Core<M> {
-        const CPU: Cpu = Cpu { current: Caller::NOBODY, step: Step::Done, unmapped: 0, parked: END };
+        const CPU: Cpu = Cpu { current: Caller::NOBODY, flush: None, unmapped: 0, parked: END };
         Core {
             machine,
             clock: Clock::new(),
             frames: Frames::new(),
-            domains: PerSlot([const { Domain::NONE }; MAX_DOMAINS]),
-            vcpus: Vcpus([const { Vcpu::NONE }; MAX_VCPUS]),
+            domains: Table([const { Domain::NONE }; MAX_DOMAINS]),
+            vcpus: Table([Caller::NOBODY; MAX_VCPUS]),
             sched: Scheduler::new(),
-            cpus: [CPU; MAX_CPUS],
+            cpus: Table([CPU; MAX_CPUS]),
             log: Log::new(),
             interrupts: [None; SOURCES],
             devices: Devices::new(),
@@ -93,11 +93,6 @@ impl<M: Machine> Core<M> {
     pub fn say(&mut self, line: fmt::Arguments<'_>) {
         self.log.line(self.clock.ns(self.machine.tsc()), line);
         self.machine.show(line, true);
-    }
-
-    #[inline]
-    pub(crate) fn cpu(&mut self, cpu: usize) -> &mut Cpu {
-        &mut self.cpus[cpu % MAX_CPUS]
     }
 
     /// A domain in its present incarnation, as handles and peer tables hold it. Never 0.

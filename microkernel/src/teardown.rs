@@ -12,7 +12,6 @@ use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, HEAP, HEAP_END, HEARTBEAT
 use crate::domain::{Domain, NO_FRAME};
 use crate::events::LINES;
 use crate::prelude::*;
-use crate::vcpu::Vcpu;
 
 /// Work of one slice, in units of looking at a table entry: about 128 frames scrubbed.
 const SLICE: u64 = 8192;
@@ -76,7 +75,6 @@ impl<M: Machine> Core<M> {
         self.renew_events(slot);
         self.renew_grants(slot);
         let domain = &mut self.domains[slot];
-        domain.vcpus().for_each(|id| self.vcpus[id].started = false);
         (domain.state, domain.info.reason) = (Some(State::Building), Reason::None as u32);
         true
     }
@@ -147,7 +145,7 @@ impl<M: Machine> Core<M> {
     fn give_up(&mut self, slot: Slot) {
         self.disown(slot);
         for id in self.domains[slot].vcpus() {
-            let context = core::mem::replace(&mut self.vcpus[id], Vcpu::NONE).name.context;
+            let context = core::mem::replace(&mut self.vcpus[id], Caller::NOBODY).context;
             // It is not on a CPU any more, so the scheduler lets go of it.
             _ = self.sched.remove(id);
             self.frames.give_back(&self.machine, context);

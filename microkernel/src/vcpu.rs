@@ -1,13 +1,12 @@
 //! Virtual CPUs: registers in a context frame of the domain, and what the scheduler does not keep.
 
-use core::ops::{Index, IndexMut};
-
 use protocol::layout::{USER_END, vcpu_stack_top};
 
 use crate::domain::NO_FRAME;
 use crate::platform::{ENTERED_BY_TRAP, MXCSR, Registers, reg};
 use crate::prelude::*;
 use crate::sched::{MAX_VCPUS, VcpuId};
+use crate::table::Table;
 
 /// RFLAGS of a fresh vCPU: interrupts on, and the bit that is always set.
 const FRESH_FLAGS: u64 = 0x202;
@@ -35,40 +34,14 @@ impl Caller {
     }
 }
 
-/// What the core keeps about a vCPU.
-pub struct Vcpu {
-    /// What names it; nobody: this place is free.
-    pub name: Caller,
-    /// It has been started.
-    pub started: bool,
-}
-
-impl Vcpu {
-    /// A free place.
-    pub const NONE: Vcpu = Vcpu { name: Caller::NOBODY, started: false };
-}
-
-/// All vCPUs, by id. The index is masked rather than checked: ids come from the core's own tables.
-pub struct Vcpus(pub [Vcpu; MAX_VCPUS]);
+/// All vCPUs, by id; nobody: the place is free.
+pub type Vcpus = Table<Caller, MAX_VCPUS>;
 
 impl Vcpus {
     /// A free place.
     pub fn find_free(&self) -> Result<VcpuId> {
-        let free = self.0.iter().position(|vcpu| vcpu.name.is_nobody());
+        let free = self.0.iter().position(|vcpu| vcpu.is_nobody());
         free.map(|at| VcpuId(at as u16)).ok_or(Error::TableFull)
-    }
-}
-
-impl Index<VcpuId> for Vcpus {
-    type Output = Vcpu;
-    fn index(&self, id: VcpuId) -> &Vcpu {
-        &self.0[id.0 as usize % MAX_VCPUS]
-    }
-}
-
-impl IndexMut<VcpuId> for Vcpus {
-    fn index_mut(&mut self, id: VcpuId) -> &mut Vcpu {
-        &mut self.0[id.0 as usize % MAX_VCPUS]
     }
 }
 
@@ -80,8 +53,7 @@ pub fn check_start(entry: u64, stack: u64) -> Result<()> {
 impl<M: Machine> Core<M> {
     /// Starts a vCPU at `entry` with stack pointer `stack` (0: the layout's), all other registers zero.
     pub(crate) fn start_vcpu(&mut self, id: VcpuId, entry: u64, stack: u64) {
-        self.vcpus[id].started = true;
-        let Caller { index, context, .. } = self.vcpus[id].name;
+        let Caller { index, context, .. } = self.vcpus[id];
         let stack = if stack == 0 { vcpu_stack_top(index.into()) } else { stack };
         let mut registers = Registers { rip: entry, rflags: FRESH_FLAGS, fs_base: stack, ..Registers::default() };
         registers.general[reg::RDI] = index.into();
@@ -96,15 +68,14 @@ impl<M: Machine> Core<M> {
     pub(crate) fn vcpu_start(&mut self, caller: Caller, vcpu: u64, entry: u64, stack: u64) -> Result {
         let id = self.domains[caller.slot].vcpu(vcpu).ok_or(Error::Invalid)?;
         check_start(entry, stack)?;
-        if self.vcpus[id].started {
+        if self.sched.is_started(id) {
             return Err(Error::WrongState);
         }
         self.start_vcpu(id, entry, stack);
         Ok(0)
     }
 
-    pub(crate) fn vcpu_info(&mut self, caller: Caller, domain: Handle, vcpu: u64, out: u64) -> Result {
-        let slot = self.domain(caller, domain, Rights::INSPECT)?;
+    pub(crate) fn vcpu_info(&mut self, caller: Caller, slot: Slot, vcpu: u64, out: u64) -> Result {
         let id = self.domains[slot].vcpu(vcpu).ok_or(Error::Invalid)?;
         let info = self.sched.info(id, self.now());
         self.deliver(caller, out, &info)

@@ -173,7 +173,7 @@ pub enum Guilty {
 pub enum KillPoint {
     /// An attach message has come, nothing is done yet.
     BeforeAttach,
-    /// Responses are published, the frontend is not notified.
+    /// Responses are published, the frontend is not notified; every other passage is before the record says that they are.
     AfterPublish,
     /// Some requests of a batch are taken, others not.
     MidBatch,

@@ -225,6 +225,13 @@ pub enum FromDomain {
         /// What was found, with the numbers.
         reason: String<128>,
     },
+    /// From a frontend, unasked: it closed a device's connection because the driver domain broke a rule.
+    DeviceBroken {
+        /// Its name.
+        device: String<DEVICE_MAX>,
+        /// What was found, with the numbers.
+        reason: String<128>,
+    },
     /// From a disk domain, unasked: the disk behind a connection has another size.
     DiskResized {
         /// [`crate::connection::Frontend::connection`].

@@ -13,7 +13,10 @@ pub const DMA: u64 = 1;
 pub const NO_OWNER: u32 = u32::MAX;
 
 /// In [`DeviceInfo::flags`]: a bridge; nobody can open it.
-pub const BRIDGE: u32 = 1;
+pub const BRIDGE: u16 = 1;
+
+/// Bytes of the configuration space of a function that can be read.
+pub const CONFIG_SIZE: u64 = 256;
 
 records! {
     /// A base address register.
@@ -34,26 +37,14 @@ records! {
         pub vendor: u16,
         /// Device id, as the vendor numbers them.
         pub device: u16,
-        /// Vendor of the board.
-        pub subsystem_vendor: u16,
-        /// Its id of the board.
-        pub subsystem: u16,
+        /// Class (bits 8..16) and subclass (bits 0..8).
+        pub class: u16,
         /// Message-signalled interrupts it has.
         pub interrupts: u16,
-        /// Revision.
-        pub revision: u8,
-        /// Programming interface.
-        pub interface: u8,
-        /// Subclass.
-        pub subclass: u8,
-        /// Class.
-        pub class: u8,
+        /// [`BRIDGE`] or 0.
+        pub flags: u16,
         /// Id of the domain that has opened it, or [`NO_OWNER`].
         pub owner: u32,
-        /// [`BRIDGE`] or 0.
-        pub flags: u32,
-        /// Bytes of its configuration space, 256 or 4096.
-        pub config_size: u64,
         /// Its memory. A 64-bit register takes two places; the second is absent.
         pub bars: [BarInfo; 6],
     }

@@ -174,7 +174,7 @@ records! {
         pub pauses: u32,
         /// vCPUs it has.
         pub vcpus: u32,
-        /// vCPUs that were started.
+        /// vCPUs that were started and not stopped since.
         pub vcpus_started: u32,
         /// Handles in use.
         pub handles: u32,

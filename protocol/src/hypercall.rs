@@ -8,59 +8,7 @@
 //! (handles: `BadHandle`, ports: `BadPort`, pointers and addresses: `BadAddress`). A refused call changes nothing.
 //!
 //! [`crate::for_each_hypercall`] hands the whole table to another macro: the core makes its dispatcher from it, `unikernel` its
-//! wrappers, and this module the enum and [`DECLARATIONS`], from which documentation and the hostile tests are made.
-
-/// What an argument means, and so what is checked before anything else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Handle of [`crate::handle::ObjectKind::System`].
-    System,
-    /// Handle of a domain.
-    Domain,
-    /// Handle of an I/O port range.
-    IoPorts,
-    /// Handle of an interrupt line.
-    Interrupt,
-    /// Handle of a PCI function.
-    Device,
-    /// Handle of anything.
-    AnyHandle,
-    /// Event port of the caller, or of the domain named.
-    Port,
-    /// Address of memory of the caller that the core reads.
-    Read,
-    /// Address of memory of the caller that the core writes.
-    Write,
-    /// Address of memory of the caller that the core reads and writes.
-    ReadWrite,
-    /// Bytes or elements behind the pointer before it.
-    Length,
-    /// Virtual address in the domain named, page-aligned unless the description says otherwise.
-    Address,
-    /// A count of pages.
-    Pages,
-    /// A number with the range the description gives.
-    Number,
-    /// Bits; undefined ones are refused.
-    Flags,
-    /// An absolute time in ns since the core started; `u64::MAX` is never.
-    Deadline,
-}
-
-/// The declaration of one hypercall.
-#[derive(Clone, Copy, Debug)]
-pub struct Declaration {
-    /// Its number.
-    pub number: u64,
-    /// Its name.
-    pub name: &'static str,
-    /// Names and kinds of the arguments.
-    pub arguments: &'static [(&'static str, Kind)],
-    /// Errors it can give, beside those that the kinds of its arguments imply.
-    pub errors: &'static [crate::error::Error],
-    /// What it does.
-    pub text: &'static str,
-}
+//! wrappers, and [`crate::declaration`] what documentation and the hostile tests are made from.
 
 /// Access that a domain has to pages it populates, for [`Hypercall::MemoryPopulate`]. Always readable; never writable and
 /// executable at once.
@@ -74,7 +22,7 @@ pub mod protection {
 }
 
 /// Calls `$callback!` with the table of all hypercalls:
-/// `number Variant function(argument: Kind, ...) [errors];` each, with its documentation before it.
+/// `number Variant function(argument: Kind(RIGHT), ...) [errors];` each, with its documentation before it.
 #[macro_export]
 macro_rules! for_each_hypercall {
     ($callback:path) => { $callback! {
@@ -83,22 +31,22 @@ macro_rules! for_each_hypercall {
         /// Appends a line to the core's log, behind the domain's name. At most 256 bytes; control characters become `.`.
         1 LogWrite log_write(text: Read, length: Length) [TooBig];
         /// Reads the core's log; `request` is a `LogRead`. Gives the number of bytes, 0 at the end.
-        2 LogRead log_read(system: System, request: ReadWrite) [TooBig];
+        2 LogRead log_read(system: System(INSPECT), request: ReadWrite) [TooBig];
         /// Fills `out`, a `SystemInfo`.
-        3 SystemInfo system_info(system: System, out: Write) [];
+        3 SystemInfo system_info(system: System(INSPECT), out: Write) [];
         /// Reads from a firmware table; `request` is an `AcpiRead`. Gives the length of the whole table.
-        4 AcpiRead acpi_read(system: System, request: Read) [NotFound, TooBig];
+        4 AcpiRead acpi_read(system: System(INSPECT), request: Read) [NotFound, TooBig];
         /// Makes a handle for `count` I/O ports from `first`. Ports the core drives itself are refused with `Busy`.
-        5 IoPortsCreate ioports_create(system: System, first: Number, count: Number) [TableFull, Busy];
+        5 IoPortsCreate ioports_create(system: System(CONTROL), first: Number, count: Number) [TableFull, Busy];
         /// Makes a handle for ISA interrupt `line` (0 to 15), as the firmware routes it. Lines the core uses are refused.
-        6 InterruptCreate interrupt_create(system: System, line: Number) [TableFull, Busy, NotFound];
+        6 InterruptCreate interrupt_create(system: System(CONTROL), line: Number) [TableFull, Busy, NotFound];
         /// Lets the caller use the ports of the range by IN and OUT. Enabling the core's serial port takes it over. Gives
         /// the first port (bits 0..16) and the count (bits 16..).
-        7 IoPortsEnable ioports_enable(range: IoPorts) [TableFull];
+        7 IoPortsEnable ioports_enable(range: IoPorts(USE)) [TableFull];
         /// Binds the interrupt to a new port of the caller and unmasks it; at most one binding exists at a time.
-        8 InterruptBind interrupt_bind(interrupt: Interrupt) [TableFull, Busy];
+        8 InterruptBind interrupt_bind(interrupt: Interrupt(USE)) [TableFull, Busy];
         /// Makes a copy of `handle` in the table of `domain`, with no more than `rights`. Gives the new handle.
-        9 HandleCopy handle_copy(domain: Domain, handle: AnyHandle, rights: Flags) [TableFull, WrongState];
+        9 HandleCopy handle_copy(domain: AnyDomain, handle: AnyHandle, rights: Flags) [TableFull, WrongState];
         /// Closes a handle. The object stays as it is. `Handle::SELF` and `Handle::SYSTEM` cannot be closed.
         10 HandleClose handle_close(handle: AnyHandle) [NotPermitted];
 
@@ -110,11 +58,11 @@ macro_rules! for_each_hypercall {
         13 EventUnmask event_unmask(port: Port) [];
         /// Closes a port of the caller, or of a domain that it may connect; the peer's port stays, unconnected. The control
         /// port cannot be closed.
-        14 EventClose event_close(domain: Domain, port: Port) [NotPermitted, WrongState];
+        14 EventClose event_close(domain: Live(CONNECT), port: Port) [NotPermitted];
         /// Lets the port notify another vCPU of the caller.
         15 EventBindVcpu event_bind_vcpu(port: Port, vcpu: Number) [];
         /// Connects two domains by a new channel. Gives the port of the first (bits 32..) and of the second (bits 0..32).
-        16 EventConnect event_connect(first: Domain, second: Domain) [TableFull, WrongState];
+        16 EventConnect event_connect(first: Live(CONNECT), second: Live(CONNECT)) [TableFull];
 
         /// Maps a batch of `count` grants, 1 to `MAX_BATCH`, `elements` is an array of `MapElement`. Gives the number done
         /// without error; each element has its own status (`NoPeer BadGrant BadAddress Exists NoMemory TableFull Invalid`).
@@ -127,41 +75,41 @@ macro_rules! for_each_hypercall {
 
         /// Puts zeroed memory at `address` of the caller, or of a domain in building: image, heap or stack area, not yet
         /// populated. At most 512 pages a call. `protection` is one of `protection`.
-        20 MemoryPopulate memory_populate(domain: Domain, address: Address, pages: Pages, protection: Flags) [NoMemory, Exists, WrongState, TooBig];
+        20 MemoryPopulate memory_populate(domain: AnyDomain, address: Address, pages: Pages, protection: Flags) [NoMemory, Exists, WrongState, TooBig];
         /// Takes memory of the caller's image, heap or stack area away and gives the frames back to those set aside for it.
         /// At most 512 pages a call. Pages that others hold mapped give `Busy`, and nothing is released.
         21 MemoryRelease memory_release(address: Address, pages: Pages) [Busy, TooBig];
 
         /// Makes a domain from `spec`, a `DomainSpec`, in state building, and fills `out`, a `DomainCreated`. Peer 0 of the
         /// new domain is the caller; control rings, console ring, grant table and retained memory are in place.
-        22 DomainCreate domain_create(system: System, spec: Read, out: Write) [NoMemory, TableFull, Again];
+        22 DomainCreate domain_create(system: System(CONTROL), spec: Read, out: Write) [NoMemory, TableFull, Again];
         /// Copies `length` bytes, at most 65536, from the caller's `source` to `address` (any alignment) of a domain in
         /// building, whatever protection the page has. Pages outside image, heap, stack and arguments are refused.
-        23 DomainWrite domain_write(domain: Domain, address: Address, source: Read, length: Length) [WrongState, TooBig];
+        23 DomainWrite domain_write(domain: Building, address: Address, source: Read, length: Length) [TooBig];
         /// Starts vCPU 0 at `entry` with stack pointer `stack` (0: the layout's).
-        24 DomainStart domain_start(domain: Domain, entry: Address, stack: Address) [WrongState, NoMemory];
+        24 DomainStart domain_start(domain: Building, entry: Address, stack: Address) [];
         /// Stops all its vCPUs until unpaused as often. Returns when none of them runs any more.
-        25 DomainPause domain_pause(domain: Domain) [WrongState, Again];
+        25 DomainPause domain_pause(domain: Other) [WrongState, Again];
         /// Takes one pause back.
-        26 DomainUnpause domain_unpause(domain: Domain) [WrongState];
+        26 DomainUnpause domain_unpause(domain: Other) [WrongState];
         /// Ends whatever it does and takes it back to building in place: memory scrubbed except for retained pages; handles,
         /// peers, ports and pending events stay; what it had mapped is unmapped; its incarnation stays.
-        27 DomainReset domain_reset(domain: Domain) [WrongState, Again];
+        27 DomainReset domain_reset(domain: Other) [WrongState, Again];
         /// Ends it and gives everything back. The caller's handle is closed when this succeeds.
-        28 DomainDestroy domain_destroy(domain: Domain) [NotPermitted, Again];
+        28 DomainDestroy domain_destroy(domain: AnyDomain) [Again];
         /// Fills `out`, a `DomainInfo`.
-        29 DomainInfo domain_info(domain: Domain, out: Write) [];
+        29 DomainInfo domain_info(domain: Domain(INSPECT), out: Write) [];
         /// Fills `out`, a `DeathReport`.
-        30 DomainDeath domain_death(domain: Domain, out: Write) [];
+        30 DomainDeath domain_death(domain: Domain(INSPECT), out: Write) [];
         /// Sets aside `pages` frames for it and bounds later calls by `max`. Fails with `Busy` below what it uses.
-        31 DomainSetMemory domain_set_memory(domain: Domain, pages: Pages, max: Pages) [NoMemory, Busy];
+        31 DomainSetMemory domain_set_memory(domain: Domain(CONTROL), pages: Pages, max: Pages) [NoMemory, Busy];
         /// Sets how it is scheduled; `params` is a `SchedParams`.
-        32 DomainSchedule domain_schedule(domain: Domain, params: Read) [];
+        32 DomainSchedule domain_schedule(domain: Domain(CONTROL), params: Read) [];
         /// Makes `peer` entry `index` of the domain's peer table. An entry in use is refused unless it named somebody who is
         /// gone.
-        33 DomainPeer domain_peer(domain: Domain, index: Number, peer: Domain) [Exists, WrongState];
+        33 DomainPeer domain_peer(domain: Live(CONNECT), index: Number, peer: Live(CONNECT)) [Exists];
         /// Fills `out`, a `VcpuInfo`.
-        34 VcpuInfo vcpu_info(domain: Domain, vcpu: Number, out: Write) [];
+        34 VcpuInfo vcpu_info(domain: Domain(INSPECT), vcpu: Number, out: Write) [];
         /// Starts another vCPU of the caller at `entry` with stack pointer `stack` (0: the layout's).
         35 VcpuStart vcpu_start(vcpu: Number, entry: Address, stack: Address) [WrongState];
         /// Lets others run first.
@@ -172,85 +120,41 @@ macro_rules! for_each_hypercall {
         38 Clock clock() [];
 
         /// Fills `out`, a `DeviceInfo`, for PCI function `index` of those found at boot; `NotFound` past the last.
-        39 DeviceList device_list(system: System, index: Number, out: Write) [NotFound];
+        39 DeviceList device_list(system: System(INSPECT), index: Number, out: Write) [NotFound];
         /// Makes a handle for the PCI function at `address`, bus (bits 8..16), device (bits 3..8) and function (bits 0..3).
-        40 DeviceCreate device_create(system: System, address: Number) [TableFull, NotFound];
+        40 DeviceCreate device_create(system: System(CONTROL), address: Number) [TableFull, NotFound];
         /// Fills `out`, a `DeviceInfo`.
-        41 DeviceInfo device_info(device: Device, out: Write) [];
+        41 DeviceInfo device_info(device: Device(USE), out: Write) [];
         /// Claims the device until the caller is reset or ends, and lets it decode its memory; with `DMA` in `flags` it may
         /// also read and write memory from now on, without it not: reset it in between, for it may still hold addresses
         /// that a former driver gave it. `Busy`: another domain has it. `NotPermitted`: a bridge, or there is no IOMMU and
         /// the boot line does not say `iommu=off-insecure`.
-        42 DeviceOpen device_open(device: Device, flags: Flags) [Busy];
+        42 DeviceOpen device_open(device: Device(USE), flags: Flags) [Busy];
         /// Reads 1, 2 or 4 bytes of the configuration space, at an offset that is a multiple of that.
-        43 ConfigRead config_read(device: Device, offset: Number, width: Number) [];
+        43 ConfigRead config_read(device: Device(USE), offset: Number, width: Number) [];
         /// Writes there, of a device that the caller has opened: status, cache line size and latency timer. Everything else
         /// is the core's, and refused with `NotPermitted`.
-        44 ConfigWrite config_write(device: Device, offset: Number, width: Number, value: Number) [WrongState];
+        44 ConfigWrite config_write(device: Opened, offset: Number, width: Number, value: Number) [];
         /// Maps pages of a memory BAR, from its page `page` on, uncached at `address` in the MMIO window, until the caller is
         /// reset or ends. The pages that hold the MSI-X table are refused with `NotPermitted`; a BAR that shares a page with
         /// another is refused with `Busy`, one that is absent with `NotFound`.
-        45 DeviceMap device_map(device: Device, bar: Number, page: Number, address: Address, pages: Pages) [WrongState, NotFound, Busy, Exists, NoMemory, TooBig];
+        45 DeviceMap device_map(device: Opened, bar: Number, page: Number, address: Address, pages: Pages) [NotFound, Busy, Exists, NoMemory, TooBig];
         /// Binds message-signalled interrupt `index` to a new port of the caller, on the CPU it runs on, and unmasks it. At
         /// most one binding exists at a time; closing the port ends it.
-        46 DeviceInterrupt device_interrupt(device: Device, index: Number) [WrongState, NotFound, Busy, TableFull];
+        46 DeviceInterrupt device_interrupt(device: Opened, index: Number) [NotFound, Busy, TableFull];
         /// Writes the addresses a device of the caller uses for its writable pages from `address` on into `out`, a u64 each,
         /// at most 512. From then on they can be neither granted nor released, until the caller is reset or ends.
-        47 DeviceAddresses device_addresses(device: Device, address: Address, pages: Pages, out: Write) [WrongState, Busy, TooBig];
+        47 DeviceAddresses device_addresses(device: Opened, address: Address, pages: Pages, out: Write) [Busy, TooBig];
     } };
 }
 
-macro_rules! declare {
-    ($($(#[doc = $doc:literal])* $number:literal $variant:ident $name:ident($($argument:ident: $kind:ident),*) [$($error:ident),*];)*) => {
+macro_rules! number {
+    ($($(#[doc = $doc:literal])* $number:literal $variant:ident $name:ident $arguments:tt $errors:tt;)*) => {
         /// The hypercalls by number.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u64)]
         pub enum Hypercall { $($(#[doc = $doc])* $variant = $number,)* }
-
-        /// All declarations; the index is the number.
-        pub const DECLARATIONS: &[Declaration] = &[$(Declaration {
-            number: $number,
-            name: stringify!($name),
-            arguments: &[$((stringify!($argument), Kind::$kind)),*],
-            errors: &[$(crate::error::Error::$error),*],
-            text: concat!($($doc),*).trim_ascii(),
-        },)*];
     };
 }
 
-for_each_hypercall!(declare);
-
-/// Number of hypercalls.
-pub const COUNT: usize = DECLARATIONS.len();
-
-impl Kind {
-    /// Errors that an argument of this kind can give by itself.
-    pub const fn errors(self) -> &'static [crate::error::Error] {
-        use crate::error::Error::*;
-        match self {
-            Kind::System | Kind::Domain | Kind::IoPorts | Kind::Interrupt | Kind::Device => {
-                &[BadHandle, WrongKind, NotPermitted]
-            }
-            Kind::AnyHandle => &[BadHandle, NotPermitted],
-            Kind::Port => &[BadPort],
-            Kind::Read | Kind::Write | Kind::ReadWrite | Kind::Address => &[BadAddress, Invalid],
-            Kind::Length | Kind::Pages | Kind::Number | Kind::Flags => &[Invalid],
-            Kind::Deadline => &[],
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_dense_and_names_unique() {
-        for (index, declaration) in DECLARATIONS.iter().enumerate() {
-            assert_eq!(declaration.number, index as u64);
-            assert!(declaration.arguments.len() <= 5, "{}", declaration.name);
-            assert!(declaration.text.ends_with(['.', ')']), "{}", declaration.name);
-            assert_eq!(DECLARATIONS.iter().filter(|other| other.name == declaration.name).count(), 1);
-        }
-    }
-}
+for_each_hypercall!(number);

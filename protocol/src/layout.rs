@@ -17,7 +17,7 @@ pub const IMAGE_END: u64 = 0x4000_0000;
 
 /// [`crate::start::StartInfo`], written by the core, read-only for the domain.
 pub const START_INFO: u64 = 0x1_0000_0000;
-/// [`crate::start::BootArguments`], written by the builder, read-only for the domain.
+/// [`crate::arguments::BootArguments`], written by the builder, read-only for the domain.
 pub const ARGUMENTS: u64 = START_INFO + PAGE_SIZE;
 /// [`crate::event`] page of the native face.
 pub const EVENTS: u64 = START_INFO + 2 * PAGE_SIZE;

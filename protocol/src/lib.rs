@@ -25,8 +25,11 @@ macro_rules! records {
     )*};
 }
 
+pub mod answer;
+pub mod arguments;
 pub mod connection;
 pub mod control;
+pub mod declaration;
 pub mod device;
 pub mod domain;
 pub mod error;

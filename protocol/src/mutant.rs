@@ -42,11 +42,15 @@ pub enum Mutant {
     KickOmitted,
     /// Requests do not wait for older ones that they overlap.
     ConflictsIgnored,
+    /// A request counts as taken before its copy is in the record.
+    TakenBeforeCopy,
+    /// A copy with a wrong checksum is believed.
+    DamageBelieved,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 13] = [
+    pub const ALL: [Mutant; 15] = [
         Mutant::TakenStandsStill,
         Mutant::PublishedStandsStill,
         Mutant::CopyNotKept,
@@ -60,6 +64,8 @@ impl Mutant {
         Mutant::ReplaysDropped,
         Mutant::KickOmitted,
         Mutant::ConflictsIgnored,
+        Mutant::TakenBeforeCopy,
+        Mutant::DamageBelieved,
     ];
 
     /// Its name on command lines.
@@ -78,6 +84,8 @@ impl Mutant {
             Mutant::ReplaysDropped => "replays-dropped",
             Mutant::KickOmitted => "kick-omitted",
             Mutant::ConflictsIgnored => "conflicts-ignored",
+            Mutant::TakenBeforeCopy => "taken-before-copy",
+            Mutant::DamageBelieved => "damage-believed",
         }
     }
 
@@ -89,8 +97,20 @@ impl Mutant {
     /// Where a domain has to die for the step to be missed. `None` if any moment will do.
     pub const fn kill_point(self) -> Option<KillPoint> {
         match self {
-            Mutant::NotMarkedAnswered | Mutant::AnswerNotNoted | Mutant::FreedEarly => Some(KillPoint::AfterCompletion),
-            Mutant::KickOmitted => Some(KillPoint::AfterPublish),
+            Mutant::NotMarkedAnswered | Mutant::AnswerNotNoted | Mutant::FreedEarly | Mutant::KickOmitted => {
+                Some(KillPoint::AfterPublish)
+            }
+            _ => None,
+        }
+    }
+
+    /// Why deaths of a driver domain on a machine cannot show that the step is missing; tests on the host do.
+    pub const fn only_on_host(self) -> Option<&'static str> {
+        match self {
+            Mutant::TakenBeforeCopy => {
+                Some("a domain would have to die between two stores, a dozen instructions apart")
+            }
+            Mutant::DamageBelieved => Some("no death damages a copy that counts; only a driver that scribbles does"),
             _ => None,
         }
     }
@@ -149,6 +169,7 @@ impl<S: Shared> Shared for Mutated<S> {
         match (self.mutant, Field::at(self.geometry, offset)) {
             (Some(Mutant::RingReadAgain), Field::Taken) => self.record.load_u32(record::AT_PUBLISHED),
             (Some(Mutant::RingReadAgain), Field::Mark) => record::FREE,
+            (Some(Mutant::DamageBelieved), Field::Sum) => record::right_sum(&self.record, self.geometry, offset),
             _ => self.record.load_u32(offset),
         }
     }
@@ -166,6 +187,9 @@ impl<S: Shared> Shared for Mutated<S> {
 
     fn write(&self, offset: usize, bytes: &[u8]) {
         let copy = Field::at(self.geometry, offset) == Field::Request;
+        if copy && self.mutant == Some(Mutant::TakenBeforeCopy) {
+            self.record.store_u32(record::AT_TAKEN, self.record.load_u32(record::AT_TAKEN).wrapping_add(1));
+        }
         if !(copy && self.mutant == Some(Mutant::CopyNotKept)) {
             self.record.write(offset, bytes);
         }

@@ -30,7 +30,7 @@ const AT_MAGIC: usize = 0;
 const AT_FORMAT: usize = 4;
 const AT_INCARNATION: usize = 8;
 const AT_ENTRIES: usize = 12;
-const AT_TAKEN: usize = 16;
+pub(crate) const AT_TAKEN: usize = 16;
 pub(crate) const AT_PUBLISHED: usize = 20;
 const AT_PARAMETERS_SUM: usize = 24;
 const AT_PARAMETERS: usize = 32;
@@ -63,6 +63,15 @@ const fn slot_size(geometry: Geometry) -> usize {
     SLOT_REQUEST + geometry.entry_size.next_multiple_of(8)
 }
 
+/// The checksum that would be right for the slot whose own lies at `offset`, for those who interfere with it.
+#[cfg(any(test, feature = "mutants"))]
+pub(crate) fn right_sum(record: &impl Shared, geometry: Geometry, offset: usize) -> u32 {
+    let at = offset - SLOT_SUM;
+    let mut request = [0; REQUEST_MAX];
+    record.read(at + SLOT_REQUEST, &mut request[..geometry.entry_size]);
+    checksum(record.load_u32(at + SLOT_INDEX), &request[..geometry.entry_size])
+}
+
 /// What lies at an offset of a record, for those who interfere with it.
 #[cfg(any(test, feature = "mutants"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +81,7 @@ pub(crate) enum Field {
     Mark,
     Index,
     Answer,
+    Sum,
     Request,
     Other,
 }
@@ -87,6 +97,7 @@ impl Field {
                 SLOT_MARK => Field::Mark,
                 SLOT_INDEX => Field::Index,
                 SLOT_ANSWER => Field::Answer,
+                SLOT_SUM => Field::Sum,
                 SLOT_REQUEST => Field::Request,
                 _ => Field::Other,
             },
@@ -308,17 +319,28 @@ impl Journal {
     /// Shows the frontend all responses written; `true` if it has to be notified.
     #[must_use]
     pub fn publish(&mut self, record: &impl Shared, page: &impl Shared) -> bool {
+        let notify = self.show(page);
+        self.settle(record);
+        notify
+    }
+
+    /// The first half of [`Journal::publish`]: the frontend sees the responses, the record does not say so yet.
+    #[must_use]
+    pub fn show(&mut self, page: &impl Shared) -> bool {
+        !self.batch.is_empty() && self.back.publish(page)
+    }
+
+    /// The second half: the record says what [`Journal::show`] showed, and its slots are free again.
+    pub fn settle(&mut self, record: &impl Shared) {
         if self.batch.is_empty() {
-            return false;
+            return;
         }
-        let notify = self.back.publish(page);
         record.store_u32(AT_PUBLISHED, self.back.published());
         for &slot in &self.batch {
             record.store_u32(self.slot(slot) + SLOT_MARK, FREE);
             self.used[slot as usize / 64] &= !(1 << (slot % 64));
         }
         self.batch.clear();
-        notify
     }
 
     /// Asks to be notified of the next request, and looks once more: `true` if one came meanwhile, so do not sleep.

@@ -16,6 +16,8 @@ use xtask::emulator::{Access, Disk, Firmware, Machine, Medium, Network, Options,
 use xtask::workspace::{self, Package};
 use xtask::{build, image, test};
 
+pub mod http;
+
 /// For what takes no noticeable time on an idle host; generous, because the host of a test is never idle.
 pub const SOON: Duration = Duration::from_secs(30);
 

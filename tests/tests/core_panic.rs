@@ -30,17 +30,17 @@ fn a_panic() {
 
 #[test]
 fn a_page_fault() {
-    reports("page-fault", 2, "page fault (vector 14, error 0x2)", "cr2 0000000000000010");
+    reports("page-fault", 2, "exception 14, error 0x2", "cr2 0000000000000010");
 }
 
 #[test]
 fn a_double_fault() {
-    reports("double-fault", 4, "double fault (vector 8", "is in bulkhead::machine::");
+    reports("double-fault", 4, "exception 8", "is in bulkhead::machine::");
 }
 
 #[test]
 fn a_stack_overflow() {
-    reports("stack", 2, "double fault (vector 8", "the core's stack is used up");
+    reports("stack", 2, "exception 8", "the core's stack is used up");
 }
 
 /// `cargo xtask run` passes it on: the report with names, and a status that is not 0.

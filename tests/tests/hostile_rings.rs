@@ -43,10 +43,12 @@ const BLOCK: &[(&str, Outcome)] = &[
 /// The acts against a network domain.
 const NET: &[(&str, Outcome)] = &[
     ("r1-transmit-index", Closed),
+    ("r4-slots", Closed),
     ("r5-offset", Seen("dropped")),
     ("r5-reference", Seen("dropped")),
     ("r11-rewritten-frame", Seen("answered")),
     ("r14-sizes", Seen("dropped")),
+    ("r14-segmentation", Seen("dropped")),
     ("r14-spoofed-source", Seen("answered")),
     ("r14-flood", Seen("answered")),
 ];

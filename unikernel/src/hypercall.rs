@@ -7,12 +7,13 @@ use protocol::error::{Error, Result};
 
 /// One function a hypercall, by its declared name and arguments.
 pub mod raw {
-    use protocol::error::{Result, decode};
+    use protocol::answer::decode;
+    use protocol::error::Result;
 
     macro_rules! wrappers {
         ($(
             $(#[doc = $doc:literal])*
-            $number:literal $variant:ident $name:ident($($argument:ident: $kind:ident),*) [$($error:ident),*];
+            $number:literal $variant:ident $name:ident($($argument:ident: $kind:ident $(($right:ident))?),*) [$($error:ident),*];
         )*) => { $(
             $(#[doc = $doc])*
             ///

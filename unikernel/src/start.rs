@@ -4,9 +4,10 @@ use alloc::boxed::Box;
 use core::future::Future;
 use core::pin::Pin;
 
+use protocol::arguments::{ARGUMENTS_MAX, BootArguments, decode_arguments, first_arguments};
 use protocol::layout::{ARGUMENTS, BUNDLE, PAGE_SIZE, START_INFO};
 use protocol::ring::Shared;
-use protocol::start::{ARGUMENTS_MAX, BootArguments, MAGIC, StartInfo, decode_arguments};
+use protocol::start::{MAGIC, StartInfo};
 use zerocopy::FromBytes;
 
 use crate::area::Area;
@@ -23,7 +24,7 @@ pub struct Domain {
 impl Domain {
     /// Its name.
     pub fn name(&self) -> &str {
-        protocol::name_text(&self.info.name)
+        protocol::name_text(&self.info.spec.name)
     }
 
     /// The words of its command line.
@@ -62,7 +63,8 @@ pub fn arguments() -> BootArguments {
     let page = unsafe { Area::page(ARGUMENTS) };
     let mut bytes = [0; ARGUMENTS_MAX];
     page.read(0, &mut bytes);
-    match decode_arguments(&bytes) {
+    let read = if info().id == 0 { first_arguments } else { decode_arguments };
+    match read(&bytes) {
         Some(arguments) => arguments,
         None => panic!("the boot arguments are damaged"),
     }

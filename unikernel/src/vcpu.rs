@@ -49,7 +49,7 @@ pub fn current() -> u32 {
 /// Starts vCPU `index`, 1 or higher, with `work`. Afterwards it sleeps for good. `WrongState` if it was started before.
 pub fn spawn(index: u32, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let slot = index as usize;
-    if index == 0 || index >= crate::start::info().vcpus || slot >= MAX_VCPUS {
+    if index == 0 || index >= crate::start::info().spec.vcpus || slot >= MAX_VCPUS {
         return Err(Error::Invalid);
     }
     crate::event::open_wake_channel()?;

@@ -4,11 +4,11 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use protocol::arguments::BootArguments;
 use protocol::control::FromDomain;
 use protocol::domain::DomainCreated;
 use protocol::event::Port;
 use protocol::handle::Handle;
-use protocol::start::BootArguments;
 
 use super::upgrade::Trial;
 use super::watchdog::{Heart, Outage};

@@ -162,6 +162,10 @@ impl<H: Hypervisor> Plane<'_, H> {
                 self.connection_broken(from, connection, guilty, &reason);
                 return None;
             }
+            FromDomain::DeviceBroken { device, reason } => {
+                self.device_broken(from, &device, &reason);
+                return None;
+            }
             FromDomain::DiskResized { connection, limits } => {
                 if let Some(device) = self.linked(from, connection) {
                     let (guest, name) = (device.guest, device_name(&device.name));
@@ -294,6 +298,23 @@ impl<H: Hypervisor> Plane<'_, H> {
         if !closed {
             self.happen(key, Happening::Broken);
         }
+    }
+
+    /// A guest says that a driver domain broke the rules, and has closed the connection: so it is, whoever is right.
+    fn device_broken(&mut self, guest: u16, name: &str, reason: &str) {
+        let own = |device: &&Device| device.guest == guest && device.name == name && !device.orphan;
+        let Some((key, link)) =
+            self.devices.iter().find(own).and_then(|device| Some((device.key, device.link.as_ref()?)))
+        else {
+            return;
+        };
+        if link.state == State::Closed {
+            return;
+        }
+        let backend = link.backend;
+        let judge = self.handle(guest).map(|(_, name)| name).unwrap_or_default();
+        self.fault(key, backend, format!("{BROKE}, says {judge}, which closed the connection: {}", shown(reason)));
+        self.happen(key, Happening::Broken);
     }
 
     /// A domain is ready: what it has to be asked is sent.

@@ -4,10 +4,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use protocol::arguments::DEVICES_MAX;
 use protocol::device::{BRIDGE, DeviceInfo, MAX_DEVICES};
 use protocol::error::Error;
 use protocol::handle::Rights;
-use protocol::start::DEVICES_MAX;
 
 use super::Plane;
 use super::domain::Domain;
@@ -77,7 +77,7 @@ impl<H: Hypervisor> Plane<'_, H> {
 
 /// What a device is, by its class (PCI code and id assignment specification), as far as anybody here would ask.
 pub fn class(info: &DeviceInfo) -> String {
-    match (info.class, info.subclass) {
+    match (info.class >> 8, info.class & 0xff) {
         (0x01, 0x01) => "IDE controller",
         (0x01, 0x06) => "SATA controller",
         (0x01, 0x08) => "NVMe controller",
@@ -90,7 +90,7 @@ pub fn class(info: &DeviceInfo) -> String {
         (0x06, _) => "bridge",
         (0x0c, 0x03) => "USB controller",
         (0x0c, 0x05) => "SMBus controller",
-        _ => return format!("class {:02x}{:02x}", info.class, info.subclass),
+        _ => return format!("class {:04x}", info.class),
     }
     .to_string()
 }

@@ -13,6 +13,7 @@ use console::uart::Uart;
 use protocol::control::{FromDomain, ToDomain};
 use protocol::grant::REF_CONSOLE;
 use protocol::handle::Handle;
+use unikernel::backend::{Host, Native};
 use unikernel::device::{Interrupt, IoPorts};
 use unikernel::event::AnyPort;
 use unikernel::executor::{Signal, race, spawn, yield_now};
@@ -36,13 +37,15 @@ async fn run(domain: Domain) {
     let (Some(Ok(ports)), Some(Ok(interrupt))) = (ports, interrupt) else {
         panic!("the command line names no I/O ports (`io=`) or no interrupt (`irq=`) that can be had");
     };
+    // It tells dom0 that somebody was served: a console that dies now and then does not die in a row.
+    let host = Host::new(Native::new(&domain, 0));
     let shared = Rc::new(Shared::default());
     let ours = shared.clone();
     spawn(async move {
         control::serve(|message| obey(&ours, message)).await;
     });
     match Uart::new(ports) {
-        Some(uart) => serve(&shared, uart, &interrupt).await,
+        Some(uart) => serve(&shared, &host, uart, &interrupt).await,
         None => panic!("there is no 16550 at the ports given"),
     }
 }
@@ -84,7 +87,7 @@ fn obey(shared: &Shared, message: ToDomain) -> FromDomain {
 }
 
 /// Moves bytes, a bounded number between two looks at everything else.
-async fn serve(shared: &Shared, mut uart: Uart<IoPorts>, interrupt: &Interrupt) {
+async fn serve(shared: &Shared, host: &Host<Native>, mut uart: Uart<IoPorts>, interrupt: &Interrupt) {
     let any = AnyPort::default();
     loop {
         // The line is edge-triggered: unmasked first, so that what comes while the chip is served interrupts again.
@@ -96,7 +99,7 @@ async fn serve(shared: &Shared, mut uart: Uart<IoPorts>, interrupt: &Interrupt) 
         uart.acknowledge();
         let more = {
             let mut multiplexer = shared.multiplexer.borrow_mut();
-            let more = exchange(&mut multiplexer, &uart);
+            let more = exchange(&mut multiplexer, host, &uart);
             uart.listen(multiplexer.takes_input(), multiplexer.has_output());
             more
         };
@@ -111,7 +114,7 @@ async fn serve(shared: &Shared, mut uart: Uart<IoPorts>, interrupt: &Interrupt) 
 const KEYS_MAX: usize = 64;
 
 /// One round: keys in, rings, output; gives whether there is more to do.
-fn exchange(multiplexer: &mut Multiplexer<Mapped>, uart: &Uart<IoPorts>) -> bool {
+fn exchange(multiplexer: &mut Multiplexer<Mapped>, host: &Host<Native>, uart: &Uart<IoPorts>) -> bool {
     let mut keys = 0;
     while keys < KEYS_MAX
         && multiplexer.takes_input()
@@ -124,6 +127,9 @@ fn exchange(multiplexer: &mut Multiplexer<Mapped>, uart: &Uart<IoPorts>) -> bool
     tell(&turn);
     let waiting = multiplexer.has_output();
     let sent = uart.send(|bytes| multiplexer.take_output(bytes));
+    if keys > 0 || sent || !turn.notify.is_empty() {
+        host.served();
+    }
     // Room on the screen lets a ring in the foreground move on.
     keys == KEYS_MAX || turn.more || (sent && waiting)
 }

@@ -16,10 +16,10 @@ use protocol::ring::block::{
     Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status, response,
 };
 use protocol::ring::order::{InFlight, Reach, Sectors};
-use unikernel::backend::{Broken, DevicePages, Host, Machine, Ring, Wanted};
+use unikernel::backend::{Broken, Cause, DevicePages, Host, Machine, Ring, Wanted};
 use unikernel::grant::{Access, DevicePage, Source};
 
-use crate::disk::{Disk, Operation, Piece};
+use crate::disk::{Disk, Operation, Outcome, Piece};
 use crate::kept::{KEPT_MAX, Kept};
 use crate::parameters::Parameters;
 use crate::pieces::{Chain, Page, Pieces};
@@ -31,6 +31,8 @@ pub const SEGMENTS_MAX: usize = 32;
 const REQUESTS_PER_TURN: usize = 64;
 /// Segments that one connection can have under way, whatever the size of its ring.
 const PIECES_MAX: usize = 2048;
+/// Failed requests of one connection that the log tells of. The others are counted: a frontend can make as many as it likes.
+const FAILURES_TOLD: u8 = 8;
 
 /// Buffers for one batch, shared by all connections.
 #[derive(Debug, Default)]
@@ -56,6 +58,12 @@ struct UnderWay {
     /// When it was given to the device first, in ns.
     since: u64,
     in_device: bool,
+}
+
+impl UnderWay {
+    fn cost(&self, disk: &dyn Disk) -> usize {
+        disk.cost(self.operation, self.chain.length.into())
+    }
 }
 
 const NOTHING: UnderWay = UnderWay {
@@ -99,6 +107,7 @@ pub struct Connection<M: Machine> {
     /// Slots answered and not yet published.
     answered: Short<u16, ENTRIES_MAX>,
     in_device: u32,
+    failures_told: u8,
 }
 
 impl<M: DevicePages> Connection<M> {
@@ -121,6 +130,7 @@ impl<M: DevicePages> Connection<M> {
             kept: Kept::new(goal.persistent)?,
             answered: Short::new(),
             in_device: 0,
+            failures_told: 0,
         };
         connection.resize(sectors);
         Some(connection)
@@ -192,8 +202,8 @@ impl<M: DevicePages> Connection<M> {
         }
         while self.start(host, number, disk, batch) {}
         self.publish(host);
-        let next = self.order.next().map(|slot| self.under_way[slot as usize].chain.length);
-        Ok((left == 0 && self.has_room()) || next.is_some_and(|pieces| disk.cost(pieces.into()) <= disk.room()))
+        let next = self.order.next().map(|slot| self.under_way[slot as usize].cost(disk));
+        Ok((left == 0 && self.has_room()) || next.is_some_and(|cost| cost <= disk.room()))
     }
 
     /// Whether the largest request there can be could be taken.
@@ -290,7 +300,7 @@ impl<M: DevicePages> Connection<M> {
         let mut room = disk.room();
         while let Some(slot) = self.order.next() {
             let one = &self.under_way[slot as usize];
-            let cost = disk.cost(one.chain.length.into());
+            let cost = one.cost(disk);
             let pages = batch.wanted.len() + one.chain.length as usize;
             if cost > room || pages > MAX_BATCH || batch.slots.is_full() {
                 break;
@@ -329,21 +339,23 @@ impl<M: DevicePages> Connection<M> {
         !batch.slots.is_empty()
     }
 
-    /// Notes the pages of a request that were just mapped, `found` in the order of those that were not kept; gives whether it has
-    /// all of them.
+    /// Notes the pages of a request that were just mapped, `found` in the order of those that were not kept; fails without all
+    /// of them.
     fn enter(
         &mut self,
         chain: Chain,
         found: &mut impl Iterator<Item = CallResult<DevicePage>>,
         replaced: &mut Short<u32, MAX_BATCH>,
-    ) -> bool {
-        let mut all = true;
+    ) -> Outcome {
+        let (mut outcome, mut place) = (Ok(()), 0);
         self.pieces.for_each(chain, |entry| {
+            place += 1;
             if entry.page != Page::Absent {
                 return;
             }
             let Some(Ok(page)) = found.next() else {
-                all = false;
+                let missing = Err(Cause::Number("it names a page that cannot be had, segment", place - 1));
+                outcome = outcome.and(missing);
                 return;
             };
             entry.page = match self.kept.keep(entry.segment.reference, page) {
@@ -357,24 +369,26 @@ impl<M: DevicePages> Connection<M> {
                 }
             };
         });
-        all
+        outcome
     }
 
-    /// Gives a request to the device, all of its pages being `mapped`, or not.
-    fn submit(&mut self, host: &Host<M>, number: u16, slot: u16, disk: &mut dyn Disk, mapped: bool, now: u64) {
+    /// Gives a request to the device, all of its pages being `mapped`, or the reason why not.
+    fn submit(&mut self, host: &Host<M>, number: u16, slot: u16, disk: &mut dyn Disk, mapped: Outcome, now: u64) {
         let UnderWay { operation, chain, .. } = self.under_way[slot as usize];
         if operation == Operation::Flush && !disk.properties().cache {
-            return self.finish(slot, true);
+            return self.finish(number, slot, Ok(()));
         }
         let mut pieces = Short::<Piece, SEGMENTS_MAX>::new();
-        if mapped {
+        let mut outcome = mapped;
+        if outcome.is_ok() {
             for entry in self.pieces.iter(chain) {
                 let (Page::Mapped(DevicePage { address, .. }) | Page::Kept(_, address)) = entry.page else { continue };
                 let address = address + u64::from(entry.segment.first) * SECTOR;
                 // There is room: no request has more segments.
                 let _ = pieces.push(Piece { address, length: (entry.segment.sectors() * SECTOR) as u32 });
             }
-            if disk.submit(tag(number, slot), operation, &pieces) {
+            outcome = disk.submit(tag(number, slot), operation, &pieces);
+            if outcome.is_ok() {
                 let one = &mut self.under_way[slot as usize];
                 one.in_device = true;
                 one.since = if one.since == 0 { now } else { one.since };
@@ -391,7 +405,7 @@ impl<M: DevicePages> Connection<M> {
             self.ring.statistics.grant_calls += 1;
             host.machine.unmap_pages(&mappings);
         }
-        self.finish(slot, false);
+        self.finish(number, slot, outcome);
     }
 
     /// A request does not use its pages any more: gives those that have to be unmapped.
@@ -432,9 +446,16 @@ impl<M: DevicePages> Connection<M> {
     }
 
     /// Answers a request whose pages are not mapped any more.
-    pub fn finish(&mut self, slot: u16, done: bool) {
+    pub fn finish(&mut self, number: u16, slot: u16, outcome: Outcome) {
         let UnderWay { ticket, id, echo, operation, chain, bytes, .. } = self.under_way[slot as usize];
         self.pieces.free(chain);
+        if let Err(cause) = outcome
+            && self.failures_told < FAILURES_TOLD
+        {
+            self.failures_told += 1;
+            log::warn!("connection {number}: {operation:?} of {bytes} bytes failed: {cause}");
+        }
+        let done = outcome.is_ok();
         match operation {
             Operation::Read { .. } if done => self.ring.statistics.read += u64::from(bytes),
             Operation::Write { .. } if done => self.ring.statistics.written += u64::from(bytes),

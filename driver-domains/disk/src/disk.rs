@@ -4,6 +4,8 @@
 //! for nothing: requests are submitted, the device is notified once for many, and what is done is asked for. Nothing is cached
 //! here: what a driver says is done is with the device, and durable after a flush.
 
+use unikernel::backend::Cause;
+
 /// A piece of memory as the device sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
@@ -58,6 +60,9 @@ pub struct Properties {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault(pub &'static str);
 
+/// What became of a request: why it was not carried out, if it was not.
+pub type Outcome = Result<(), Cause>;
+
 /// A disk. Tags are the caller's, each under way once.
 pub trait Disk {
     /// What it is like, now.
@@ -66,17 +71,17 @@ pub trait Disk {
     /// How much can be submitted, in units of [`Disk::cost`].
     fn room(&self) -> usize;
 
-    /// What a request with so many pieces takes of the room.
-    fn cost(&self, pieces: usize) -> usize;
+    /// What a request with so many pieces takes of the room, to the last unit: who fits is not refused for room.
+    fn cost(&self, operation: Operation, pieces: usize) -> usize;
 
-    /// Adds a request; the device need not see it before [`Disk::kick`]. `false`, and nothing done, if there is no room.
-    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> bool;
+    /// Adds a request; the device need not see it before [`Disk::kick`]. Nothing is done if it is refused.
+    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome;
 
     /// Shows the device everything submitted.
     fn kick(&mut self);
 
-    /// A request that is done: its tag, and whether it was carried out.
-    fn completed(&mut self) -> Result<Option<(u32, bool)>, Fault>;
+    /// A request that is done: its tag, and what became of it.
+    fn completed(&mut self) -> Result<Option<(u32, Outcome)>, Fault>;
 
     /// Whether [`Disk::completed`] would give one.
     fn is_done(&self) -> bool;

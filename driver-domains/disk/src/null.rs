@@ -4,8 +4,9 @@
 
 use heapless::Deque;
 use protocol::ring::block::SECTOR;
+use unikernel::backend::Cause;
 
-use crate::disk::{Disk, Fault, Operation, Piece, Properties};
+use crate::disk::{Disk, Fault, Operation, Outcome, Piece, Properties};
 
 /// Requests, and pieces of theirs, under way at once: as many as the queue of a real device has descriptors.
 pub const DEPTH: usize = 256;
@@ -41,23 +42,25 @@ impl Disk for Null {
         DEPTH - self.used
     }
 
-    fn cost(&self, pieces: usize) -> usize {
+    fn cost(&self, _: Operation, pieces: usize) -> usize {
         pieces.max(1)
     }
 
-    fn submit(&mut self, tag: u32, _: Operation, pieces: &[Piece]) -> bool {
-        let cost = self.cost(pieces.len());
-        let fits = cost <= self.room() && self.done.push_back((tag, cost as u16)).is_ok();
-        self.used += if fits { cost } else { 0 };
-        fits
+    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {
+        let cost = self.cost(operation, pieces.len());
+        if cost > self.room() || self.done.push_back((tag, cost as u16)).is_err() {
+            return Err(Cause::Number("more than the disk has room for", cost as u64));
+        }
+        self.used += cost;
+        Ok(())
     }
 
     fn kick(&mut self) {}
 
-    fn completed(&mut self) -> Result<Option<(u32, bool)>, Fault> {
+    fn completed(&mut self) -> Result<Option<(u32, Outcome)>, Fault> {
         let Some((tag, cost)) = self.done.pop_front() else { return Ok(None) };
         self.used -= usize::from(cost);
-        Ok(Some((tag, true)))
+        Ok(Some((tag, Ok(()))))
     }
 
     fn is_done(&self) -> bool {

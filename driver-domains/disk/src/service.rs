@@ -14,7 +14,7 @@ use unikernel::backend::{Broken, Cause, DevicePages, Host, Refusal, Ring, Servic
 use unikernel::control::refuse;
 
 use crate::connection::{Batch, Connection, Goal, SEGMENTS_MAX, untag};
-use crate::disk::{Disk, Properties};
+use crate::disk::{Disk, Outcome, Properties};
 use crate::parameters::Parameters;
 use crate::partition::Partition;
 use crate::targets::{Target, Targets};
@@ -46,7 +46,7 @@ struct Unit {
 /// Requests that the device is done with, until they are answered.
 #[derive(Default)]
 struct Done {
-    requests: Short<(u16, u16, bool), MAX_BATCH>,
+    requests: Short<(u16, u16, Outcome), MAX_BATCH>,
     unmap: Short<u32, MAX_BATCH>,
 }
 
@@ -114,7 +114,7 @@ impl<M: DevicePages> Disks<M> {
         for (number, slot, done) in requests.iter() {
             host.pass(KillPoint::AfterCompletion);
             if let Some(connection) = table.get_mut(*number) {
-                connection.finish(*slot, *done);
+                connection.finish(*number, *slot, *done);
             }
         }
         let mut last = None;

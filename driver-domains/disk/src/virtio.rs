@@ -9,11 +9,12 @@ use alloc::vec::Vec;
 use heapless::Vec as Short;
 use protocol::layout::PAGE_SIZE;
 use protocol::ring::block::{DIRECT_SEGMENTS, SECTOR};
+use unikernel::backend::Cause;
 use virtio::queue::{Buffer, Dma, Queue, SIZE_MAX, places};
 use virtio::transport::{Device, Place, QueueAddresses, Registers, TransportError};
 
 use crate::connection::SEGMENTS_MAX;
-use crate::disk::{Disk, Fault, Operation, Piece, Properties};
+use crate::disk::{Disk, Fault, Operation, Outcome, Piece, Properties};
 use crate::partition::TABLE_BYTES;
 
 /// Features (section 5.2.3) that are used where they are offered.
@@ -50,8 +51,9 @@ const PENDING: u8 = 0xff;
 const HEADER: usize = 16;
 /// Bytes between two outcomes: each is the first byte of a word, which is read and written faster.
 const OUTCOME: usize = 4;
-/// Buffers of a request beside its pieces.
+/// Buffers of a request beside its pieces, and those that say what to discard.
 const OVERHEAD: usize = 2;
+const RANGES: usize = 1;
 /// Number of the only queue, and of the interrupt it uses.
 const QUEUE: u16 = 0;
 /// The tag of the request that reads the partition table, which no connection uses.
@@ -67,6 +69,9 @@ pub const PAGES: usize = 5 + TABLE_BYTES / PAGE_SIZE as usize;
 
 const _: () = assert!(places(SIZE_MAX as u16).available == PAGE_SIZE as usize);
 const _: () = assert!(places(SIZE_MAX as u16).bytes <= AT_HEADERS && SIZE_MAX * HEADER <= PAGE_SIZE as usize);
+
+/// Somebody submitted more than there is room for.
+const NO_ROOM: Cause = Cause::Text("the queue is full");
 
 /// A request under way: the caller's tag, and its place in the driver's memory.
 type Tag = (u32, u8);
@@ -161,7 +166,7 @@ impl<R: Registers, D: Dma> Virtio<R, D> {
                 length: (bytes - at).min(step) as u32,
             })
             .collect();
-        let asked = !pieces.is_empty() && self.submit(TABLE_TAG, Operation::Read { sector: 0 }, &pieces);
+        let asked = !pieces.is_empty() && self.submit(TABLE_TAG, Operation::Read { sector: 0 }, &pieces).is_ok();
         self.kick();
         asked
     }
@@ -170,7 +175,7 @@ impl<R: Registers, D: Dma> Virtio<R, D> {
     pub fn start_bytes(&mut self) -> Result<Option<Vec<u8>>, Fault> {
         let Some((_, read)) = self.completed()? else { return Ok(None) };
         let mut bytes = alloc::vec![0; TABLE_BYTES];
-        if read {
+        if read.is_ok() {
             self.memory.read(AT_TABLE, &mut bytes);
         }
         Ok(Some(bytes))
@@ -186,19 +191,22 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         self.queue.room()
     }
 
-    fn cost(&self, pieces: usize) -> usize {
-        pieces + OVERHEAD
+    fn cost(&self, operation: Operation, pieces: usize) -> usize {
+        let ranges = if matches!(operation, Operation::Discard { .. }) { RANGES } else { 0 };
+        pieces + ranges + OVERHEAD
     }
 
-    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> bool {
+    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {
         let (kind, sector) = match operation {
             Operation::Read { sector } => (kind::IN, sector),
             Operation::Write { sector } => (kind::OUT, sector),
             Operation::Flush => (kind::FLUSH, 0),
-            Operation::Discard { sectors, .. } if sectors > self.max_discard => return false,
+            Operation::Discard { sectors, .. } if sectors > self.max_discard => {
+                return Err(Cause::Number("more sectors than the device discards at once", sectors));
+            }
             Operation::Discard { .. } => (kind::DISCARD, 0),
         };
-        let Some(place) = self.free.pop() else { return false };
+        let place = self.free.pop().ok_or(NO_ROOM)?;
         let own = |at: usize, size: usize, length: usize| {
             let offset = at + usize::from(place) * size;
             Buffer { address: self.memory.device_address(offset), length: length as u32, device_writes: false }
@@ -225,8 +233,9 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         if !added {
             // There is room: it was just taken from there.
             let _ = self.free.push(place);
+            return Err(NO_ROOM);
         }
-        added
+        Ok(())
     }
 
     fn kick(&mut self) {
@@ -235,7 +244,7 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         }
     }
 
-    fn completed(&mut self) -> Result<Option<(u32, bool)>, Fault> {
+    fn completed(&mut self) -> Result<Option<(u32, Outcome)>, Fault> {
         if core::mem::take(&mut self.armed) {
             self.queue.disarm(&self.memory);
         }
@@ -244,7 +253,8 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
             let outcome = self.memory.load_u32(AT_OUTCOMES + usize::from(place) * OUTCOME) as u8;
             // There is room: the request had it.
             let _ = self.free.push(place);
-            (tag, outcome == OKAY)
+            let refused = || Cause::Number("the device answered with status", outcome.into());
+            (tag, (outcome == OKAY).then_some(()).ok_or_else(refused))
         }))
     }
 

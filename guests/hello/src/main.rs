@@ -12,8 +12,8 @@ async fn run(domain: Domain) {
         "hello from {}: {} of {} KiB used, {} vCPU(s), incarnation {}",
         domain.name(),
         used * 4,
-        domain.info.memory_pages * 4,
-        domain.info.vcpus,
+        domain.info.spec.memory_pages * 4,
+        domain.info.spec.vcpus,
         domain.info.incarnation,
     );
     control::serve(control::refuse).await;

@@ -7,8 +7,8 @@ use unikernel::{Domain, println, vcpu};
 unikernel::main!(run);
 
 async fn run(domain: Domain) {
-    println!("hello from {}: spinning on {} vCPU(s)", domain.name(), domain.info.vcpus);
-    for index in 1..domain.info.vcpus {
+    println!("hello from {}: spinning on {} vCPU(s)", domain.name(), domain.info.spec.vcpus);
+    for index in 1..domain.info.spec.vcpus {
         if let Err(error) = vcpu::spawn(index, || spin()) {
             println!("vCPU {index} does not start: {error}");
         }

@@ -1,52 +1,55 @@
 //! Hypercalls on I/O ports, interrupt lines and handles.
 
+use core::ops::Range;
+
 use crate::events::LINES;
-use crate::handles::{self, Entry};
+use crate::handles::Entry;
+use crate::pci::overlap;
+use crate::platform::SERIAL;
 use crate::ports::{self, Use};
 use crate::prelude::*;
 
 /// What a fresh handle of a device carries.
-const DEVICE: Rights = Rights::USE.union(Rights::COPY);
+pub(super) const DEVICE: Rights = Rights::USE.union(Rights::COPY);
+
+/// I/O ports the core drives: the PICs, the PIT with its gate, the PICs' trigger modes, PCI configuration.
+const RESERVED: [Range<u64>; 6] = [0x20..0x22, 0x40..0x44, 0x61..0x62, 0xa0..0xa2, 0x4d0..0x4d2, 0xcf8..0xd00];
 
 impl<M: Machine> Core<M> {
-    pub(super) fn ioports_create(&mut self, caller: Caller, system: Handle, first: u64, count: u64) -> Result {
-        self.system(caller, system, Rights::CONTROL)?;
-        let (Ok(start), Ok(length)) = (u16::try_from(first), u16::try_from(count)) else { return Err(Error::Invalid) };
-        if count == 0 || first + count > 1 << 16 {
+    pub(super) fn ioports_create(&mut self, caller: Caller, _: u64, first: u64, count: u64) -> Result {
+        let ports = first..first.saturating_add(count);
+        if ports.is_empty() || ports.end > 1 << 16 || count > u16::MAX.into() {
             return Err(Error::Invalid);
         }
-        if self.machine.port_reserved(start, length) {
+        if RESERVED.iter().any(|range| overlap(range, &ports)) {
             return Err(Error::Busy);
         }
         self.add_handle(caller.slot, Entry::new(ObjectKind::IoPorts, DEVICE, first | count << 16))
     }
 
-    pub(super) fn interrupt_create(&mut self, caller: Caller, system: Handle, line: u64) -> Result {
-        self.system(caller, system, Rights::CONTROL)?;
+    pub(super) fn interrupt_create(&mut self, caller: Caller, _: u64, line: u64) -> Result {
         if line >= LINES as u64 {
             return Err(Error::Invalid);
         }
         self.add_handle(caller.slot, Entry::new(ObjectKind::Interrupt, DEVICE, line))
     }
 
-    pub(super) fn ioports_enable(&mut self, caller: Caller, range: Handle) -> Result {
-        let value = self.entry(caller, range)?.object(ObjectKind::IoPorts, Rights::USE)?;
-        let range = (value as u16, (value >> 16) as u16);
+    pub(super) fn ioports_enable(&mut self, caller: Caller, ports: u64) -> Result {
+        let range = ports as u32;
         let enabled = &mut self.domains[caller.slot].io_ports;
         if !enabled.contains(&range) {
-            *enabled.iter_mut().find(|place| place.1 == 0).ok_or(Error::TableFull)? = range;
+            *enabled.iter_mut().find(|place| **place == 0).ok_or(Error::TableFull)? = range;
             // The way out of the core has to let the CPU know.
-            self.sched.reconsider(self.here);
+            self.sched.recall(caller.vcpu);
         }
-        if self.machine.is_serial(range.0, range.1) {
+        if overlap(&SERIAL, &(ports & 0xffff..(ports & 0xffff) + (ports >> 16))) {
             self.serial = Some(caller.slot);
             self.machine.release_serial(true);
         }
-        Ok(value)
+        Ok(ports)
     }
 
-    pub(super) fn interrupt_bind(&mut self, caller: Caller, interrupt: Handle) -> Result {
-        let line = self.entry(caller, interrupt)?.object(ObjectKind::Interrupt, Rights::USE)?;
+    pub(super) fn interrupt_bind(&mut self, caller: Caller, line: u64) -> Result {
         if self.interrupts[line as usize % LINES].is_some() {
             return Err(Error::Busy);
         }
@@ -73,18 +76,5 @@ impl<M: Machine> Core<M> {
         }
         self.remove_handle(caller.slot, handle);
         Ok(0)
-    }
-
-    /// Puts a handle into a domain's table.
-    pub(crate) fn add_handle(&mut self, slot: Slot, entry: Entry) -> Result {
-        let handle = handles::insert(&self.machine, self.domains[slot].handles, entry)?;
-        self.domains[slot].info.handles += 1;
-        Ok(handle.0.into())
-    }
-
-    /// Closes a handle that was looked up.
-    pub(super) fn remove_handle(&mut self, slot: Slot, handle: Handle) {
-        handles::remove(&self.machine, self.domains[slot].handles, handle);
-        self.domains[slot].info.handles -= 1;
     }
 }

@@ -7,7 +7,6 @@ use protocol::grant::{MAX_GRANT_FRAMES, PEER_FIRST_FREE, PEERS};
 use protocol::system::MAX_CPUS;
 
 use super::at_most;
-use crate::death::Cause;
 use crate::prelude::*;
 use crate::vcpu::check_start;
 
@@ -15,8 +14,7 @@ use crate::vcpu::check_start;
 const FIRST_ID: usize = PEER_FIRST_FREE as usize;
 
 impl<M: Machine> Core<M> {
-    pub(super) fn domain_create(&mut self, caller: Caller, system: Handle, spec: u64, out: u64) -> Result {
-        self.system(caller, system, Rights::CONTROL)?;
+    pub(super) fn domain_create(&mut self, caller: Caller, _: u64, spec: u64, out: u64) -> Result {
         let spec: DomainSpec = self.fetch(caller, spec)?;
         let out = self.memory(caller, out, size_of::<DomainCreated>(), true)?;
         let valid = spec.memory_pages <= spec.max_pages
@@ -40,15 +38,13 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(super) fn domain_start(&mut self, caller: Caller, domain: Handle, entry: u64, stack: u64) -> Result {
-        let slot = self.building(caller, domain)?;
+    pub(super) fn domain_start(&mut self, _: Caller, slot: Slot, entry: u64, stack: u64) -> Result {
         check_start(entry, stack)?;
         self.start(slot, entry, stack);
         Ok(0)
     }
 
-    pub(super) fn domain_pause(&mut self, caller: Caller, domain: Handle) -> Result {
-        let slot = self.other(caller, domain)?;
+    pub(super) fn domain_pause(&mut self, _: Caller, slot: Slot) -> Result {
         let domain = &mut self.domains[slot];
         if domain.is_gone() || domain.info.pauses == u32::MAX {
             return Err(Error::WrongState);
@@ -63,8 +59,7 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(super) fn domain_unpause(&mut self, caller: Caller, domain: Handle) -> Result {
-        let slot = self.other(caller, domain)?;
+    pub(super) fn domain_unpause(&mut self, _: Caller, slot: Slot) -> Result {
         let domain = &mut self.domains[slot];
         if domain.is_gone() || domain.info.pauses == 0 {
             return Err(Error::WrongState);
@@ -77,8 +72,7 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(super) fn domain_reset(&mut self, caller: Caller, domain: Handle) -> Result {
-        let slot = self.other(caller, domain)?;
+    pub(super) fn domain_reset(&mut self, _: Caller, slot: Slot) -> Result {
         if self.domains[slot].is_gone() {
             return Err(Error::WrongState);
         }
@@ -99,19 +93,18 @@ impl<M: Machine> Core<M> {
             Some(reason @ (Reason::Shutdown | Reason::Reboot | Reason::Panic)) => reason,
             _ => return Err(Error::Invalid),
         };
-        let mut text = [0; MESSAGE_MAX];
-        let text = &mut text[..at_most(length, MESSAGE_MAX)?];
+        let mut report = DeathReport { code, message_length: length, ..DeathReport::default() };
+        let text = &mut report.message[..at_most(length, MESSAGE_MAX)?];
         self.memory(caller, message, text.len(), false)?.read(&self.machine, 0, text);
-        self.die(caller, reason, Cause::Exit(code, text));
+        self.die(caller, reason, report);
         Ok(0)
     }
 
-    pub(super) fn domain_info(&mut self, caller: Caller, domain: Handle, out: u64) -> Result {
-        let slot = self.domain(caller, domain, Rights::INSPECT)?;
+    pub(super) fn domain_info(&mut self, caller: Caller, slot: Slot, out: u64) -> Result {
         let (account, domain, now) = (self.frames.accounts[slot], &self.domains[slot], self.now());
         let mut info = domain.info;
         info.state = domain.state.unwrap_or(State::Dying) as u32;
-        info.vcpus_started = domain.vcpus().filter(|&id| self.vcpus[id].started).count() as u32;
+        info.vcpus_started = domain.vcpus().filter(|&id| self.sched.is_started(id)).count() as u32;
         info.cpu_ns = domain.vcpus().map(|id| self.sched.info(id, now).cpu_ns).sum();
         info.mapped_by_others = account.mapped;
         info.used_pages = account.used.into();
@@ -119,14 +112,12 @@ impl<M: Machine> Core<M> {
         self.deliver(caller, out, &info)
     }
 
-    pub(super) fn domain_death(&mut self, caller: Caller, domain: Handle, out: u64) -> Result {
-        let slot = self.domain(caller, domain, Rights::INSPECT)?;
+    pub(super) fn domain_death(&mut self, caller: Caller, slot: Slot, out: u64) -> Result {
         let report: DeathReport = self.machine.get(self.domains[slot].report());
         self.deliver(caller, out, &report)
     }
 
-    pub(super) fn domain_set_memory(&mut self, caller: Caller, domain: Handle, pages: u64, max: u64) -> Result {
-        let slot = self.domain(caller, domain, Rights::CONTROL)?;
+    pub(super) fn domain_set_memory(&mut self, _: Caller, slot: Slot, pages: u64, max: u64) -> Result {
         if pages > max || self.domains[slot].is_gone() {
             return Err(Error::Invalid);
         }
@@ -135,8 +126,7 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(super) fn domain_schedule(&mut self, caller: Caller, domain: Handle, params: u64) -> Result {
-        let slot = self.domain(caller, domain, Rights::CONTROL)?;
+    pub(super) fn domain_schedule(&mut self, caller: Caller, slot: Slot, params: u64) -> Result {
         let mut params: SchedParams = self.fetch(caller, params)?;
         let (domain, now) = (&self.domains[slot], self.now());
         let only = domain.vcpu(params.vcpu.into());
@@ -144,10 +134,7 @@ impl<M: Machine> Core<M> {
             return Err(Error::Invalid);
         }
         for id in domain.vcpus() {
-            self.sched.set_params(id, &params, now);
-            if only.is_none() || only == Some(id) {
-                self.sched.set_affinity(id, params.affinity, now);
-            }
+            self.sched.set(id, &params, only.is_none_or(|only| only == id), now);
         }
         if only.is_some() {
             (params.vcpu, params.affinity) = (ALL_VCPUS, domain.info.schedule.affinity);
@@ -165,9 +152,7 @@ impl<M: Machine> Core<M> {
             && (params.affinity == 0 || params.affinity & cpus != 0)
     }
 
-    pub(super) fn domain_peer(&mut self, caller: Caller, domain: Handle, index: u64, peer: Handle) -> Result {
-        let slot = self.live(caller, domain, Rights::CONNECT)?;
-        let peer = self.live(caller, peer, Rights::CONNECT)?;
+    pub(super) fn domain_peer(&mut self, _: Caller, slot: Slot, index: u64, peer: Slot) -> Result {
         if index >= PEERS as u64 || peer == slot {
             return Err(Error::Invalid);
         }

@@ -20,7 +20,7 @@ impl<M: Machine> Core<M> {
             Ok(())
         })?;
         if seen {
-            self.cpu(self.here).unmapped = chain;
+            self.cpus[self.here].unmapped = chain;
             self.after_flush(caller);
         } else {
             self.finish_unmap(caller.slot, &mut chain);

@@ -7,7 +7,6 @@ use super::at_most;
 use crate::frames::{END, Kind};
 use crate::prelude::*;
 use crate::space::{Access, frame_of};
-use crate::user::UserRange;
 
 /// Most pages of one call.
 pub(crate) const MAX_PAGES: usize = 512;
@@ -42,7 +41,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Checks that nothing is mapped at pages, and that there is memory for the missing tables and `more` frames.
-    pub(super) fn check_unmapped(&self, slot: Slot, address: u64, pages: u64, more: u64) -> Result<()> {
+    pub(crate) fn check_unmapped(&self, slot: Slot, address: u64, pages: u64, more: u64) -> Result<()> {
         let space = self.domains[slot].space;
         if each(address, pages).any(|address| space.lookup(&self.machine, address) != 0) {
             return Err(Error::Exists);
@@ -67,7 +66,7 @@ impl<M: Machine> Core<M> {
         for frame in each(address, pages).filter_map(|address| space.unmap(&self.machine, address)) {
             self.frames.park(&self.machine, &mut parked, frame);
         }
-        self.cpu(self.here).parked = parked;
+        self.cpus[self.here].parked = parked;
         self.after_flush(caller);
         Ok(0)
     }
@@ -87,16 +86,14 @@ impl<M: Machine> Core<M> {
         if known && address.is_multiple_of(PAGE_SIZE) { Ok(()) } else { Err(Error::BadAddress) }
     }
 
-    pub(super) fn domain_write(&mut self, caller: Caller, of: Handle, at: u64, source: u64, length: u64) -> Result {
-        let slot = self.building(caller, of)?;
+    pub(super) fn domain_write(&mut self, caller: Caller, slot: Slot, at: u64, source: u64, length: u64) -> Result {
         let length = at_most(length, MAX_WRITE)?;
         let source = self.memory(caller, source, length, false)?;
-        let target = UserRange::new(at, length as u64)?;
-        let page = at & !(PAGE_SIZE - 1);
-        if (page != ARGUMENTS || target.end() > ARGUMENTS + PAGE_SIZE) && length > 0 {
-            self.check_area(slot, page, (target.end() - page).div_ceil(PAGE_SIZE))?;
+        let target = self.reach(slot, at, length, false)?;
+        let (page, end) = (at & !(PAGE_SIZE - 1), at + length as u64);
+        if (page != ARGUMENTS || end > ARGUMENTS + PAGE_SIZE) && length > 0 {
+            self.check_area(slot, page, (end - page).div_ceil(PAGE_SIZE))?;
         }
-        let target = target.check(&self.machine, self.domains[slot].space, false)?;
         source.parts(&self.machine, 0, length, |from, part| {
             target.parts(&self.machine, part.start, part.len(), |to, piece| {
                 self.machine.copy(Phys(from.0 + piece.start as u64), to, piece.len());

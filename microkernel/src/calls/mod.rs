@@ -14,40 +14,46 @@ pub(crate) use memory::MAX_PAGES;
 use protocol::domain::State;
 use protocol::event::PORTS;
 
-use crate::handles::{self, Entry};
 use crate::prelude::*;
-use crate::user::{Checked, UserRange};
+use crate::user::Checked;
 
-/// An argument as its kind says: handles and ports are narrowed, the rest is left to the handler.
+/// An argument as its kind says: handles become what they name, ports are narrowed, the rest is left to the handler.
 macro_rules! argument {
-    (Port, $value:expr) => {
+    ($core:ident $caller:ident $value:ident AnyHandle) => {
+        handle($value)?
+    };
+    ($core:ident $caller:ident $value:ident AnyDomain) => {
+        handle($value)?
+    };
+    ($core:ident $caller:ident $value:ident Domain $right:ident) => {
+        $core.domain($caller, handle($value)?, Rights::$right)?
+    };
+    ($core:ident $caller:ident $value:ident Live $right:ident) => {
+        $core.live($caller, handle($value)?, Rights::$right)?
+    };
+    ($core:ident $caller:ident $value:ident Other) => {
+        $core.other($caller, handle($value)?)?
+    };
+    ($core:ident $caller:ident $value:ident Building) => {
+        $core.building($caller, handle($value)?)?
+    };
+    ($core:ident $caller:ident $value:ident Opened) => {
+        $core.opened($caller, handle($value)?)?
+    };
+    ($core:ident $caller:ident $value:ident $kind:ident $right:ident) => {
+        $core.entry($caller, handle($value)?)?.object(ObjectKind::$kind, Rights::$right)?
+    };
+    ($core:ident $caller:ident $value:ident Port) => {
         if $value < PORTS as u64 { Port($value as u32) } else { return Err(Error::BadPort) }
     };
-    (System, $value:expr) => {
-        argument!(AnyHandle, $value)
-    };
-    (Domain, $value:expr) => {
-        argument!(AnyHandle, $value)
-    };
-    (IoPorts, $value:expr) => {
-        argument!(AnyHandle, $value)
-    };
-    (Interrupt, $value:expr) => {
-        argument!(AnyHandle, $value)
-    };
-    (Device, $value:expr) => {
-        argument!(AnyHandle, $value)
-    };
-    (AnyHandle, $value:expr) => {
-        Handle(u32::try_from($value).map_err(|_| Error::BadHandle)?)
-    };
-    ($other:ident, $value:expr) => {
+    ($core:ident $caller:ident $value:ident $plain:ident) => {
         $value
     };
 }
 
 macro_rules! dispatcher {
-    ($($(#[doc = $doc:literal])* $number:literal $variant:ident $name:ident($($argument:ident: $kind:ident),*) [$($error:ident),*];)*) => {
+    ($($(#[doc = $doc:literal])* $number:literal $variant:ident
+        $name:ident($($argument:ident: $kind:ident $(($right:ident))?),*) $errors:tt;)*) => {
         impl<M: Machine> Core<M> {
             /// Carries out a hypercall.
             #[inline(always)]
@@ -55,7 +61,8 @@ macro_rules! dispatcher {
                 match number {
                     $($number => {
                         let [$($argument,)* ..] = arguments;
-                        self.$name(caller, $(argument!($kind, $argument)),*)
+                        $(let $argument = argument!(self caller $argument $kind $($right)?);)*
+                        self.$name(caller, $($argument),*)
                     })*
                     _ => Err(Error::NoSuchCall),
                 }
@@ -66,22 +73,17 @@ macro_rules! dispatcher {
 
 protocol::for_each_hypercall!(dispatcher);
 
+/// A handle, as it stands in an argument.
+fn handle(value: u64) -> Result<Handle> {
+    u32::try_from(value).map(Handle).map_err(|_| Error::BadHandle)
+}
+
 /// A number no larger than `most`.
 pub(crate) fn at_most(value: u64, most: usize) -> Result<usize> {
     usize::try_from(value).ok().filter(|&value| value <= most).ok_or(Error::TooBig)
 }
 
 impl<M: Machine> Core<M> {
-    /// The entry of a handle of the caller.
-    pub(crate) fn entry(&self, caller: Caller, handle: Handle) -> Result<Entry> {
-        handles::lookup(&self.machine, self.domains[caller.slot].handles, handle)
-    }
-
-    /// Checks that a handle names the machine.
-    pub(crate) fn system(&self, caller: Caller, handle: Handle, rights: Rights) -> Result<()> {
-        self.entry(caller, handle)?.object(ObjectKind::System, rights).map(|_| ())
-    }
-
     /// The domain a handle names.
     pub(crate) fn domain(&self, caller: Caller, handle: Handle, rights: Rights) -> Result<Slot> {
         let reference = self.entry(caller, handle)?.object(ObjectKind::Domain, rights)?;
@@ -106,9 +108,16 @@ impl<M: Machine> Core<M> {
         if self.domains[slot].state == Some(State::Building) { Ok(slot) } else { Err(Error::WrongState) }
     }
 
+    /// The PCI function a handle names, which the caller has opened.
+    fn opened(&self, caller: Caller, handle: Handle) -> Result<usize> {
+        let index = self.entry(caller, handle)?.object(ObjectKind::Device, Rights::USE)? as usize;
+        let own = self.devices[index].info.owner == caller.slot.number() as u32;
+        if own { Ok(index) } else { Err(Error::WrongState) }
+    }
+
     /// Memory of the caller.
     pub(crate) fn memory(&self, caller: Caller, address: u64, length: usize, write: bool) -> Result<Checked> {
-        UserRange::new(address, length as u64)?.check(&self.machine, self.domains[caller.slot].space, write)
+        self.reach(caller.slot, address, length, write)
     }
 
     /// Copies a value from the caller's memory.

@@ -1,43 +1,38 @@
 //! Hypercalls on PCI functions.
 
-use protocol::device::{BRIDGE, DMA, NO_OWNER};
+use protocol::device::{BRIDGE, CONFIG_SIZE, DMA, NO_OWNER};
 use protocol::layout::{MMIO, MMIO_END};
 use protocol::system::Features;
 
 use super::at_most;
+use super::devices::DEVICE;
 use super::memory::{MAX_PAGES, each};
 use crate::events::{MESSAGES, SOURCES, VECTORS};
 use crate::frames::Kind;
 use crate::handles::Entry;
-use crate::pci::{Device, WRITABLE};
+use crate::pci::WRITABLE;
 use crate::ports::{self, Use};
 use crate::prelude::*;
 use crate::space::registers;
 
-/// What a fresh handle of a PCI function carries.
-const PCI: Rights = Rights::USE.union(Rights::COPY).union(Rights::INSPECT);
-
 impl<M: Machine> Core<M> {
-    pub(super) fn device_list(&mut self, caller: Caller, system: Handle, index: u64, out: u64) -> Result {
-        self.system(caller, system, Rights::INSPECT)?;
+    pub(super) fn device_list(&mut self, caller: Caller, _: u64, index: u64, out: u64) -> Result {
         let device = self.devices.get(index as usize).ok_or(Error::NotFound)?;
         self.deliver(caller, out, &device.info)
     }
 
-    pub(super) fn device_create(&mut self, caller: Caller, system: Handle, address: u64) -> Result {
-        self.system(caller, system, Rights::CONTROL)?;
+    pub(super) fn device_create(&mut self, caller: Caller, _: u64, address: u64) -> Result {
         let found = self.devices.iter().position(|device| device.info.address as u64 == address);
         let index = found.ok_or(Error::NotFound)?;
-        self.add_handle(caller.slot, Entry::new(ObjectKind::Device, PCI, index as u64))
+        self.add_handle(caller.slot, Entry::new(ObjectKind::Device, DEVICE, index as u64))
     }
 
-    pub(super) fn device_info(&mut self, caller: Caller, device: Handle, out: u64) -> Result {
-        let (_, device) = self.device(caller, device, Rights::empty())?;
-        self.deliver(caller, out, &device.info)
+    pub(super) fn device_info(&mut self, caller: Caller, device: u64, out: u64) -> Result {
+        self.deliver(caller, out, &self.devices[device as usize].info)
     }
 
-    pub(super) fn device_open(&mut self, caller: Caller, device: Handle, flags: u64) -> Result {
-        let (index, device) = self.device(caller, device, Rights::USE)?;
+    pub(super) fn device_open(&mut self, caller: Caller, index: u64, flags: u64) -> Result {
+        let (index, device) = (index as usize, &self.devices[index as usize]);
         if flags & !DMA != 0 {
             return Err(Error::Invalid);
         }
@@ -54,28 +49,25 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(super) fn config_read(&mut self, caller: Caller, device: Handle, offset: u64, width: u64) -> Result {
-        let (_, device) = self.device(caller, device, Rights::USE)?;
-        let offset = place(device, offset, width)?;
-        Ok(self.machine.config_read(device.info.address, offset, width).into())
+    pub(super) fn config_read(&mut self, _: Caller, device: u64, offset: u64, width: u64) -> Result {
+        let offset = place(offset, width)?;
+        Ok(self.machine.config_read(self.devices[device as usize].info.address, offset, width).into())
     }
 
-    pub(super) fn config_write(&mut self, caller: Caller, device: Handle, at: u64, width: u64, value: u64) -> Result {
-        let (_, device) = self.opened(caller, device)?;
-        let offset = place(device, at, width)?;
+    pub(super) fn config_write(&mut self, _: Caller, device: usize, at: u64, width: u64, value: u64) -> Result {
+        let offset = place(at, width)?;
         let value = u32::try_from(value).ok().filter(|&value| width == 4 || value >> (8 * width) == 0);
         let value = value.ok_or(Error::Invalid)?;
         if !(offset..offset + width as u16).all(|at| WRITABLE.contains(&at)) {
             return Err(Error::NotPermitted);
         }
-        self.machine.config_write(device.info.address, offset, width, value);
+        self.machine.config_write(self.devices[device].info.address, offset, width, value);
         Ok(0)
     }
 
-    pub(super) fn device_map(&mut self, by: Caller, of: Handle, bar: u64, page: u64, at: u64, pages: u64) -> Result {
-        let (_, device) = self.opened(by, of)?;
+    pub(super) fn device_map(&mut self, by: Caller, device: usize, bar: u64, page: u64, at: u64, pages: u64) -> Result {
         at_most(pages, MAX_PAGES)?;
-        let from = self.registers(device, bar, page, pages)?;
+        let from = self.registers(&self.devices[device], bar, page, pages)?;
         if !(MMIO..MMIO_END - pages * PAGE_SIZE + 1).contains(&at) || !at.is_multiple_of(PAGE_SIZE) {
             return Err(Error::BadAddress);
         }
@@ -87,18 +79,19 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(super) fn device_interrupt(&mut self, caller: Caller, device: Handle, message: u64) -> Result {
-        let (index, device) = self.opened(caller, device)?;
+    pub(super) fn device_interrupt(&mut self, caller: Caller, index: usize, message: u64) -> Result {
+        let device = &self.devices[index];
         if message >= device.info.interrupts as u64 {
             return Err(Error::NotFound);
         }
         let message = message as u16;
-        if self.is_armed(device, message) {
+        let about = (index as u32) << 16 | message as u32;
+        if self.interrupts[MESSAGES..].iter().flatten().any(|&(slot, port)| self.port(slot, port).incarnation == about)
+        {
             return Err(Error::Busy);
         }
         let free = |&source: &usize| self.interrupts[source].is_none();
         let source = (MESSAGES..SOURCES).find(free).ok_or(Error::TableFull)?;
-        let about = (index as u32) << 16 | message as u32;
         let entry = ports::Entry { incarnation: about, ..ports::Entry::new(Use::INTERRUPT, source as u16) };
         let port = self.open_port(caller.slot, None, entry)?;
         self.interrupts[source] = Some((caller.slot, port));
@@ -106,8 +99,7 @@ impl<M: Machine> Core<M> {
         Ok(port.0.into())
     }
 
-    pub(super) fn device_addresses(&mut self, by: Caller, of: Handle, at: u64, pages: u64, out: u64) -> Result {
-        self.opened(by, of)?;
+    pub(super) fn device_addresses(&mut self, by: Caller, _: usize, at: u64, pages: u64, out: u64) -> Result {
         self.check_area(by.slot, at, pages)?;
         let out = self.memory(by, out, pages as usize * 8, true)?;
         let space = self.domains[by.slot].space;
@@ -124,23 +116,10 @@ impl<M: Machine> Core<M> {
         }
         Ok(0)
     }
-
-    /// The function a handle names, and its index.
-    fn device(&self, caller: Caller, handle: Handle, rights: Rights) -> Result<(usize, &Device)> {
-        let index = self.entry(caller, handle)?.object(ObjectKind::Device, rights)? as usize;
-        self.devices.get(index).map(|device| (index, device)).ok_or(Error::BadHandle)
-    }
-
-    /// As [`Core::device`], and the caller has opened it.
-    fn opened(&self, caller: Caller, handle: Handle) -> Result<(usize, &Device)> {
-        let found = self.device(caller, handle, Rights::USE)?;
-        let own = found.1.info.owner == caller.slot.number() as u32;
-        if own { Ok(found) } else { Err(Error::WrongState) }
-    }
 }
 
 /// An offset in the configuration space of a function.
-fn place(device: &Device, offset: u64, width: u64) -> Result<u16> {
-    let valid = matches!(width, 1 | 2 | 4) && offset.is_multiple_of(width) && offset < device.info.config_size;
+fn place(offset: u64, width: u64) -> Result<u16> {
+    let valid = matches!(width, 1 | 2 | 4) && offset.is_multiple_of(width) && offset < CONFIG_SIZE;
     if valid { Ok(offset as u16) } else { Err(Error::Invalid) }
 }

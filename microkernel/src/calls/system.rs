@@ -4,7 +4,7 @@ use protocol::name_text;
 use protocol::system::{AcpiRead, LogRead};
 
 use super::at_most;
-use crate::death::Text;
+use crate::death::printable;
 use crate::prelude::*;
 
 /// Longest line of a domain.
@@ -26,15 +26,14 @@ impl<M: Machine> Core<M> {
         let line = &mut line[..at_most(length, LINE_MAX)?];
         self.memory(caller, text, line.len(), false)?.read(&self.machine, 0, line);
         let name = self.domains[caller.slot].info.name;
-        let line = format_args!("[{}] {}", name_text(&name), Text(line));
+        let line = format_args!("[{}] {}", name_text(&name), printable(line));
         self.log.line(self.now(), line);
         // A guest must not be able to hold up all CPUs at the speed of a serial line.
         self.machine.show(line, caller.slot == Slot::DOM0);
         Ok(0)
     }
 
-    pub(super) fn log_read(&mut self, caller: Caller, system: Handle, request: u64) -> Result {
-        self.system(caller, system, Rights::INSPECT)?;
+    pub(super) fn log_read(&mut self, caller: Caller, _: u64, request: u64) -> Result {
         let own = self.memory(caller, request, size_of::<LogRead>(), true)?;
         let mut read: LogRead = own.get(&self.machine, 0);
         let length = at_most(read.length, READ_MAX)?;
@@ -47,20 +46,16 @@ impl<M: Machine> Core<M> {
         Ok((head.len() + tail.len()) as u64)
     }
 
-    pub(super) fn acpi_read(&mut self, caller: Caller, system: Handle, request: u64) -> Result {
-        self.system(caller, system, Rights::INSPECT)?;
+    pub(super) fn acpi_read(&mut self, caller: Caller, _: u64, request: u64) -> Result {
         let read: AcpiRead = self.fetch(caller, request)?;
         let target = self.memory(caller, read.address, at_most(read.length, READ_MAX)?, true)?;
-        let (table, size) = self.machine.acpi_table(read.signature, read.instance).ok_or(Error::NotFound)?;
-        let length = (size as u64).saturating_sub(read.offset).min(read.length) as usize;
-        target.parts(&self.machine, 0, length, |to, part| {
-            self.machine.copy(Phys(table.0 + read.offset + part.start as u64), to, part.len());
-        });
-        Ok(size as u64)
+        let table = self.machine.acpi_table(read.signature, read.instance).ok_or(Error::NotFound)?;
+        let wanted = table.get(read.offset as usize..).unwrap_or(&[]);
+        target.write(&self.machine, 0, &wanted[..wanted.len().min(read.length as usize)]);
+        Ok(table.len() as u64)
     }
 
-    pub(super) fn system_info(&mut self, caller: Caller, system: Handle, out: u64) -> Result {
-        self.system(caller, system, Rights::INSPECT)?;
+    pub(super) fn system_info(&mut self, caller: Caller, _: u64, out: u64) -> Result {
         let (mut info, frames) = (self.info, &self.frames);
         info.uptime_ns = self.now();
         info.pool_frames = (frames.managed - frames.set_aside).into();

@@ -22,15 +22,6 @@ const MAX_LENGTH: u64 = 16 << 20;
 const MAX_IOAPICS: usize = 16;
 const HEADER: u64 = 36;
 
-/// One table.
-struct Table {
-    signature: [u8; 4],
-    /// Where it lies.
-    at: Phys,
-    /// Bytes, header included.
-    length: usize,
-}
-
 /// How an ISA line is wired.
 #[derive(Clone, Copy)]
 pub struct Line {
@@ -52,67 +43,51 @@ pub struct Madt {
     pub lines: [Line; LINES],
 }
 
-static TABLES: Once<Vec<Table, MAX_TABLES>> = Once::new();
+static TABLES: Once<Vec<&[u8], MAX_TABLES>> = Once::new();
 
-/// Where a table lies, and how long it is.
-pub fn place(signature: [u8; 4], instance: usize) -> Option<(Phys, usize)> {
-    let mut found = TABLES.get()?.iter().filter(|table| table.signature == signature);
-    found.nth(instance).map(|table| (table.at, table.length))
-}
-
-/// Bytes of a table that the window reaches.
-fn bytes(at: Phys, length: usize) -> &'static [u8] {
-    // SAFETY: called for what `table` has made reachable; tables do not change while the core reads them, for no domain
-    // runs yet and their memory is never given to one.
-    unsafe { core::slice::from_raw_parts(window::pointer(at), length) }
+/// A table, header included: of those with this signature the one with this number.
+pub fn find(signature: &[u8; 4], instance: usize) -> Option<&'static [u8]> {
+    TABLES.get()?.iter().filter(|table| table.starts_with(signature)).nth(instance).copied()
 }
 
 /// Makes the table at `at` reachable.
-fn table(at: u64, tables: &mut Tables) -> Option<Table> {
+fn table(at: u64, tables: &mut Tables) -> Option<&'static [u8]> {
     tables.reach(at, HEADER, READ).ok()?;
-    let header = bytes(Phys(at), HEADER as usize);
-    let length = u64::from(u32_at(header, 4)?);
-    if !(HEADER..=MAX_LENGTH).contains(&length) {
-        return None;
-    }
+    // SAFETY: mapped just now. Tables do not change while the core reads them, for no domain runs yet and their memory is
+    // never given to one.
+    let header = unsafe { core::slice::from_raw_parts(window::pointer(Phys(at)), HEADER as usize) };
+    let length = u32_at(header, 4).map(u64::from).filter(|length| (HEADER..=MAX_LENGTH).contains(length))?;
     tables.reach(at, length, READ).ok()?;
-    Some(Table { signature: *header.first_chunk()?, at: Phys(at), length: length as usize })
+    // SAFETY: likewise.
+    Some(unsafe { core::slice::from_raw_parts(header.as_ptr(), length as usize) })
 }
 
-/// Finds all tables of the list at `root`.
-pub fn find(root: u64, tables: &mut Tables) -> Result<(), &'static str> {
+/// Looks up all tables of the list at `root`. More than fit are left out.
+pub fn initialize(root: u64, tables: &mut Tables) -> Result<(), &'static str> {
     let list = table(root, tables).ok_or("the list of ACPI tables lies nowhere")?;
     let mut found = Vec::new();
-    let entries = bytes(list.at, list.length).get(HEADER as usize..).unwrap_or(&[]);
-    for entry in entries.chunks_exact(if list.signature == *b"XSDT" { 8 } else { 4 }) {
+    for entry in list[HEADER as usize..].chunks_exact(if list.starts_with(b"XSDT") { 8 } else { 4 }) {
         let at = u64_at(entry, 0).or(u32_at(entry, 0).map(u64::from)).unwrap_or(0);
         let Some(table) = table(at, tables) else { continue };
-        if table.signature == *b"FACP" {
-            let fadt = bytes(table.at, table.length);
+        if table.starts_with(b"FACP") {
             // X_DSDT, or DSDT where that is missing.
-            let at = u64_at(fadt, 140).filter(|at| *at != 0).or(u32_at(fadt, 40).map(u64::from));
-            // More tables than fit are left out, here and below.
-            let _ = at.and_then(|at| self::table(at, tables)).map(|dsdt| found.push(dsdt));
+            let at = u64_at(table, 140).filter(|at| *at != 0).or(u32_at(table, 40).map(u64::from));
+            _ = at.and_then(|at| self::table(at, tables)).map(|dsdt| found.push(dsdt));
         }
-        let _ = found.push(table);
+        _ = found.push(table);
     }
     TABLES.call_once(|| found);
     Ok(())
 }
 
-/// Bytes of the first table with this signature.
-pub fn find_bytes(signature: &[u8; 4]) -> Option<&'static [u8]> {
-    place(*signature, 0).map(|(at, length)| bytes(at, length))
-}
-
 /// The I/O port of the ACPI timer.
 pub fn timer_port() -> Option<u16> {
-    u32_at(find_bytes(b"FACP")?, 76).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+    u32_at(find(b"FACP", 0)?, 76).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
 }
 
 /// Reads the MADT (ACPI specification, section 5.2.12).
 pub fn madt() -> Result<Madt, &'static str> {
-    let madt = find_bytes(b"APIC").ok_or("no ACPI table describes the CPUs (MADT)")?;
+    let madt = find(b"APIC", 0).ok_or("no ACPI table describes the CPUs (MADT)")?;
     let mut found = Madt {
         registers: u32_at(madt, 36).unwrap_or(0).into(),
         cpus: Vec::new(),

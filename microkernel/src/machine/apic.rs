@@ -160,7 +160,7 @@ pub fn stop_others() {
     command(0, ASSERT | DELIVER_NMI | ALL_OTHERS);
 }
 
-/// Lets the timer run from `count`, once; `None` only counts, without an interrupt at the end.
+/// Lets the timer run from `count`, once, with an interrupt at the end or without.
 pub fn count_down(count: u32, interrupt: bool) {
     write(LVT_TIMER, if interrupt { TIMER as u32 } else { MASKED });
     write(INITIAL_COUNT, count);
@@ -169,11 +169,4 @@ pub fn count_down(count: u32, interrupt: bool) {
 /// What is left of the count.
 pub fn count_left() -> u32 {
     read(CURRENT_COUNT)
-}
-
-/// Switches the timer to fire at TSC values.
-pub fn use_tsc_deadline() {
-    write(LVT_TIMER, TIMER as u32 | 2 << 17);
-    // SAFETY: fences only; the mode must be set before the first deadline is written (Intel SDM vol. 3, 11.5.4.1).
-    unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
 }

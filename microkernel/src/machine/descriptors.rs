@@ -89,12 +89,12 @@ impl Segments {
 
     /// Allows the ports of `new` instead of those of `old`.
     #[cold]
-    pub fn change_ports(&self, old: [(u16, u16); PORT_RANGES], new: [(u16, u16); PORT_RANGES]) {
+    pub fn change_ports(&self, old: [u32; PORT_RANGES], new: [u32; PORT_RANGES]) {
         // SAFETY: only this CPU uses its task state, and no other reference to it exists while the core runs here.
         let bitmap = unsafe { &mut *self.bitmap.get() };
         for (ranges, denied) in [(old, true), (new, false)] {
-            for (first, count) in ranges {
-                for port in (usize::from(first)..65536).take(count.into()) {
+            for range in ranges {
+                for port in (range as usize & 0xffff..65536).take(range as usize >> 16) {
                     let bit = 1 << (port % 8);
                     bitmap[port / 8] = if denied { bitmap[port / 8] | bit } else { bitmap[port / 8] & !bit };
                 }

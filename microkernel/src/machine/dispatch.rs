@@ -1,7 +1,7 @@
 //! From the assembly into the safe core and back: what each entry does with the lock, and how a decision is carried out.
 
 use microkernel::events::{LINES, MESSAGES, SOURCES, VECTORS};
-use microkernel::platform::{Fault, Next, PORT_RANGES, Phys, Registers, Step, exception_name, reg};
+use microkernel::platform::{Next, Phys, Registers, reg};
 use microkernel::state::Core;
 use protocol::hypercall::Hypercall;
 
@@ -13,8 +13,6 @@ use super::{apic, cpu, features, paging, panic, timer, window};
 
 /// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
 const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
-
-type Ports = [(u16, u16); PORT_RANGES];
 
 const VERSION: u64 = Hypercall::Version as u64;
 const EVENT_SEND: u64 = Hypercall::EventSend as u64;
@@ -50,10 +48,9 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
     let this = Cpu::current();
     if vector < FIRST_INTERRUPT {
         if NEVER_A_DOMAIN.contains(&vector) {
-            panic::report(format_args!("{} while a domain ran", exception_name(vector)), None);
+            panic::report(format_args!("exception {vector} while a domain ran"), None);
         }
-        let fault = Fault { vector, error, address: cpu::fault_address() };
-        return enter(this, false, |core| core.fault(this.index, fault));
+        return enter(this, false, |core| core.fault(this.index, vector, error, cpu::fault_address()));
     }
     if vector == apic::TIMER {
         this.armed.set(u64::MAX);
@@ -67,31 +64,30 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
         if vector != apic::SPURIOUS {
             apic::end_of_interrupt();
         }
-        Step::Done
     })
 }
 
 /// The first entry on each CPU, on its own stack.
 pub extern "C" fn on_start() -> Leave {
     super::start::crash_if_asked();
-    enter(Cpu::current(), false, |_| Step::Done)
+    enter(Cpu::current(), false, |_| ())
 }
 
 /// Runs `work` with the lock held, and whatever must follow it; then takes the core's decision. Without one that is due, who
 /// made a hypercall goes on: the timer sees to deadlines.
 #[inline(always)]
-fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>) -> Step) -> Leave {
+fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>)) -> Leave {
     if !call {
         // Whoever asked for a flush has sent an interrupt too.
         serve_flushes();
     }
     let mut core = lock();
-    let mut step = work(&mut core);
-    while let Step::AfterFlush { epoch, cpus } = step {
+    work(&mut core);
+    while let Some(flush) = core.awaited(this.index) {
         unlock(this, core);
-        await_flush(epoch, cpus);
+        await_flush(flush);
         core = lock();
-        step = core.resume(this.index);
+        core.resume(this.index);
     }
     let leave = match core.go_on(this.index).filter(|_| call) {
         Some(next) => carry_out(this, call, next),
@@ -111,11 +107,6 @@ fn unlock(this: &Cpu, mut core: Guard) {
     }
 }
 
-/// Whether two sets of ranges differ; without a branch for each, for this is asked at every switch.
-fn differ(one: &Ports, other: &Ports) -> bool {
-    one.iter().zip(other).fold(0, |bits, (a, b)| bits | (a.0 ^ b.0) | (a.1 ^ b.1)) != 0
-}
-
 /// Does what must be done before the lock is released: from there on another CPU may take the old context, or free its memory.
 #[inline(always)]
 fn carry_out(this: &Cpu, call: bool, next: Next) -> Leave {
@@ -123,7 +114,7 @@ fn carry_out(this: &Cpu, call: bool, next: Next) -> Leave {
     let (context, root, deadline) = match next {
         Next::Run { context, root, deadline, ports } => {
             let loaded = this.ports.get();
-            if differ(&loaded, &ports) {
+            if loaded != ports {
                 this.segments.change_ports(loaded, ports);
                 this.ports.set(ports);
             }

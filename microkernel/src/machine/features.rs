@@ -49,11 +49,6 @@ pub fn detect() -> Features {
     found
 }
 
-/// Whether the local APIC's timer can be set to a TSC value.
-pub fn has_tsc_deadline() -> bool {
-    bit(leaf(1, 0).ecx, 24)
-}
-
 /// Switches on, on this CPU, what [`detect`] found.
 pub fn enable(features: Features) {
     // SAFETY: EFER exists on every 64-bit CPU; SCE and NXE (whose absence was refused) break nothing.

@@ -2,20 +2,24 @@
 
 use core::fmt;
 
-use microkernel::platform::{Machine, Phys};
+use microkernel::platform::Machine;
+use x86_64::instructions::port::Port;
 
 use super::percpu::Cpu;
-use super::{acpi, apic, cpu, ioapic, pci, serial};
+use super::{acpi, apic, cpu, ioapic, serial};
 
 /// The machine; its state is in the modules it hands the calls to.
 pub struct Hardware;
 
-/// I/O ports the core drives: (first, last) of the PICs, the PIT with its gate, the PICs' trigger modes, PCI configuration.
-const RESERVED_PORTS: [(u16, u16); 6] =
-    [(0x20, 0x21), (0x40, 0x43), (0x61, 0x61), (0xa0, 0xa1), (0x4d0, 0x4d1), (0xcf8, 0xcff)];
+/// I/O ports by which the configuration space of PCI functions is reached: every PC has them.
+const PCI_ADDRESS: u16 = 0xcf8;
+const PCI_DATA: u16 = 0xcfc;
 
-fn overlap(first: u16, count: u16, range: (u16, u16)) -> bool {
-    count > 0 && first <= range.1 && u32::from(range.0) < u32::from(first) + u32::from(count)
+/// Makes the data port stand for a register; gives the port of its first byte. The core's lock keeps the two steps together.
+fn select(function: u16, offset: u16) -> u16 {
+    // SAFETY: selecting a register has no effect by itself.
+    unsafe { Port::<u32>::new(PCI_ADDRESS).write(1 << 31 | u32::from(function) << 8 | u32::from(offset & 0xfc)) };
+    PCI_DATA + (offset & 3)
 }
 
 impl Machine for Hardware {
@@ -33,27 +37,29 @@ impl Machine for Hardware {
     }
 
     fn config_read(&self, function: u16, offset: u16, width: u64) -> u32 {
-        pci::read(function, offset, width)
+        // SAFETY: reading a configuration register has no effect on memory.
+        let word: u32 = unsafe { Port::new(select(function, offset & !3)).read() };
+        (word >> (8 * (offset & 3))) & (u32::MAX >> (32 - 8 * width))
     }
 
     fn config_write(&self, function: u16, offset: u16, width: u64, value: u32) {
-        pci::write(function, offset, width, value);
+        let port = select(function, offset);
+        // SAFETY: what this lets the function do to memory is the caller's matter: all of it goes through `microkernel::pci`.
+        unsafe {
+            match width {
+                1 => Port::new(port).write(value as u8),
+                2 => Port::new(port).write(value as u16),
+                _ => Port::new(port).write(value),
+            }
+        }
     }
 
     fn apic_id(&self, cpu: usize) -> u32 {
         apic::message_id(cpu)
     }
 
-    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)> {
-        acpi::place(signature, instance as usize)
-    }
-
-    fn port_reserved(&self, first: u16, count: u16) -> bool {
-        RESERVED_PORTS.iter().any(|range| overlap(first, count, *range))
-    }
-
-    fn is_serial(&self, first: u16, count: u16) -> bool {
-        overlap(first, count, (serial::COM1, serial::COM1 + serial::COM1_COUNT - 1))
+    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<&'static [u8]> {
+        acpi::find(&signature, instance as usize)
     }
 
     fn release_serial(&self, released: bool) {

@@ -5,7 +5,7 @@
 //! fewer, handing the lock to one that does not run right now makes events between CPUs five times as slow.
 
 use microkernel::flush::MAILBOXES;
-use microkernel::platform::Machine;
+use microkernel::platform::{Flush, Machine};
 use microkernel::state::Core;
 use spin::RelaxStrategy;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
@@ -38,9 +38,9 @@ pub fn serve_flushes() {
     MAILBOXES.serve(Cpu::current().index, || Hardware.flush_local());
 }
 
-/// Waits, without the lock, until the CPUs of the mask have flushed since request `epoch`.
-pub fn await_flush(epoch: u64, cpus: u64) {
-    while !MAILBOXES.reached(epoch, cpus) {
+/// Waits, without the lock, until the CPUs that were asked have flushed.
+pub fn await_flush(flush: Flush) {
+    while !MAILBOXES.reached(flush.epoch, flush.cpus) {
         ServeFlushes::relax();
     }
 }

@@ -15,7 +15,6 @@ mod ioapic;
 mod lock;
 mod paging;
 mod panic;
-mod pci;
 mod percpu;
 mod serial;
 mod smp;

@@ -8,6 +8,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use microkernel::platform::Phys;
+use microkernel::space::{self, NO_EXECUTE, PRESENT, UNCACHED, frame_of};
 
 use super::boot::EARLY_END;
 use super::boot::ranges::Ranges;
@@ -20,19 +21,15 @@ pub const CORE_BASE: u64 = 0xffff_ffff_8000_0000;
 pub const FRAME: u64 = 4096;
 
 /// Read only.
-pub const READ: u64 = NX;
+pub const READ: u64 = NO_EXECUTE;
 /// Readable and executable.
 pub const EXECUTE: u64 = 0;
 /// Writable.
-pub const WRITE: u64 = WRITABLE | NX;
+pub const WRITE: u64 = space::WRITE | NO_EXECUTE;
 /// Registers of a device: writable, not cached.
-pub const DEVICE: u64 = WRITE | 1 << 3 | 1 << 4;
+pub const DEVICE: u64 = WRITE | UNCACHED;
 
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
 const LARGE: u64 = 1 << 7;
-const NX: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// What an entry of a table of level 1 can map as one page.
 const LARGE_PAGE: u64 = 2 << 20;
@@ -112,7 +109,7 @@ impl Tables {
                 // SAFETY: an entry of a table that this type made from its own memory and nobody else writes.
                 let mut entry = unsafe { at.read_volatile() };
                 if entry & PRESENT == 0 {
-                    entry = PRESENT | if level == last { page } else { self.take(FRAME)? | WRITABLE };
+                    entry = PRESENT | if level == last { page } else { self.take(FRAME)? | space::WRITE };
                     // SAFETY: as above; the address was not mapped before, so no translation becomes stale.
                     unsafe { at.write_volatile(entry) };
                 }
@@ -121,7 +118,7 @@ impl Tables {
                     done += size - virt % size;
                     break;
                 }
-                table = entry & ADDRESS;
+                table = frame_of(entry).at(0).0;
             }
         }
         Ok(())

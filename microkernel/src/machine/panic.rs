@@ -7,7 +7,6 @@ use core::fmt::Arguments;
 use core::panic::{Location, PanicInfo};
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use microkernel::platform::exception_name;
 use x86_64::registers::control::Cr3;
 
 use super::entry::CoreFrame;
@@ -36,7 +35,7 @@ fn on_panic(info: &PanicInfo<'_>) -> ! {
 /// An exception in ring 0.
 pub extern "C" fn on_core_fault(frame: &CoreFrame) -> ! {
     let [.., vector, error, _rip, _cs, _rflags, _rsp, _ss] = *frame;
-    report(format_args!("{} (vector {vector}, error {error:#x})", exception_name(vector)), Some(frame));
+    report(format_args!("exception {vector}, error {error:#x}"), Some(frame));
 }
 
 /// Stops the machine with a report.

@@ -49,7 +49,7 @@ pub struct Cpu {
     /// TSC value at which the timer will fire; `u64::MAX` while it is stopped.
     pub armed: Cell<u64>,
     /// The I/O ports that the bitmap allows.
-    pub ports: Cell<[(u16, u16); PORT_RANGES]>,
+    pub ports: Cell<[u32; PORT_RANGES]>,
     /// Segment tables.
     pub segments: Segments,
 }
@@ -73,7 +73,7 @@ impl Cpu {
                 index,
                 root: Cell::new(tables.root),
                 armed: Cell::new(u64::MAX),
-                ports: Cell::new([(0, 0); PORT_RANGES]),
+                ports: Cell::new([0; PORT_RANGES]),
                 segments: Segments::new(stack),
             });
             Ok(&mut *this)

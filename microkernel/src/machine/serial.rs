@@ -6,21 +6,19 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 
+use microkernel::platform::SERIAL;
+
 use super::cpu::{inb, outb};
 
 /// First I/O port of COM1.
-pub const COM1: u16 = 0x3f8;
-/// I/O ports of a 16550.
-pub const COM1_COUNT: u16 = 8;
+const COM1: u16 = SERIAL.start as u16;
 /// Divisor of the 115,200 Hz base clock: 115,200 baud.
 const DIVISOR: u8 = 1;
 /// Polls of the line status before a byte is given up: at least 30 ms on real hardware, 300 byte times.
 const PATIENCE: u32 = 30_000;
 
-/// A domain drives the port.
-static RELEASED: AtomicBool = AtomicBool::new(false);
-/// No transmitter answers.
-static ABSENT: AtomicBool = AtomicBool::new(false);
+/// The core drives the port: no domain does, and there is a transmitter that answers.
+static OWNED: AtomicBool = AtomicBool::new(false);
 /// I/O port of the debug console, which gets everything shown as well; 0 is none.
 pub static DEBUG_CONSOLE: AtomicU16 = AtomicU16::new(0);
 
@@ -29,12 +27,14 @@ pub fn initialize() {
     for (register, value) in [(1, 0), (3, 0x80), (0, DIVISOR), (1, 0), (3, 3), (2, 7), (4, 3)] {
         outb(COM1 + register, value);
     }
-    ABSENT.store(inb(COM1 + 5) == 0xff, Relaxed);
+    OWNED.store(inb(COM1 + 5) != 0xff, Relaxed);
 }
 
 /// Gives the port to a domain (`true`) or takes it back, in the state the core wants it.
 pub fn release(released: bool) {
-    if RELEASED.swap(released, Relaxed) && !released {
+    if released {
+        OWNED.store(false, Relaxed);
+    } else if !OWNED.load(Relaxed) {
         initialize();
     }
 }
@@ -44,7 +44,7 @@ fn send(byte: u8, aloud: bool) {
     if debug != 0 {
         outb(debug, byte);
     }
-    if !aloud || RELEASED.load(Relaxed) || ABSENT.load(Relaxed) {
+    if !aloud || !OWNED.load(Relaxed) {
         return;
     }
     for _ in 0..PATIENCE {
@@ -52,7 +52,7 @@ fn send(byte: u8, aloud: bool) {
             return outb(COM1, byte);
         }
     }
-    ABSENT.store(true, Relaxed);
+    OWNED.store(false, Relaxed);
 }
 
 /// Where the core shows text; on the serial port, too, if it holds `true`.

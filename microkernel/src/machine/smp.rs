@@ -66,7 +66,6 @@ pub extern "C" fn start_secondary(this: *mut Cpu) -> ! {
     // SAFETY: the entry code claimed the offer, so the area is this CPU's alone.
     unsafe { &mut *this }.install();
     apic::initialize(Cpu::current().index);
-    timer::initialize();
     RUNNING.fetch_add(1, Ordering::AcqRel);
     while !start::BOOTED.load(Ordering::Acquire) {
         core::hint::spin_loop();

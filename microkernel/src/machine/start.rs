@@ -10,7 +10,7 @@ use super::boot::{BootInfo, word};
 use super::paging::{DEVICE, FRAME, Tables};
 use super::percpu::Cpu;
 use super::serial::line;
-use super::{acpi, apic, entry, features, ioapic, lock, paging, panic, pci, serial, smp, timer, window};
+use super::{acpi, apic, entry, features, ioapic, lock, paging, panic, serial, smp, timer, window};
 
 /// Memory below this is the firmware's and the other CPUs' entry; the core leaves it alone.
 const LOW_MEMORY: u64 = 1 << 20;
@@ -86,7 +86,7 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     unsafe { core::ptr::write_bytes(window::pointer::<u8>(Phys(info.bundle.end)), 0, rest) };
     Cpu::new(&mut tables, 0)?.install();
 
-    acpi::find(info.acpi.ok_or("the boot loader knows no ACPI tables")?, &mut tables)?;
+    acpi::initialize(info.acpi.ok_or("the boot loader knows no ACPI tables")?, &mut tables)?;
     let madt = acpi::madt()?;
     tables.reach(madt.registers, FRAME, DEVICE)?;
     for (address, _) in &madt.ioapics {
@@ -97,13 +97,11 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     apic::initialize(0);
     ioapic::initialize(&madt, apic::id());
     timer::calibrate()?;
-    timer::initialize();
     let limit = word(&info.line, "maxcpus").and_then(|text| text.parse().ok()).unwrap_or(MAX_CPUS);
     smp::start(&madt, &mut tables, trampoline, limit)?;
 
-    let config_size = pci::initialize(&mut tables);
     let mut core = lock::lock();
-    core.find_devices(info.ram.as_slice(), config_size, |at, length| tables.reach(at.0, length, DEVICE).is_ok());
+    core.find_devices(info.ram.as_slice(), |at, length| tables.reach(at.0, length, DEVICE).is_ok());
 
     found.set(Features::IOMMU_OFF_INSECURE, word(&info.line, "iommu") == Some("off-insecure"));
     let length = (info.bundle.end - info.bundle.start) as usize;

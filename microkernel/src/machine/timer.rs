@@ -1,15 +1,13 @@
 //! Time: how fast the clocks run, and the timer that brings a CPU back into the core.
 //!
-//! The clock is the TSC. The timer is the local APIC's: by TSC deadline where the CPU has it, else by a count that is
-//! measured here. A timer that fires early is harmless: the core looks at the time and asks again.
+//! The clock is the TSC. The timer is the local APIC's count, whose rate is measured here: every CPU has it. A timer that fires
+//! early is harmless: the core looks at the time and asks again.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use x86_64::registers::model_specific::Msr;
-
 use super::cpu::{inl, tsc};
 use super::percpu::Cpu;
-use super::{acpi, apic, features};
+use super::{acpi, apic};
 
 /// Rate of the ACPI timer, Hz; 24 bits of it always count.
 const ACPI_HZ: u64 = 3_579_545;
@@ -22,10 +20,8 @@ const PATIENCE: u64 = 1 << 30;
 
 /// TSC rate, Hz.
 static TSC_HZ: AtomicU64 = AtomicU64::new(0);
-/// Rate of the local APIC timer, Hz; 0 if it fires at TSC values.
+/// Rate of the local APIC timer, Hz.
 static APIC_HZ: AtomicU64 = AtomicU64::new(0);
-
-const DEADLINE: u32 = 0x6e0;
 
 /// TSC rate, Hz.
 pub fn tsc_hz() -> u64 {
@@ -69,29 +65,15 @@ pub fn calibrate() -> Result<(), &'static str> {
         return Err("the TSC or the local APIC timer does not count");
     }
     TSC_HZ.store(tsc_hz, Relaxed);
-    APIC_HZ.store(if features::has_tsc_deadline() { 0 } else { apic_hz }, Relaxed);
+    APIC_HZ.store(apic_hz, Relaxed);
     Ok(())
-}
-
-/// Prepares this CPU's timer.
-pub fn initialize() {
-    if APIC_HZ.load(Relaxed) == 0 {
-        apic::use_tsc_deadline();
-    }
 }
 
 /// Lets the timer of this CPU fire at `deadline`, or earlier.
 #[cold]
 pub fn arm(this: &Cpu, deadline: u64) {
-    let rate = APIC_HZ.load(Relaxed);
     this.armed.set(deadline);
-    if rate == 0 {
-        // SAFETY: CPUID offers the register. 0 would stop the timer; a deadline in the past fires at once.
-        unsafe { Msr::new(DEADLINE).write(deadline.max(1)) };
-        return;
-    }
-    let now = tsc();
-    let ticks = u128::from(deadline.saturating_sub(now)) * u128::from(rate) / u128::from(tsc_hz());
+    let ticks = u128::from(deadline.saturating_sub(tsc())) * u128::from(APIC_HZ.load(Relaxed)) / u128::from(tsc_hz());
     let count = ticks.clamp(1, u32::MAX.into()) as u32;
     // A count that does not reach the deadline fires early, and is armed again then.
     apic::count_down(count, true);

@@ -4,7 +4,7 @@
 //! assembly only; no reference into it is ever made. Replacing the direct map by a smaller window means changing this file.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use microkernel::platform::{Frame, Memory, Phys};
 
@@ -34,11 +34,6 @@ impl Memory for Hardware {
         unsafe { AtomicU64::from_ptr(pointer(at)) }.store(value, Ordering::Release);
     }
 
-    fn load_u32(&self, at: Phys) -> u32 {
-        // SAFETY: see above.
-        unsafe { AtomicU32::from_ptr(pointer(at)) }.load(Ordering::Acquire)
-    }
-
     fn fetch_or(&self, at: Phys, bits: u64) -> u64 {
         // SAFETY: see above.
         unsafe { AtomicU64::from_ptr(pointer(at)) }.fetch_or(bits, Ordering::SeqCst)
@@ -49,10 +44,10 @@ impl Memory for Hardware {
         unsafe { AtomicU64::from_ptr(pointer(at)) }.fetch_and(bits, Ordering::SeqCst)
     }
 
-    fn compare_exchange_u32(&self, at: Phys, old: u32, new: u32) -> Result<(), u32> {
+    fn compare_exchange(&self, at: Phys, old: u64, new: u64) -> bool {
         // SAFETY: see above.
-        let cell = unsafe { AtomicU32::from_ptr(pointer(at)) };
-        cell.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(|_| ())
+        let cell = unsafe { AtomicU64::from_ptr(pointer(at)) };
+        cell.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     fn read(&self, at: Phys, out: &mut [u8]) {

@@ -4,6 +4,7 @@
 //! rings through a node of their own, so that neither insertion nor removal has an edge to look after.
 
 use super::{MAX_CPUS, MAX_VCPUS, VcpuId};
+use crate::table::Table;
 
 /// Nodes: of the vCPUs, then of the lists themselves.
 const NODES: usize = (MAX_VCPUS + 2 + MAX_CPUS).next_power_of_two();
@@ -31,7 +32,7 @@ pub const fn timers(cpu: usize) -> List {
 }
 
 /// All nodes.
-pub struct Lists([Node; NODES]);
+pub struct Lists(Table<Node, NODES>);
 
 impl Lists {
     pub const fn new() -> Self {
@@ -41,39 +42,34 @@ impl Lists {
             (nodes[at].next, nodes[at].before) = (at as u16, at as u16);
             at += 1;
         }
-        Lists(nodes)
-    }
-
-    #[inline]
-    fn node(&mut self, at: u16) -> &mut Node {
-        &mut self.0[at as usize % NODES]
+        Lists(Table(nodes))
     }
 
     /// Inserts behind all that have the same key or a smaller one.
     #[inline(always)]
     pub fn insert(&mut self, List(list): List, VcpuId(id): VcpuId, key: u64) {
-        let mut before = self.node(list).before;
-        while before != list && self.node(before).key > key {
-            before = self.node(before).before;
+        let mut before = self.0[list].before;
+        while before != list && self.0[before].key > key {
+            before = self.0[before].before;
         }
-        let next = core::mem::replace(&mut self.node(before).next, id);
-        self.node(next).before = id;
-        *self.node(id) = Node { key, next, before };
+        let next = core::mem::replace(&mut self.0[before].next, id);
+        self.0[next].before = id;
+        self.0[id] = Node { key, next, before };
     }
 
     /// Takes a vCPU out of the list it is in, if it is in one.
     #[inline]
     pub fn remove(&mut self, VcpuId(id): VcpuId) {
-        let Node { next, before, .. } = *self.node(id);
-        self.node(before).next = next;
-        self.node(next).before = before;
-        (self.node(id).next, self.node(id).before) = (id, id);
+        let Node { next, before, .. } = self.0[id];
+        self.0[before].next = next;
+        self.0[next].before = before;
+        (self.0[id].next, self.0[id].before) = (id, id);
     }
 
     /// Whether anybody waits for a CPU.
     #[inline]
     pub fn contended(&self) -> bool {
-        let waits = |List(queue): List| self.0[queue as usize % NODES].next != queue;
+        let waits = |List(queue): List| self.0[queue].next != queue;
         waits(queue(0)) | waits(queue(1))
     }
 
@@ -82,8 +78,8 @@ impl Lists {
     pub fn members(&self, List(list): List) -> impl Iterator<Item = (VcpuId, u64)> {
         let mut at = list;
         core::iter::from_fn(move || {
-            at = self.0[at as usize % NODES].next;
-            (at != list).then(|| (VcpuId(at), self.0[at as usize % NODES].key))
+            at = self.0[at].next;
+            (at != list).then(|| (VcpuId(at), self.0[at].key))
         })
     }
 }

@@ -20,6 +20,8 @@ use protocol::system::MAX_CPUS;
 use entity::{Entity, Window, hold};
 use list::{Lists, queue, timers};
 
+use crate::table::Table;
+
 /// vCPUs in all domains.
 pub const MAX_VCPUS: usize = 512;
 /// Time slice at the default weight.
@@ -43,6 +45,12 @@ const _: () = assert!(MAX_VCPUS.is_power_of_two() && MAX_CPUS == u64::BITS as us
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VcpuId(pub u16);
 
+impl From<VcpuId> for usize {
+    fn from(id: VcpuId) -> usize {
+        id.0.into()
+    }
+}
+
 /// What a CPU does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -55,8 +63,6 @@ pub struct Decision {
 /// One CPU.
 struct Cpu {
     current: Option<VcpuId>,
-    /// Who was woken to run next, and stands in no queue.
-    next: Option<VcpuId>,
     /// It has to choose anew before `until`.
     again: bool,
     until: u64,
@@ -72,9 +78,9 @@ struct Cpu {
 
 /// The scheduler.
 pub struct Scheduler {
-    entities: [Entity; MAX_VCPUS],
+    entities: Table<Entity, MAX_VCPUS>,
     lists: Lists,
-    cpus: [Cpu; MAX_CPUS],
+    cpus: Table<Cpu, MAX_CPUS>,
     /// Virtual time at which CPUs are contended. Starts late enough to be subtracted from.
     front: u64,
     online: u64,
@@ -83,18 +89,11 @@ pub struct Scheduler {
     pub kicks: u64,
 }
 
-impl Default for Scheduler {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Scheduler {
     /// A scheduler without CPUs.
     pub const fn new() -> Self {
         const CPU: Cpu = Cpu {
             current: None,
-            next: None,
             again: true,
             until: 0,
             since: 0,
@@ -104,9 +103,9 @@ impl Scheduler {
             idle_ns: 0,
         };
         Scheduler {
-            entities: [const { Entity::new() }; MAX_VCPUS],
+            entities: Table([const { Entity::new() }; MAX_VCPUS]),
             lists: Lists::new(),
-            cpus: [CPU; MAX_CPUS],
+            cpus: Table([CPU; MAX_CPUS]),
             front: FAR + CREDIT,
             online: 0,
             idle: 0,
@@ -119,30 +118,20 @@ impl Scheduler {
         self.online = u64::MAX >> (MAX_CPUS - cpus.clamp(1, MAX_CPUS));
     }
 
-    #[inline]
-    fn entity(&mut self, id: VcpuId) -> &mut Entity {
-        &mut self.entities[id.0 as usize % MAX_VCPUS]
-    }
-
-    #[inline]
-    fn cpu(&mut self, cpu: usize) -> &mut Cpu {
-        &mut self.cpus[cpu % MAX_CPUS]
-    }
-
     /// The CPU that a vCPU is on.
     #[inline]
     fn on_cpu(&self, id: VcpuId) -> Option<usize> {
-        let cpu = self.entities[id.0 as usize % MAX_VCPUS].cpu as usize % MAX_CPUS;
+        let cpu = self.entities[id].cpu.into();
         (self.cpus[cpu].current == Some(id)).then_some(cpu)
     }
 
     /// Makes a vCPU known, not started.
     pub fn add(&mut self, id: VcpuId, params: &SchedParams) {
         let mut entity = Entity::new();
-        entity.set_params(params);
-        entity.set_affinity(params.affinity, self.online);
+        entity.set(params);
+        entity.pin(params.affinity, self.online);
         entity.cpu = entity.allowed.trailing_zeros() as u8 % MAX_CPUS as u8;
-        *self.entity(id) = entity;
+        self.entities[id] = entity;
     }
 
     /// Forgets a vCPU; false while it is still on a CPU, which then has to choose anew first.
@@ -151,31 +140,24 @@ impl Scheduler {
         self.stop(id);
         let gone = !self.is_running(id);
         if gone {
-            *self.entity(id) = Entity::new();
+            self.entities[id] = Entity::new();
         }
         gone
     }
 
-    /// Changes weight, cap and class.
-    pub fn set_params(&mut self, id: VcpuId, params: &SchedParams, now: u64) {
-        self.change(id, now, |entity| entity.set_params(params));
-    }
-
-    /// Changes the CPUs it may run on; 0 is any.
-    pub fn set_affinity(&mut self, id: VcpuId, affinity: u64, now: u64) {
-        let online = self.online;
-        self.change(id, now, |entity| entity.set_affinity(affinity, online));
-    }
-
-    fn change(&mut self, id: VcpuId, now: u64, change: impl FnOnce(&mut Entity)) {
+    /// Changes weight, cap and class and, if asked for, the CPUs it may run on.
+    pub fn set(&mut self, id: VcpuId, params: &SchedParams, pin: bool, now: u64) {
         if let Some(cpu) = self.on_cpu(id) {
             self.charge(cpu, now);
         }
-        let entity = self.entity(id);
-        change(entity);
+        let entity = &mut self.entities[id];
+        entity.set(params);
+        if pin {
+            entity.pin(params.affinity, self.online);
+        }
         if entity.hold & !hold::THROTTLED == 0 {
             entity.hold = 0;
-            self.withdraw(id);
+            self.lists.remove(id);
         }
         self.enter(id, now);
         self.recall(id);
@@ -188,18 +170,18 @@ impl Scheduler {
 
     /// Ends it, until `start`.
     pub fn stop(&mut self, id: VcpuId) {
-        self.withdraw(id);
-        let entity = self.entity(id);
+        self.lists.remove(id);
+        let entity = &mut self.entities[id];
         entity.hold = entity.hold & hold::PAUSED | hold::OFFLINE;
         self.recall(id);
     }
 
     /// Keeps it from running, whatever happens to it meanwhile.
     pub fn pause(&mut self, id: VcpuId) {
-        if self.entity(id).hold == 0 {
-            self.withdraw(id);
+        if self.entities[id].hold == 0 {
+            self.lists.remove(id);
         }
-        self.entity(id).hold |= hold::PAUSED;
+        self.entities[id].hold |= hold::PAUSED;
         self.recall(id);
     }
 
@@ -212,20 +194,20 @@ impl Scheduler {
     #[inline]
     pub fn block(&mut self, id: VcpuId, deadline: u64) {
         let Some(cpu) = self.on_cpu(id) else { return };
-        let entity = self.entity(id);
+        let entity = &mut self.entities[id];
         if entity.hold & (hold::OFFLINE | hold::BLOCKED) == 0 {
             entity.hold |= hold::BLOCKED;
             if deadline != u64::MAX {
                 self.lists.insert(timers(cpu), id, deadline);
             }
-            self.cpu(cpu).again = true;
+            self.cpus[cpu].again = true;
         }
     }
 
     /// Ends the wait of a vCPU, if it waits.
     #[inline]
     pub fn wake(&mut self, id: VcpuId, now: u64) {
-        if self.entity(id).hold & hold::BLOCKED != 0 {
+        if self.entities[id].hold & hold::BLOCKED != 0 {
             self.lists.remove(id);
         }
         self.release(id, hold::BLOCKED, now);
@@ -234,7 +216,7 @@ impl Scheduler {
     /// Whether it waits to be woken.
     #[inline]
     pub fn waits(&self, id: VcpuId) -> bool {
-        self.entities[id.0 as usize % MAX_VCPUS].hold & hold::BLOCKED != 0
+        self.entities[id].hold & hold::BLOCKED != 0
     }
 
     /// Lets one that waits go on in the place of the vCPU on `cpu`, if [`Scheduler::wake`] and [`Scheduler::pick`] would do no
@@ -242,13 +224,13 @@ impl Scheduler {
     #[inline(always)]
     pub fn hand_over(&mut self, cpu: usize, id: VcpuId, now: u64) -> bool {
         self.charge(cpu, now);
-        let target = &mut self.cpus[cpu % MAX_CPUS];
+        let target = &mut self.cpus[cpu];
         let Some(from) = target.current else { return false };
         if target.again || now >= target.until || self.lists.contended() {
             return false;
         }
-        let Entity { time: behind, class: other, allowed: elsewhere, .. } = self.entities[from.0 as usize % MAX_VCPUS];
-        let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+        let Entity { time: behind, class: other, allowed: elsewhere, .. } = self.entities[from];
+        let entity = &mut self.entities[id];
         if entity.hold != hold::BLOCKED || !entity.uncapped() || entity.cpu as usize != cpu {
             return false;
         }
@@ -272,22 +254,15 @@ impl Scheduler {
 
     #[inline]
     fn release(&mut self, id: VcpuId, reasons: u8, now: u64) {
-        let entity = self.entity(id);
+        let entity = &mut self.entities[id];
         if entity.hold & reasons != 0 {
             entity.hold &= !reasons;
             self.enter(id, now);
         }
     }
 
-    /// Takes it out of wherever it waits.
-    fn withdraw(&mut self, id: VcpuId) {
-        self.lists.remove(id);
-        let cpu = self.entity(id).cpu as usize;
-        let next = &mut self.cpu(cpu).next;
-        *next = next.filter(|&next| next != id);
-    }
-
-    fn recall(&mut self, id: VcpuId) {
+    /// Makes the CPU that a vCPU is on choose anew.
+    pub fn recall(&mut self, id: VcpuId) {
         if let Some(cpu) = self.on_cpu(id) {
             self.prod(1 << cpu);
         }
@@ -297,10 +272,10 @@ impl Scheduler {
     pub fn yield_now(&mut self, cpu: usize, now: u64) {
         self.charge(cpu, now);
         let behind = self.candidate(cpu, now).map_or(0, |(_, time)| time + 1);
-        let target = self.cpu(cpu);
+        let target = &mut self.cpus[cpu];
         (target.slice_end, target.again) = (now, true);
         if let Some(id) = target.current {
-            let entity = self.entity(id);
+            let entity = &mut self.entities[id];
             entity.time = entity.time.max(behind.min(entity.time + SLICE_NS));
         }
     }
@@ -308,28 +283,25 @@ impl Scheduler {
     /// Puts a vCPU that wants a CPU again into the queue. Sleeping and pinning change what it is owed only within bounds.
     #[inline]
     fn enter(&mut self, id: VcpuId, now: u64) {
-        if self.entity(id).hold != 0 || self.on_cpu(id).is_some() {
+        if self.entities[id].hold != 0 || self.on_cpu(id).is_some() {
             return;
         }
         let (idle, front) = (self.idle, self.front);
-        let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+        let entity = &mut self.entities[id];
         let (last, free) = (1 << entity.cpu, entity.allowed & idle);
         if free & last == 0 && (free != 0 || entity.allowed & last == 0) {
             let set = if free != 0 { free } else { entity.allowed };
             entity.cpu = set.trailing_zeros() as u8 % MAX_CPUS as u8;
         }
-        let cpu = entity.cpu as usize % MAX_CPUS;
+        let cpu = usize::from(entity.cpu);
         let target = &mut self.cpus[cpu];
         let clock = target.clock.max(front - FAR);
         entity.time = entity.time.clamp(clock - CREDIT, clock + FAR);
         let (time, class) = (entity.time, entity.class);
-        if entity.cap_left(now) == 0 {
-            return self.throttle(id);
-        }
         let better = match target.current {
             None => true,
             Some(current) => {
-                let current = &self.entities[current.0 as usize % MAX_VCPUS];
+                let current = &self.entities[current];
                 let ran = current.virtual_ns(now.saturating_sub(target.since));
                 if class == current.class || target.drivers.left(DRIVER_BUDGET_NS, now) == 0 {
                     time + PREEMPT < current.time + ran
@@ -338,12 +310,9 @@ impl Scheduler {
                 }
             }
         };
-        if better && target.next.is_none() {
-            target.next = Some(id);
-        } else {
-            self.lists.insert(queue(class), id, time);
+        if self.line_up(id, now) {
+            self.prod(u64::from(better) << cpu);
         }
-        self.prod(u64::from(better) << cpu);
     }
 
     /// Makes a CPU, of a bit mask with one at the most, choose anew.
@@ -351,27 +320,33 @@ impl Scheduler {
     fn prod(&mut self, cpu: u64) {
         self.kicks |= cpu;
         self.idle &= !cpu;
-        self.cpu(cpu.trailing_zeros() as usize).again |= cpu != 0;
+        self.cpus[cpu.trailing_zeros() as usize].again |= cpu != 0;
     }
 
-    /// Lets a vCPU wait for its next window.
-    fn throttle(&mut self, id: VcpuId) {
-        let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+    /// Puts a vCPU into the queue or, if its cap is used up, lets it wait for its next window; gives whether it is queued.
+    #[inline]
+    fn line_up(&mut self, id: VcpuId, now: u64) -> bool {
+        let entity = &mut self.entities[id];
+        let cpu = usize::from(entity.cpu);
+        if entity.cap_left(now) > 0 {
+            self.lists.insert(queue(entity.class), id, entity.time);
+            return true;
+        }
         entity.hold |= hold::THROTTLED;
-        let cpu = entity.cpu as usize % MAX_CPUS;
         self.lists.insert(timers(cpu), id, entity.window.end);
         self.prod(1 << cpu);
+        false
     }
 
     /// Accounts for the time since the last time.
     #[inline(always)]
     fn charge(&mut self, cpu: usize, now: u64) {
-        let target = &mut self.cpus[cpu % MAX_CPUS];
+        let target = &mut self.cpus[cpu];
         let ran = now.saturating_sub(core::mem::replace(&mut target.since, now));
         match target.current {
             None => target.idle_ns += ran,
             Some(id) => {
-                let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+                let entity = &mut self.entities[id];
                 entity.charge(ran);
                 if entity.class == DRIVER {
                     target.drivers.spent += ran;
@@ -383,59 +358,39 @@ impl Scheduler {
     /// Who of those that wait should run on `cpu` first, and its virtual time.
     #[inline]
     fn candidate(&mut self, cpu: usize, now: u64) -> Option<(VcpuId, u64)> {
-        if !self.lists.contended() {
-            return None;
-        }
-        let drivers_first = self.cpu(cpu).drivers.left(DRIVER_BUDGET_NS, now) > 0;
-        let fits = |&(id, _): &(VcpuId, u64)| self.entities[id.0 as usize % MAX_VCPUS].allowed & 1 << cpu != 0;
+        let drivers_first = self.cpus[cpu].drivers.left(DRIVER_BUDGET_NS, now) > 0;
+        let fits = |&(id, _): &(VcpuId, u64)| self.entities[id].allowed & 1 << cpu != 0;
         let driver = self.lists.members(queue(DRIVER)).find(fits);
-        if driver.is_some() && drivers_first {
-            return driver;
-        }
         let guest = self.lists.members(queue(GUEST)).find(fits);
         match (driver, guest) {
-            (Some(driver), Some(guest)) if driver.1 < guest.1 => Some(driver),
-            (driver, guest) => guest.or(driver),
+            (Some(driver), Some(guest)) if !drivers_first && guest.1 <= driver.1 => Some(guest),
+            _ => driver.or(guest),
         }
-    }
-
-    /// Makes `cpu` choose anew.
-    pub fn reconsider(&mut self, cpu: usize) {
-        self.prod(1 << cpu);
     }
 
     /// Whether something happened since `cpu` chose last that may change its choice.
     #[inline]
     pub fn must_choose(&self, cpu: usize) -> bool {
-        self.cpus[cpu % MAX_CPUS].again
+        self.cpus[cpu].again
     }
 
     /// Decides what `cpu` does next.
     #[inline]
     pub fn pick(&mut self, cpu: usize, now: u64) -> Decision {
-        let target = self.cpu(cpu);
+        let target = &mut self.cpus[cpu];
         if !target.again && now < target.until {
             return Decision { vcpu: target.current, until: target.until };
         }
         self.charge(cpu, now);
         self.expire(cpu, now);
-        let ran = self.cpu(cpu).current;
-        let next = self.cpu(cpu).next.take();
-        let handed = next.filter(|_| !self.lists.contended());
-        if let Some(id) = next.filter(|_| handed.is_none()) {
-            let (class, time) = (self.entity(id).class, self.entity(id).time);
-            self.lists.insert(queue(class), id, time);
-        }
-        let rival = handed.is_none().then(|| self.candidate(cpu, now)).flatten();
-        if handed.is_some() || !ran.is_some_and(|id| self.stays(cpu, id, rival, now)) {
-            self.cpu(cpu).current = None;
-            let back = ran.filter(|&id| self.entity(id).hold == 0);
-            if let Some(id) = back {
+        let (ran, rival) = (self.cpus[cpu].current, self.candidate(cpu, now));
+        if !ran.is_some_and(|id| self.stays(cpu, id, rival, now)) {
+            self.cpus[cpu].current = None;
+            if let Some(id) = ran.filter(|&id| self.entities[id].hold == 0) {
                 self.put_back(cpu, id, now);
             }
-            let chosen = if back.is_some() && handed.is_none() { self.candidate(cpu, now) } else { rival };
-            match handed.or(chosen.map(|(id, _)| id)) {
-                Some(id) => self.dispatch(cpu, id, now),
+            match self.candidate(cpu, now) {
+                Some((id, _)) => self.dispatch(cpu, id, now),
                 None => self.idle |= 1 << cpu,
             }
         }
@@ -445,10 +400,10 @@ impl Scheduler {
     /// Whether the vCPU on `cpu` goes on, beside the first of those that wait.
     fn stays(&mut self, cpu: usize, id: VcpuId, rival: Option<(VcpuId, u64)>, now: u64) -> bool {
         let far = self.front + FAR;
-        let slice_over = now >= self.cpu(cpu).slice_end;
-        let drivers_left = self.cpu(cpu).drivers.left(DRIVER_BUDGET_NS, now);
-        let of = rival.map(|(id, _)| self.entity(id).class);
-        let entity = self.entity(id);
+        let slice_over = now >= self.cpus[cpu].slice_end;
+        let drivers_left = self.cpus[cpu].drivers.left(DRIVER_BUDGET_NS, now);
+        let of = rival.map(|(id, _)| self.entities[id].class);
+        let entity = &mut self.entities[id];
         if entity.hold != 0 || entity.allowed & 1 << cpu == 0 || entity.cap_left(now) == 0 {
             return false;
         }
@@ -463,35 +418,30 @@ impl Scheduler {
         };
         let slice_end = now + entity.slice_ns;
         if stays && slice_over {
-            self.cpu(cpu).slice_end = slice_end;
+            self.cpus[cpu].slice_end = slice_end;
         }
         stays
     }
 
     /// Puts the vCPU that ran on `cpu` back into the queue.
     fn put_back(&mut self, cpu: usize, id: VcpuId, now: u64) {
-        let (far, idle) = (self.front - FAR, self.idle & !(1 << cpu));
-        let entity = self.entity(id);
-        entity.time = entity.time.max(far);
-        let others = entity.allowed & idle;
-        let first = others & others.wrapping_neg();
-        if entity.cap_left(now) == 0 {
-            return self.throttle(id);
+        let entity = &mut self.entities[id];
+        entity.time = entity.time.max(self.front - FAR);
+        let others = entity.allowed & self.idle & !(1 << cpu);
+        if self.line_up(id, now) {
+            self.prod(others & others.wrapping_neg());
         }
-        let (class, time) = (entity.class, entity.time);
-        self.lists.insert(queue(class), id, time);
-        self.prod(first);
     }
 
     /// Lets a vCPU run that waited.
     #[inline]
     fn dispatch(&mut self, cpu: usize, id: VcpuId, now: u64) {
         self.lists.remove(id);
-        let entity = self.entity(id);
+        let entity = &mut self.entities[id];
         entity.cpu = cpu as u8;
         let time = entity.time;
         let slice_end = now + entity.slice_ns;
-        let target = self.cpu(cpu);
+        let target = &mut self.cpus[cpu];
         (target.current, target.slice_end, target.clock) = (Some(id), slice_end, time);
         self.idle &= !(1 << cpu);
         if time > self.front && self.lists.contended() {
@@ -504,10 +454,10 @@ impl Scheduler {
     fn decide(&mut self, cpu: usize, now: u64) -> Decision {
         let (_, timer) = self.first_timer(cpu);
         let contended = self.lists.contended();
-        let target = &mut self.cpus[cpu % MAX_CPUS];
+        let target = &mut self.cpus[cpu];
         let mut until = timer;
         if let Some(id) = target.current {
-            let entity = &mut self.entities[id.0 as usize % MAX_VCPUS];
+            let entity = &mut self.entities[id];
             until = until.min(target.slice_end).min(now.saturating_add(entity.cap_left(now)));
             if entity.class == DRIVER && contended {
                 let left = target.drivers.left(DRIVER_BUDGET_NS, now);
@@ -536,8 +486,14 @@ impl Scheduler {
     }
 
     /// The vCPU on a CPU.
+    #[cfg(test)]
     pub fn current(&self, cpu: usize) -> Option<VcpuId> {
-        self.cpus[cpu % MAX_CPUS].current
+        self.cpus[cpu].current
+    }
+
+    /// Whether it was started and not stopped since.
+    pub fn is_started(&self, id: VcpuId) -> bool {
+        self.entities[id].hold & hold::OFFLINE == 0
     }
 
     /// Whether a vCPU is on a CPU.
@@ -547,7 +503,7 @@ impl Scheduler {
 
     /// State and accounts of a vCPU.
     pub fn info(&self, id: VcpuId, now: u64) -> VcpuInfo {
-        let entity = &self.entities[id.0 as usize % MAX_VCPUS];
+        let entity = &self.entities[id];
         let on = self.on_cpu(id);
         let state = match entity.hold & !hold::PAUSED {
             0 if on.is_some() => VcpuState::Running,
@@ -563,7 +519,7 @@ impl Scheduler {
 
     /// ns in which a CPU ran nothing.
     pub fn idle_ns(&self, cpu: usize, now: u64) -> u64 {
-        let cpu = &self.cpus[cpu % MAX_CPUS];
+        let cpu = &self.cpus[cpu];
         cpu.idle_ns + if cpu.current.is_none() { now.saturating_sub(cpu.since) } else { 0 }
     }
 }

@@ -1,14 +1,15 @@
 //! Event channels as hypercalls: pending, masked, woken, closed.
 
-use protocol::error::{Error, decode};
+use protocol::answer::decode;
+use protocol::error::Error;
 use protocol::event::*;
 use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
 
 use super::world::{Child, World, spec};
 use crate::events::SOURCES;
-use crate::platform::{Memory, Next, Step, reg};
-use crate::slot::Slot;
+use crate::platform::{Memory, Next, reg};
+use crate::table::Slot;
 
 /// Two running domains with a channel, and their ports.
 fn channel(cpus: usize) -> (World, Child, Child, u64, u64) {
@@ -38,7 +39,7 @@ fn running(world: &mut World, cpu: usize) -> Option<crate::platform::Frame> {
 }
 
 fn context(world: &World, child: Child, vcpu: u64) -> crate::platform::Frame {
-    world.core.vcpus[world.core.domains[child.slot].vcpu(vcpu).unwrap()].name.context
+    world.core.vcpus[world.core.domains[child.slot].vcpu(vcpu).unwrap()].context
 }
 
 #[test]
@@ -141,7 +142,8 @@ fn a_waiting_vcpu_runs_again_when_something_is_sent() {
     let (mut world, one, other, here, _) = channel(2);
     let dom0 = running(&mut world, 0).unwrap();
     // Both children end up on the two CPUs once dom0 waits.
-    assert_eq!(world.core.hypercall(0, H::EventWait as u64, [u64::MAX, 0, 0, 0, 0]), Step::Done);
+    world.core.hypercall(0, H::EventWait as u64, [u64::MAX, 0, 0, 0, 0]);
+    assert_eq!(world.core.awaited(0), None);
     let first = running(&mut world, 0).unwrap();
     let second = running(&mut world, 1).unwrap();
     assert_ne!(first, dom0);

@@ -9,7 +9,7 @@ use protocol::layout::*;
 use super::world::{Child, World, spec};
 use crate::frames::Kind;
 use crate::platform::{Memory, Phys};
-use crate::slot::Slot;
+use crate::table::Slot;
 
 /// Where batches lie in a child's scratch memory.
 const BATCH: u64 = HEAP + 4 * PAGE_SIZE;
@@ -320,7 +320,7 @@ fn a_batch_may_unmap_the_memory_it_lies_in() {
 #[test]
 fn an_unmapped_page_is_released_only_when_all_cpus_have_flushed() {
     use crate::flush::MAILBOXES;
-    use crate::platform::Step;
+    use crate::platform::Flush;
     let (mut world, granter, mapper) = pair();
     grant(&world, granter, mapper, 8, HEAP, PERMIT_ACCESS);
     let mapped = map(&mut world, mapper, element(granter, 8, 0, 0)).unwrap();
@@ -329,15 +329,16 @@ fn an_unmapped_page_is_released_only_when_all_cpus_have_flushed() {
     world.core.info.cpus = 10;
     world.enter(9, mapper.slot, 1);
     world.enter(0, mapper.slot, 0);
-    let step = world.core.hypercall(0, H::GrantUnmap as u64, [BATCH, 1, 0, 0, 0]);
-    let Step::AfterFlush { epoch, cpus } = step else { panic!("it did not wait") };
+    world.core.hypercall(0, H::GrantUnmap as u64, [BATCH, 1, 0, 0, 0]);
+    let Flush { epoch, cpus } = world.core.awaited(0).expect("it waits");
     assert_eq!((cpus, world.core.take_kicks(0)), (1 << 9, 1 << 9));
     assert!(!MAILBOXES.reached(epoch, cpus));
     assert!(world.core.domains[mapper.slot].space.translate(&world.core.machine, mapped.address, false).is_none());
     assert_eq!(entry(&world, granter, 8), PERMIT_ACCESS | READING | WRITING);
     MAILBOXES.serve(9, || ());
     assert!(MAILBOXES.reached(epoch, cpus));
-    assert_eq!(world.core.resume(0), Step::Done);
+    world.core.resume(0);
+    assert_eq!(world.core.awaited(0), None);
     assert_eq!(entry(&world, granter, 8), PERMIT_ACCESS);
     world.leave(0);
     world.leave(9);

@@ -5,14 +5,15 @@
 use std::collections::BTreeSet;
 use std::vec::Vec;
 
+use protocol::declaration::{DECLARATIONS, Declaration, Kind};
 use protocol::error::Error;
 use protocol::handle::{Handle, Rights};
-use protocol::hypercall::{DECLARATIONS, Declaration, Hypercall as H, Kind};
+use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
 
 use super::bus::{DISK, SOUND};
 use super::world::{World, spec};
-use crate::slot::Slot;
+use crate::table::Slot;
 
 /// Numbers that are at the edge of something.
 const EDGES: [u64; 14] =
@@ -49,7 +50,7 @@ fn scene(privileged: bool) -> Scene {
     world.ok(attacker, H::DeviceInterrupt, &[handles[4], 0]);
     for domain in [dom0, running.slot, building.slot] {
         let context =
-            |world: &World| world.core.domains[domain].vcpus().map(|id| world.core.vcpus[id].name.context.0).collect();
+            |world: &World| world.core.domains[domain].vcpus().map(|id| world.core.vcpus[id].context.0).collect();
         let contexts: Vec<u32> = context(&world);
         world.core.machine.blind.borrow_mut().extend(contexts);
     }
@@ -82,7 +83,17 @@ impl Scene {
             u64::MAX - 7,
         ];
         match kind {
-            Kind::System | Kind::Domain | Kind::IoPorts | Kind::Interrupt | Kind::Device | Kind::AnyHandle => {
+            Kind::System
+            | Kind::Domain
+            | Kind::AnyDomain
+            | Kind::Live
+            | Kind::Other
+            | Kind::Building
+            | Kind::AnyHandle
+            | Kind::IoPorts
+            | Kind::Interrupt
+            | Kind::Device
+            | Kind::Opened => {
                 values.extend(&self.handles);
                 values.extend(self.handles.iter().map(|handle| handle | 1 << 32));
                 values.extend(self.handles.iter().map(|handle| handle + Handle::new(0, 1).0 as u64));
@@ -107,11 +118,11 @@ impl Scene {
             for number in [domain.mapping_free, account.used, account.set_aside, account.mapped] {
                 bytes.extend(number.to_le_bytes());
             }
-            bytes.extend(domain.io_ports.iter().flat_map(|range| [range.0 as u8, range.1 as u8]));
+            bytes.extend(domain.io_ports.iter().flat_map(|range| range.to_le_bytes()));
             bytes.extend(domain.progress.to_le_bytes());
             for id in domain.vcpus() {
                 let info = core.sched.info(id, 0);
-                bytes.extend([info.state as u8, core.vcpus[id].started as u8, core.sched.waits(id) as u8]);
+                bytes.extend([info.state as u8, core.sched.is_started(id) as u8, core.sched.waits(id) as u8]);
                 bytes.extend(info.affinity.to_le_bytes());
             }
             bytes
@@ -135,7 +146,7 @@ impl Scene {
         let result = self.world.call_on(0, declaration.number, arguments);
         self.world.leave(0);
         let Err(error) = result else { return true };
-        let implied = declaration.arguments.iter().flat_map(|(_, kind)| kind.errors());
+        let implied = declaration.arguments.iter().flat_map(|(_, kind, _)| kind.errors());
         let allowed: Vec<Error> = declaration.errors.iter().chain(implied).copied().collect();
         assert!(allowed.contains(&error), "{} {arguments:x?} gave {error:?}", declaration.name);
         if error == Error::Again {
@@ -154,7 +165,8 @@ fn storm(privileged: bool) {
         (seed >> 33) as usize % below
     };
     for declaration in DECLARATIONS {
-        let candidates: Vec<Vec<u64>> = declaration.arguments.iter().map(|(_, kind)| scene.candidates(*kind)).collect();
+        let candidates: Vec<Vec<u64>> =
+            declaration.arguments.iter().map(|(_, kind, _)| scene.candidates(*kind)).collect();
         let rounds = if candidates.len() < 2 { candidates.iter().map(Vec::len).sum() } else { 1500 };
         let (mut tried, mut carried_out) = (BTreeSet::new(), 0);
         for round in 0..rounds.max(1) {

@@ -3,18 +3,19 @@
 use std::vec::Vec;
 
 use proptest::prelude::*;
+use protocol::arguments::first_arguments;
 use protocol::domain::{DeathReport, DomainInfo, DomainSpec, Reason, State};
 use protocol::error::Error;
 use protocol::event::*;
 use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
-use protocol::start::{MAGIC, StartInfo, decode_arguments};
+use protocol::start::{MAGIC, StartInfo};
 use protocol::system::SystemInfo;
 
 use super::world::{Child, World, elf, spec, tar};
 use crate::events::SOURCES;
-use crate::platform::{Fault, Memory, Next, Registers, reg};
-use crate::slot::Slot;
+use crate::platform::{Memory, Next, Registers, reg};
+use crate::table::Slot;
 
 const AT: u64 = HEAP + 2 * PAGE_SIZE;
 
@@ -47,9 +48,9 @@ fn the_first_domain_finds_what_it_was_promised() {
     assert_eq!(world.peek(Slot::DOM0, IMAGE_BASE + 4 * PAGE_SIZE, 4096), [0; 4096]);
     assert_eq!(&world.peek(Slot::DOM0, BUNDLE, 5), b"dom0\0");
     let info: StartInfo = world.get(Slot::DOM0, START_INFO);
-    assert_eq!((info.magic, info.vcpus, info.memory_pages), (MAGIC, 1, 256));
+    assert_eq!((info.magic, info.spec.vcpus, info.spec.memory_pages), (MAGIC, 1, 256));
     assert!(info.bundle_bytes > 4096);
-    let arguments = decode_arguments(&world.peek(Slot::DOM0, ARGUMENTS, 4096)).unwrap();
+    let arguments = first_arguments(&world.peek(Slot::DOM0, ARGUMENTS, 4096)).unwrap();
     assert_eq!(arguments.command_line, "dom0_mem=1 console=x");
     assert_eq!(world.call(Slot::DOM0, H::MemoryPopulate, &[0, HEAP, 1, 1]), Err(Error::Exists));
 }
@@ -91,7 +92,7 @@ fn a_new_domain_is_built_started_and_gone_without_a_trace() {
     assert_eq!(world.call(Slot::DOM0, H::DomainWrite, &[child.handle, IMAGE_BASE, HEAP, 7]), Err(Error::WrongState));
     assert_eq!(world.call(Slot::DOM0, H::DomainStart, &[child.handle, IMAGE_BASE, 0]), Err(Error::WrongState));
     let about: StartInfo = world.get(child.slot, START_INFO);
-    assert_eq!((about.magic, about.resets, about.vcpus, about.bundle_bytes), (MAGIC, 0, 2, 0));
+    assert_eq!((about.magic, about.resets, about.spec.vcpus, about.bundle_bytes), (MAGIC, 0, 2, 0));
     let now = info(&mut world, child);
     assert_eq!((now.state, now.vcpus_started, now.ports, now.handles), (State::Running as u32, 1, 1, 1));
     world.destroy(child);
@@ -181,12 +182,12 @@ fn a_fault_kills_its_domain_and_is_reported() {
     // Two frames: (next frame, return address) each.
     world.put(victim.slot, HEAP + 64, &[HEAP + 128, 0x40_1111_u64]);
     world.put(victim.slot, HEAP + 128, &[0, 0x40_2222_u64]);
-    let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].name.context;
+    let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].context;
     let mut registers = Registers { rip: 0x40_0bad, ..Registers::default() };
     registers.general[reg::RBP] = HEAP + 64;
     world.core.machine.put(context.at(0), &registers);
     world.enter(0, victim.slot, 0);
-    world.core.fault(0, Fault { vector: 14, error: 6, address: 0xdead });
+    world.core.fault(0, 14, 6, 0xdead);
     world.leave(0);
     world.check();
     let now = info(&mut world, victim);
@@ -196,7 +197,7 @@ fn a_fault_kills_its_domain_and_is_reported() {
     assert_eq!((report.vector, report.error, report.address, report.rip), (14, 6, 0xdead, 0x40_0bad));
     assert_eq!(report.backtrace[..3], [0x40_1111, 0x40_2222, 0]);
     let line = world.core.machine.lines.borrow().last().unwrap().clone();
-    assert!(line.contains("page fault") && line.contains("child") && line.contains("0x400bad"), "{line}");
+    assert!(line.contains("exception 14") && line.contains("child") && line.contains("0x400bad"), "{line}");
     assert_eq!(info(&mut world, other).state, State::Running as u32);
     let pending: u64 = world.get(Slot::DOM0, EVENTS + PENDING as u64);
     assert_eq!(pending & 1 << DOMAIN_EVENT_PORT.0, 1 << DOMAIN_EVENT_PORT.0);
@@ -208,10 +209,10 @@ fn frame_pointers_that_lead_nowhere_end_the_backtrace() {
         let mut world = World::new(600, 1);
         let victim = world.child();
         world.poke(victim.slot, HEAP + 3, &(HEAP + 3).to_ne_bytes());
-        let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].name.context;
+        let context = world.core.vcpus[world.core.domains[victim.slot].vcpu(0).unwrap()].context;
         world.core.machine.store(context.at(reg::RBP * 8), start);
         world.enter(0, victim.slot, 0);
-        world.core.fault(0, Fault { vector: 6, error: 0, address: 0 });
+        world.core.fault(0, 6, 0, 0);
         world.check();
     }
 }
@@ -300,7 +301,7 @@ fn nothing_is_taken_from_under_a_running_cpu() {
     for call in [H::DomainReset, H::DomainDestroy] {
         world.core.hypercall(0, call as u64, [child.handle, 0, 0, 0, 0]);
         let Next::Run { context, .. } = world.core.schedule(0) else { panic!() };
-        assert_eq!(protocol::error::decode(world.core.machine.load(context.at(0))), Err(Error::Again));
+        assert_eq!(protocol::answer::decode(world.core.machine.load(context.at(0))), Err(Error::Again));
         assert_eq!((world.core.frames.used, world.core.take_kicks(0)), (used, 1 << 1));
     }
     assert!(matches!(world.core.schedule(1), Next::Idle { .. }));
@@ -338,7 +339,7 @@ fn the_core_outlives_the_first_domain() {
     let mut world = World::new(600, 1);
     let child = world.child();
     world.enter(0, Slot::DOM0, 0);
-    world.core.fault(0, Fault { vector: 13, error: 0, address: 0 });
+    world.core.fault(0, 13, 0, 0);
     world.leave(0);
     world.ok(child.slot, H::EventSend, &[CONTROL_PORT.0 as u64]);
     assert!(matches!(world.core.schedule(0), Next::Run { .. }));

@@ -15,7 +15,7 @@ use super::world::{Child, World};
 use crate::events::{MESSAGES, SOURCES, VECTORS};
 use crate::frames::Kind;
 use crate::platform::{Frame, Machine, Memory};
-use crate::slot::Slot;
+use crate::table::Slot;
 
 const COMMAND: u16 = 4;
 
@@ -52,7 +52,7 @@ fn all_functions_are_found_and_reach_no_memory() {
     let [host, bridge, disk, small, sound] = found[..] else { panic!() };
     assert_eq!((host.flags, bridge.flags, disk.flags), (BRIDGE, BRIDGE, 0));
     assert_eq!(addresses().map_in(&world), [7, 7, 3, 3, 3], "only the bridges go on");
-    assert_eq!((disk.vendor, disk.device, disk.class, disk.owner), (0x1af4, 0x1042, 1, NO_OWNER));
+    assert_eq!((disk.vendor, disk.device, disk.class, disk.owner), (0x1af4, 0x1042, 0x100, NO_OWNER));
     assert_eq!((disk.interrupts, sound.interrupts, small.interrupts), (4, 1, 0));
     let sizes = |info: DeviceInfo| info.bars.map(|bar| bar.size);
     assert_eq!(sizes(disk), [0, 0x1000, 0, 0, 0x4000, 0], "I/O has no size here");
@@ -228,7 +228,7 @@ fn messages_become_events_until_their_port_is_closed() {
         let (address, data) = if function == DISK {
             assert_eq!(machine.config_read(DISK, 0x62, 2), 0x8003, "switched on, not masked");
             let entry = Frame(TABLE).at(0);
-            (machine.load(entry) as u32, machine.load_u32(Frame(TABLE).at(8)))
+            (machine.load(entry) as u32, machine.load(Frame(TABLE).at(8)) as u32)
         } else {
             assert_eq!(machine.config_read(SOUND, 0x52, 2), 0x81);
             (machine.config_read(SOUND, 0x54, 4), machine.config_read(SOUND, 0x5c, 2))
@@ -244,7 +244,7 @@ fn messages_become_events_until_their_port_is_closed() {
         world.check();
         world.ok(child.slot, H::EventClose, &[0, port]);
         let masked = if function == DISK {
-            world.core.machine.load_u32(Frame(TABLE).at(12)) == 1
+            world.core.machine.load(Frame(TABLE).at(8)) >> 32 == 1
         } else {
             world.core.machine.config_read(SOUND, 0x52, 2) == 0x80
         };
@@ -319,7 +319,7 @@ fn a_dead_driver_disturbs_nobody() {
     world.ok(child.slot, H::DeviceInterrupt, &[device, 0]);
     world.ok(child.slot, H::DeviceMap, &[device, 4, 0, MMIO, 4]);
     world.enter(0, child.slot, 0);
-    world.core.fault(0, crate::platform::Fault { vector: 14, error: 6, address: 0 });
+    world.core.fault(0, 14, 6, 0);
     world.leave(0);
     assert_eq!((command(&world, DISK), world.core.machine.config_read(DISK, 0x62, 2)), (0x402, 3));
     // Until the dead is cleared away, its device is not another's.
@@ -332,7 +332,7 @@ fn a_dead_driver_disturbs_nobody() {
     // The next image finds its handle, and a device without any of the past.
     world.start(child);
     world.ok(child.slot, H::DeviceOpen, &[device, 0]);
-    assert_eq!(world.core.machine.load_u32(Frame(TABLE).at(12)), 1);
+    assert_eq!(world.core.machine.load(Frame(TABLE).at(8)) >> 32, 1);
     world.ok(child.slot, H::DeviceOpen, &[device, DMA]);
     world.ok(child.slot, H::DeviceInterrupt, &[device, 0]);
     world.ok(child.slot, H::DeviceMap, &[device, 4, 0, MMIO, 4]);

@@ -85,11 +85,6 @@ impl Memory for Sim {
         self.change(at, |_| value);
     }
 
-    fn load_u32(&self, at: Phys) -> u32 {
-        assert!(at.0.is_multiple_of(4));
-        (self.load(Phys(at.0 & !7)) >> (at.0 % 8 * 8)) as u32
-    }
-
     fn fetch_or(&self, at: Phys, bits: u64) -> u64 {
         self.change(at, |old| old | bits)
     }
@@ -98,13 +93,8 @@ impl Memory for Sim {
         self.change(at, |old| old & bits)
     }
 
-    fn compare_exchange_u32(&self, at: Phys, old: u32, new: u32) -> Result<(), u32> {
-        let found = self.load_u32(at);
-        if found != old {
-            return Err(found);
-        }
-        self.write(at, &new.to_ne_bytes());
-        Ok(())
+    fn compare_exchange(&self, at: Phys, old: u64, new: u64) -> bool {
+        self.change(at, |found| if found == old { new } else { found }) == old
     }
 
     fn read(&self, at: Phys, out: &mut [u8]) {
@@ -169,16 +159,8 @@ impl Machine for Sim {
         cpu as u32 + 8
     }
 
-    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<(Phys, usize)> {
-        (signature == *b"FACP" && instance == 0).then_some((Phys(4096), 1000))
-    }
-
-    fn port_reserved(&self, first: u16, count: u16) -> bool {
-        (first..first.saturating_add(count)).contains(&0x40)
-    }
-
-    fn is_serial(&self, first: u16, count: u16) -> bool {
-        (first..first.saturating_add(count)).contains(&0x3f8)
+    fn acpi_table(&self, signature: [u8; 4], instance: u32) -> Option<&'static [u8]> {
+        (signature == *b"FACP" && instance == 0).then_some(&[0xac; 1000])
     }
 
     fn release_serial(&self, released: bool) {

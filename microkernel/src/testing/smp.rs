@@ -11,8 +11,8 @@ use protocol::hypercall::Hypercall as H;
 use protocol::layout::*;
 
 use super::world::{Child, World, spec};
-use crate::platform::{Fault, Memory};
-use crate::slot::Slot;
+use crate::platform::Memory;
+use crate::table::Slot;
 
 const CPUS: usize = 4;
 
@@ -125,7 +125,7 @@ impl Machine {
             Act::Send { port } => _ = self.call(cpu, H::EventSend, &[port.into()]),
             Act::Yield => _ = self.call(cpu, H::VcpuYield, &[]),
             Act::Fault if caller.slot != Slot::DOM0 => {
-                self.world.core.fault(cpu, Fault { vector: 6, error: 0, address: 0 });
+                self.world.core.fault(cpu, 6, 0, 0);
             }
             Act::Release { page } => _ = self.call(cpu, H::MemoryRelease, &[HEAP + page as u64 * PAGE_SIZE, 1]),
             Act::Pause { who } if caller.slot == Slot::DOM0 => {
@@ -186,7 +186,7 @@ impl Machine {
             for (index, id) in (0..).zip(domain.vcpus()) {
                 let state = VcpuState::from_number(core.sched.info(id, now).state).unwrap();
                 let told = core.machine.load(domain.events.at(vcpu_record(index) + UPCALL_PENDING));
-                let runs = domain.state == Some(State::Running) && core.vcpus[id].started;
+                let runs = domain.state == Some(State::Running) && core.sched.is_started(id);
                 assert_eq!(runs, state != VcpuState::Offline, "{slot:?} vCPU {index}");
                 assert!(told == 0 || state != VcpuState::Blocked, "a wake-up of {slot:?} vCPU {index} was lost");
                 let wants = state == VcpuState::Runnable && domain.info.pauses == 0;

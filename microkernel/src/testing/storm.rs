@@ -11,8 +11,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::bus::DISK;
 use super::world::{Child, World, spec};
-use crate::platform::Fault;
-use crate::slot::Slot;
+use crate::table::Slot;
 
 const BATCH: u64 = HEAP + 4 * PAGE_SIZE;
 const DOMAINS: usize = 3;
@@ -237,7 +236,7 @@ impl Storm {
             Step::Fault { who } => {
                 if let Some(child) = self.children[who] {
                     self.world.enter(0, child.slot, 0);
-                    self.world.core.fault(0, Fault { vector: 6, error: 0, address: 0 });
+                    self.world.core.fault(0, 6, 0, 0);
                     self.world.leave(0);
                 }
             }

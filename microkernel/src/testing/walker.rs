@@ -16,8 +16,8 @@ use crate::grants::Active;
 use crate::mappings::{Mapping, NOWHERE};
 use crate::platform::{Frame, Memory};
 use crate::ports::{Entry, Use};
-use crate::slot::Slot;
 use crate::space::{PRESENT, REGISTERS, WRITE, frame_of};
+use crate::table::Slot;
 use crate::teardown::GONE;
 
 /// What the page tables of a domain hold: leaves as (address, entry), and the tables themselves.
@@ -86,7 +86,7 @@ impl World {
                 }
             }
             let objects = [domain.handles, domain.records].into_iter().chain(domain.ports.0).chain(domain.active);
-            let contexts = domain.vcpus().map(|id| core.vcpus[id].name.context);
+            let contexts = domain.vcpus().map(|id| core.vcpus[id].context);
             for frame in objects.chain(domain.mappings).chain(contexts).filter(|&frame| frame != NO_FRAME) {
                 note(frame, slot, &[Kind::OBJECT]);
             }
@@ -137,7 +137,7 @@ impl World {
         let (m, domain) = (&self.core.machine, &self.core.domains[slot]);
         for reference in 0..domain.spec.grant_frames * ENTRIES_PER_PAGE as u32 {
             let (entry, active) = domain.grant(reference).unwrap();
-            let (flags, active) = (m.load_u32(entry) as u16, m.get::<Active>(active));
+            let (flags, active) = (m.load(entry) as u16, m.get::<Active>(active));
             assert_eq!(
                 (flags & READING != 0, flags & WRITING != 0),
                 (active.uses > 0, active.writes > 0),

@@ -3,8 +3,9 @@
 use std::boxed::Box;
 use std::vec::Vec;
 
+use protocol::answer::decode;
 use protocol::domain::{DomainCreated, DomainSpec, SchedParams};
-use protocol::error::{Error, Result, decode};
+use protocol::error::{Error, Result};
 use protocol::handle::Handle;
 use protocol::hypercall::Hypercall;
 use protocol::layout::{HEAP, IMAGE_BASE, PAGE_SIZE};
@@ -14,9 +15,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::sim::Sim;
 use crate::boot::BootConfig;
 use crate::flush::MAILBOXES;
-use crate::platform::{Frame, Memory, Phys, Step, reg};
-use crate::slot::Slot;
+use crate::platform::{Flush, Frame, Memory, Phys, reg};
 use crate::state::Core;
+use crate::table::Slot;
 
 /// First frame that the core manages; below it lie its own root, ACPI tables and the bundle.
 pub const FIRST: u32 = 64;
@@ -47,6 +48,10 @@ pub fn tar(name: &str, file: &[u8]) -> Vec<u8> {
     header[124..136].copy_from_slice(std::format!("{:011o}\0", file.len()).as_bytes());
     header[257..263].copy_from_slice(b"ustar\0");
     header[156] = b'0';
+    header[263..265].copy_from_slice(b"00");
+    header[148..156].fill(b' ');
+    let sum = header.iter().map(|&byte| byte as u32).sum::<u32>();
+    header[148..156].copy_from_slice(std::format!("{sum:06o}\0 ").as_bytes());
     let mut tar = header.to_vec();
     tar.extend_from_slice(file);
     tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
@@ -132,7 +137,7 @@ impl World {
             },
             template: TEMPLATE,
         };
-        core.find_devices(config.ram, 256, |at, length| at.0 + length <= memory);
+        core.find_devices(config.ram, |at, length| at.0 + length <= memory);
         core.boot(&config)?;
         Ok(World { core })
     }
@@ -140,7 +145,7 @@ impl World {
     /// Lets vCPU `index` of a domain be the one that runs on `cpu`.
     pub fn enter(&mut self, cpu: usize, slot: Slot, index: u64) {
         let vcpu = self.core.domains[slot].vcpu(index).unwrap();
-        self.core.cpus[cpu].current = self.core.vcpus[vcpu].name;
+        self.core.cpus[cpu].current = self.core.vcpus[vcpu];
     }
 
     /// Nobody runs on `cpu`.
@@ -161,13 +166,13 @@ impl World {
         let mut all = [0; 5];
         all[..arguments.len()].copy_from_slice(arguments);
         let context = self.core.cpus[cpu].current.context;
-        let mut step = self.core.hypercall(cpu, number, all);
-        while let Step::AfterFlush { epoch, cpus } = step {
+        self.core.hypercall(cpu, number, all);
+        while let Some(Flush { epoch, cpus }) = self.core.awaited(cpu) {
             (0..64).filter(|other| cpus & 1 << other != 0).for_each(|other| {
                 MAILBOXES.serve(other, || ());
             });
             assert!(MAILBOXES.reached(epoch, cpus));
-            step = self.core.resume(cpu);
+            self.core.resume(cpu);
         }
         decode(self.core.machine.load(context.at(reg::RAX * 8)))
     }

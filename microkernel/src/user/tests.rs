@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::frames::{Frames, Kind};
-use crate::slot::Slot;
 use crate::space::{Access, leaf};
+use crate::table::Slot;
 use crate::testing::sim::Sim;
 
 const BASE: u64 = 0x40_0000;
@@ -36,7 +36,7 @@ proptest! {
         let reaches = |page: u64| length > 0 && start < (page + 1) * PAGE_SIZE && end > page * PAGE_SIZE;
         let bad = reaches(3) || end > 5 * PAGE_SIZE || write && reaches(2);
         let before = m.digest();
-        let checked = UserRange::new(BASE + start, length as u64).and_then(|range| range.check(&m, space, write));
+        let checked = Checked::new(&m, space, BASE + start, length as u64, write);
         prop_assert_eq!(checked.is_err(), bad);
         prop_assert_eq!(m.digest(), before);
         if let (Ok(checked), true) = (checked, write) {
@@ -51,17 +51,19 @@ proptest! {
 
 #[test]
 fn ranges_stay_in_the_lower_half() {
+    let m = Sim::new(60, 0);
+    let space = space(&m);
     for (start, length) in
         [(USER_END, 1), (USER_END - 1, 2), (u64::MAX, 1), (u64::MAX, u64::MAX), (0, USER_END + 1), (1 << 63, 0)]
     {
-        assert_eq!(UserRange::new(start, length), Err(Error::BadAddress));
+        assert_eq!(Checked::new(&m, space, start, length, false), Err(Error::BadAddress));
     }
-    assert!(UserRange::new(USER_END, 0).is_ok() && UserRange::new(0, USER_END).is_ok());
+    assert!(Checked::new(&m, space, USER_END, 0, false).is_ok());
 }
 
 #[test]
 fn the_largest_range_is_refused_at_its_first_page() {
     let m = Sim::new(60, 0);
-    let checked = UserRange::new(0, USER_END).and_then(|range| range.check(&m, space(&m), false));
+    let checked = Checked::new(&m, space(&m), 0, USER_END, false);
     assert_eq!(checked.map(|_| ()), Err(Error::BadAddress));
 }

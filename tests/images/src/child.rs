@@ -6,13 +6,13 @@ use alloc::string::String;
 
 use dom0::builder::STACK_PAGES;
 use dom0::image::Image;
+use protocol::arguments::{ARGUMENTS_MAX, BootArguments, encode_arguments};
 use protocol::domain::{DomainCreated, DomainSpec, SchedParams};
 use protocol::error::Error;
 use protocol::event::Port;
 use protocol::grant::{REF_CONTROL_IN, REF_CONTROL_OUT};
 use protocol::hypercall::protection;
 use protocol::layout::{ARGUMENTS, PAGE_SIZE, VCPU_AREA_SIZE, VCPU_AREAS};
-use protocol::start::{ARGUMENTS_MAX, BootArguments, encode_arguments};
 use unikernel::domain::{self, DomainHandle};
 use unikernel::event;
 use unikernel::grant::{Access, Mapped, Source, map};

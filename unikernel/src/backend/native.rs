@@ -30,18 +30,19 @@ pub struct Native {
 }
 
 impl Native {
-    /// Retained memory in places of `record` bytes, as many as fit, and no more than the word `connections=` says.
+    /// Retained memory in places of `record` bytes, as many as fit, and no more than the word `connections=` says; none if they
+    /// have no size.
     pub fn new(domain: &Domain, record: usize) -> Native {
         #[cfg(feature = "mutants")]
         if let Some(mutant) = domain.word("mutant").and_then(protocol::mutant::Mutant::named) {
             protocol::mutant::select(mutant);
         }
-        let retained = domain.info.retained_pages as usize * PAGE_SIZE as usize;
+        let retained = domain.info.spec.retained_pages as usize * PAGE_SIZE as usize;
         let place = record.next_multiple_of(8);
         let wanted = domain.word("connections").and_then(|word| word.parse().ok()).unwrap_or(usize::MAX);
         // SAFETY: the core maps the page in every domain for its whole life, and no object is in it.
         let heartbeat = unsafe { Area::page(HEARTBEAT) };
-        Native { place, places: (retained / place).min(wanted).min(u16::MAX as usize), heartbeat }
+        Native { place, places: retained.checked_div(place).unwrap_or(0).min(wanted).min(u16::MAX as usize), heartbeat }
     }
 }
 

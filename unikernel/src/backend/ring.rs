@@ -111,8 +111,13 @@ impl<M: Machine> Ring<M> {
     pub fn publish(&mut self, host: &Host<M>) {
         let before = self.journal.in_flight();
         self.statistics.deepest = self.statistics.deepest.max(before);
-        let notify = self.journal.publish(&self.record, &self.pages);
-        if self.journal.in_flight() != before {
+        let notify = self.journal.show(&self.pages);
+        let shown = self.journal.in_flight() != before;
+        if shown {
+            host.pass(KillPoint::AfterPublish);
+        }
+        self.journal.settle(&self.record);
+        if shown {
             host.pass(KillPoint::AfterPublish);
             host.served();
         }

@@ -160,7 +160,13 @@ impl<S: Service, R> Backend<S, R> {
             }
             State::Broken | State::Free => {}
         }
-        Some(self.open(frontend, &message))
+        let answer = self.open(frontend, &message);
+        if self.mail.is_empty() {
+            return Some(answer);
+        }
+        // Behind what there is to say of the frontend: dom0 has to know whose fault it is before it hears that nothing came of it.
+        self.mail.push_back((Some(reply), answer));
+        None
     }
 
     // Connections are large, and this is rare: what lies on the stack here must not be on it while the domain runs.

@@ -12,11 +12,14 @@ use core::fmt;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
 
+use protocol::control::FromDomain;
 use protocol::event::Port;
 
 use super::Fault;
+use crate::control;
 use crate::event::Channel;
 use crate::executor::{Signal, race, spawn, yield_now};
+use crate::text::short;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,7 +197,11 @@ impl Link {
                 Err(fault) => {
                     log::error!("{} closed: the backend broke a rule: {fault}", self.0.name);
                     self.enter(Phase::Broken);
-                    return rings.fail();
+                    rings.fail();
+                    let device = short(self.name());
+                    // Without the channel nobody would be told.
+                    let _ = control::report(FromDomain::DeviceBroken { device, reason: short(fault) }).await;
+                    return;
                 }
             }
         }

@@ -3,7 +3,8 @@
 use core::marker::PhantomData;
 
 use heapless::Vec;
-use protocol::error::{Error, Result, decode};
+use protocol::answer::decode;
+use protocol::error::{Error, Result};
 use protocol::grant::{CopyElement, CopySide, MAX_BATCH, OWN_MEMORY};
 use protocol::layout::PAGE_SIZE;
 

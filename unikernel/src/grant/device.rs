@@ -4,7 +4,8 @@
 //! the domain's can reach what a guest reads or writes.
 
 use heapless::Vec;
-use protocol::error::{Error, Result, decode};
+use protocol::answer::decode;
+use protocol::error::{Error, Result};
 use protocol::grant::{DEVICE_ONLY, MAX_BATCH, MapElement, UnmapElement};
 
 use super::{Access, Source};

@@ -1,7 +1,8 @@
 //! The mapper's side: pages of peers in the grant window.
 
 use heapless::Vec;
-use protocol::error::{Error, Result, decode};
+use protocol::answer::decode;
+use protocol::error::{Error, Result};
 use protocol::grant::{GrantRef, MAX_BATCH, MapElement, UnmapElement};
 use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, PAGE_SIZE};
 

@@ -31,7 +31,7 @@ struct Table {
 static TABLE: Mutex<Option<Table>> = Mutex::new(None);
 
 fn open() -> Table {
-    let frames = (crate::start::info().grant_frames as usize).min(MAX_GRANT_FRAMES);
+    let frames = (crate::start::info().spec.grant_frames as usize).min(MAX_GRANT_FRAMES);
     let entries = (frames * ENTRIES_PER_PAGE) as u32;
     Table {
         // SAFETY: the core maps so many pages there for the life of the domain, and no object is in them.

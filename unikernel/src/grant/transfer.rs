@@ -4,7 +4,8 @@
 //! one's bad grant is not the other's loss.
 
 use heapless::Vec;
-use protocol::error::{Error, decode};
+use protocol::answer::decode;
+use protocol::error::Error;
 use protocol::grant::{CopyElement, CopySide, MAX_BATCH, OWN_MEMORY};
 use protocol::layout::PAGE_SIZE;
 use protocol::ring::Shared;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::PATIENCE;
@@ -165,6 +165,9 @@ fn pauses(entries: Vec<Entry>) -> Result<Vec<Figure>> {
         steady: true,
     };
     let summary = soak::soak(&arguments, entries).context("killing driver domains")?;
+    if let Some(failure) = &summary.failure {
+        bail!("a guest noticed that a driver domain died: {failure}");
+    }
     let mut figures = Vec::new();
     for pause in summary.pauses() {
         let name = pause.domain.name();

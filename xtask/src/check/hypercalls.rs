@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::fs;
 
 use anyhow::Result;
+use protocol::declaration::{DECLARATIONS, Declaration, Kind};
 use protocol::error::Error;
-use protocol::hypercall::{DECLARATIONS, Declaration};
 
 use crate::workspace;
 
@@ -49,10 +49,14 @@ fn document() -> String {
 }
 
 fn section(out: &mut String, declaration: &Declaration) {
-    let arguments: Vec<_> = declaration.arguments.iter().map(|(name, kind)| format!("{name}: {kind:?}")).collect();
+    let argument = |(name, kind, right): &(&str, Kind, &str)| match *right {
+        "" => format!("{name}: {kind:?}"),
+        right => format!("{name}: {kind:?}({right})"),
+    };
+    let arguments: Vec<_> = declaration.arguments.iter().map(argument).collect();
     let _ = writeln!(out, "\n## {} {}\n", declaration.number, declaration.name);
     let _ = writeln!(out, "`{}({})`\n\n{}", declaration.name, arguments.join(", "), plain(declaration.text));
-    let mut errors: Vec<Error> = declaration.arguments.iter().flat_map(|(_, kind)| kind.errors()).copied().collect();
+    let mut errors: Vec<Error> = declaration.arguments.iter().flat_map(|(_, kind, _)| kind.errors()).copied().collect();
     errors.extend(declaration.errors);
     let mut names: Vec<_> = errors.iter().map(|error| format!("`{error:?}`")).collect();
     names.sort();

@@ -15,10 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::workspace;
 use count::Count;
 
-/// Lines the core is meant to have at most.
+/// Lines at which the core is too large, and `cargo xtask check` fails.
 pub const BUDGET: usize = 5_500;
-/// Lines at which `cargo xtask check` fails.
-pub const LIMIT: usize = 6_000;
 
 /// Count the lines of the core against its budget
 #[derive(Clone, Debug, clap::Args)]
@@ -44,7 +42,7 @@ pub struct Sizes {
     pub third_party: BTreeMap<String, usize>,
 }
 
-/// Prints the sizes. The status is 1 if the core has reached [`LIMIT`].
+/// Prints the sizes. The status is 1 if the core has reached [`BUDGET`].
 pub fn run(arguments: &Arguments) -> Result<u8> {
     let sizes = measure()?;
     if arguments.json {
@@ -57,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         let before: Sizes = serde_json::from_str(&text).with_context(|| format!("{}", file.display()))?;
         print!("{}", comparison(&before, &sizes));
     }
-    Ok(u8::from(sizes.total >= LIMIT))
+    Ok(u8::from(sizes.total >= BUDGET))
 }
 
 /// Counts everything.

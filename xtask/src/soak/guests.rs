@@ -17,15 +17,21 @@ pub const GUESTS: &[Guest] = &[
         name: "blkload",
         configuration: "memory = 8\ngrant_frames = 4\ndisk = [\"phy:scratch,xvda,w\"]\ncmdline = \"depth=32 seconds=0\"\n",
     },
+    // It sleeps after each request, so that a notification that is lost is never made up for.
+    Guest {
+        name: "blkload2",
+        configuration: "image = \"blkload\"\nmemory = 8\ngrant_frames = 4\ndisk = [\"phy:scratch2,xvda,w\"]\n\
+                        cmdline = \"depth=1 seconds=0\"\n",
+    },
     Guest { name: "netload", configuration: NETLOAD },
-    // The first one has somebody to talk to.
+    // The other end of the same.
     Guest { name: "netload2", configuration: NETLOAD },
 ];
 
 /// Both ends of the network load.
 const NETLOAD: &str = "image = \"netload\"\nmemory = 8\ngrant_frames = 4\nvif = [\"\"]\ncmdline = \"seconds=0\"\n";
 
-/// The guest that loads a driver domain, and its own name for the device it does so with.
+/// The guest that loads a driver domain, and its own name for the device it does so with; nobody loads the console domain.
 pub const fn of(target: Target) -> (&'static str, &'static str) {
     match target {
         Target::Network => ("netload", "eth0"),

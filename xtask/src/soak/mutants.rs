@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use protocol::mutant::Mutant;
 use serde::Serialize;
 
-use super::{Arguments, MUTANT_KILLS, Points, Target, soak};
+use super::{Arguments, MUTANT_KILLS, Points, Summary, Target, soak};
 use crate::bundle::{self, Entry};
 use crate::{build, process, workspace};
 
@@ -34,6 +34,8 @@ struct Noticed {
     noticed: Option<String>,
     kills: usize,
     seconds: f64,
+    /// Why it is left to tests on the host, if it is.
+    only_on_host: Option<&'static str>,
 }
 
 /// Builds the disk domain with mutants; gives its image and a configuration that selects `mutant`.
@@ -54,27 +56,32 @@ pub fn run_all(arguments: &Arguments) -> Result<u8> {
     let packages = workspace::packages()?;
     let mut list = Vec::new();
     for mutant in Mutant::ALL {
+        let only_on_host = mutant.only_on_host();
+        if only_on_host.is_some() {
+            list.push(Noticed { mutant: mutant.name(), noticed: None, kills: 0, seconds: 0.0, only_on_host });
+            continue;
+        }
         process::step(format_args!("mutant {}", mutant.name()));
         let mut bundle = bundle::standard(&packages, workspace::FIRST_DOMAIN)?;
         bundle.extend(entries(mutant)?);
         let mut one = arguments.clone();
         (one.kills, one.domains) = (MUTANT_KILLS, vec![Target::Disk]);
         one.kill_point = mutant.kill_point().map_or(Points::All, Points::One);
-        // A machine that does not even get as far as its loads was noticed, too.
-        let (noticed, kills, seconds) = match soak(&one, bundle) {
-            Ok(summary) => (summary.failure, summary.kills, summary.seconds),
-            Err(error) => (Some(format!("{error:#}")), 0, 0.0),
-        };
-        list.push(Noticed { mutant: mutant.name(), noticed, kills, seconds });
+        // A machine that does not even boot shows nothing.
+        let Summary { failure: noticed, kills, seconds, .. } = soak(&one, bundle)?;
+        list.push(Noticed { mutant: mutant.name(), noticed, kills, seconds, only_on_host });
     }
     match arguments.json {
         true => println!("{}", serde_json::to_string_pretty(&list)?),
         false => list.iter().for_each(|row| println!("{}", line(row))),
     }
-    Ok(u8::from(list.iter().any(|row| row.noticed.is_none())))
+    Ok(u8::from(list.iter().any(|row| row.noticed.is_none() && row.only_on_host.is_none())))
 }
 
 fn line(row: &Noticed) -> String {
+    if let Some(why) = row.only_on_host {
+        return format!("{:<24} left to tests on the host: {why}", row.mutant);
+    }
     let first = |text: &String| text.lines().next().unwrap_or_default().to_string();
     let noticed = row.noticed.as_ref().map_or_else(|| "NOT NOTICED".into(), first);
     format!("{:<24} {:>4} kills {:>5.0} s  {noticed}", row.mutant, row.kills, row.seconds)

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::plan::{Kill, Target, point_name};
+use protocol::connection::KillPoint;
+
+use super::plan::{Kill, Points, Target, point_name};
 use super::reports::Loads;
 
 /// Requests in flight that make a kill one under load.
 const UNDER_LOAD: u64 = 8;
 /// Kills that have to be under load, in percent, for a run to say something about load.
 const UNDER_LOAD_PERCENT: usize = 90;
+/// Of so many kills, one at least has to be at each named point: of 3,000 a hundred.
+const POINT_SHARE: usize = 30;
 
 /// A death that was survived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub struct Row {
     /// Kills with [`UNDER_LOAD`] requests in flight or more; kills before an attach and during a detach count like all others.
     under_load_percent: Option<f64>,
     blackout_ms: Spread,
+    /// Where it died before the longest blackout.
+    longest_at: &'static str,
     /// The same, in median requests of the load; 0 if those were not measured.
     blackout_requests: Spread,
 }
@@ -79,12 +85,18 @@ pub struct Summary {
     pub seconds: f64,
     /// Deaths that were survived.
     pub kills: usize,
+    /// Of them, how many at each named point, whoever died there.
+    pub points: BTreeMap<&'static str, usize>,
+    /// How many there have to be at each; 0 if the run is not about all of them.
+    pub points_min: usize,
     /// By domain.
     pub domains: Vec<Row>,
     /// What the loads reported last, by guest.
     pub loads: Loads,
     /// What broke the promise; `None` if nothing did.
     pub failure: Option<String>,
+    /// Why the run says less than it is to say, though nothing may have broken the promise.
+    pub shortcoming: Option<String>,
 }
 
 /// Everything that was survived.
@@ -109,6 +121,14 @@ impl Tally {
         format!("{} of {of} kills survived, {rate:.1} a second, blackout {:.1} ms", self.kills(), blackout.median)
     }
 
+    /// How many were at each named point, and how many have to be.
+    pub fn points(&self, wanted: Points, targets: &[Target]) -> (BTreeMap<&'static str, usize>, usize) {
+        let at = |point| self.0.iter().filter(|survived| survived.kill.point == Some(point)).count();
+        let counts = KillPoint::ALL.into_iter().map(|point| (point.name(), at(point))).collect();
+        let all = wanted == Points::All && targets.iter().any(|&target| target != Target::Console);
+        (counts, if all { self.kills() / POINT_SHARE } else { 0 })
+    }
+
     /// The numbers of each domain. `request_ns` is the median time of a request of the load on it.
     pub fn rows(&self, request_ns: impl Fn(Target) -> Option<f64>) -> Vec<Row> {
         let mut domains: BTreeMap<Target, Vec<&Survived>> = BTreeMap::new();
@@ -123,6 +143,7 @@ fn row(domain: Target, kills: &[&Survived], request_ns: Option<f64>) -> Row {
     let in_flight: Vec<u64> = kills.iter().filter_map(|survived| survived.in_flight).collect();
     let loaded = in_flight.iter().filter(|&&count| count >= UNDER_LOAD).count();
     let blackout = Spread::of(kills.iter().map(|survived| survived.blackout_ns as f64));
+    let longest = kills.iter().max_by_key(|survived| survived.blackout_ns);
     Row {
         domain,
         kills: kills.len(),
@@ -130,6 +151,7 @@ fn row(domain: Target, kills: &[&Survived], request_ns: Option<f64>) -> Row {
         in_flight: (!in_flight.is_empty()).then(|| Spread::of(in_flight.iter().map(|&count| count as f64))),
         under_load_percent: (!in_flight.is_empty()).then(|| 100.0 * loaded as f64 / in_flight.len() as f64),
         blackout_ms: blackout.by(1e6),
+        longest_at: longest.map_or("", |survived| point_name(survived.kill.point)),
         blackout_requests: request_ns.map_or(Spread::default(), |time| blackout.by(time)),
     }
 }
@@ -155,10 +177,23 @@ impl Summary {
         })
     }
 
-    /// Whether the kills of the disk domain were under load, if there were enough of them to say so.
-    pub fn under_load(&self) -> bool {
-        let percents = self.domains.iter().filter_map(|row| row.under_load_percent);
-        percents.into_iter().all(|percent| percent >= UNDER_LOAD_PERCENT as f64)
+    /// Whether the promise was kept in all that the run is to try.
+    pub fn is_good(&self) -> bool {
+        self.failure.is_none() && self.shortcoming.is_none()
+    }
+
+    /// What [`Summary::shortcoming`] is to be.
+    pub fn find_shortcoming(&self) -> Option<String> {
+        if let Some((name, count)) = self.points.iter().find(|&(_, &count)| count < self.points_min) {
+            return Some(format!("{count} kills at {name}, {} are needed: kill more, or look at why", self.points_min));
+        }
+        let light = |row: &&Row| row.under_load_percent.is_some_and(|percent| percent < UNDER_LOAD_PERCENT as f64);
+        let row = self.domains.iter().find(light)?;
+        Some(format!(
+            "{UNDER_LOAD} or more requests were in flight in {:.1}% of the kills of {}, {UNDER_LOAD_PERCENT}% are needed",
+            row.under_load_percent.unwrap_or_default(),
+            row.domain
+        ))
     }
 
     /// A table for people.
@@ -170,25 +205,35 @@ impl Summary {
             if let (Some(flying), Some(percent)) = (row.in_flight, row.under_load_percent) {
                 let _ = writeln!(
                     out,
-                    "  in flight   min {:.0}  median {:.0}  max {:.0}; {UNDER_LOAD} or more in {percent:.1}% of the kills",
+                    "  in flight   min {:.0}  median {:.0}  max {:.0}; {UNDER_LOAD} or more in {percent:.1}% of the kills, \
+                     {UNDER_LOAD_PERCENT}% are needed",
                     flying.min, flying.median, flying.max
                 );
             }
-            for (name, unit, spread) in
-                [("blackout", " ms", row.blackout_ms), ("   \" times a request", "", row.blackout_requests)]
-            {
+            let at = format!(" (at {})", row.longest_at);
+            for (name, unit, spread, at) in [
+                ("blackout", " ms", row.blackout_ms, at.as_str()),
+                ("   \" times a request", "", row.blackout_requests, ""),
+            ] {
                 if spread.max > 0.0 {
                     let Spread { min, median, p99, max } = spread;
                     let _ = writeln!(
                         out,
-                        "  {name:<11} min {min:.1}{unit}  median {median:.1}{unit}  p99 {p99:.1}{unit}  max {max:.1}{unit}"
+                        "  {name:<11} min {min:.1}{unit}  median {median:.1}{unit}  p99 {p99:.1}{unit}  max {max:.1}{unit}{at}"
                     );
                 }
             }
         }
+        if self.points_min > 0 {
+            let points: Vec<String> = self.points.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            let _ = writeln!(out, "named points: {}; {} each are needed", points.join(", "), self.points_min);
+        }
         match &self.failure {
             None => {
                 let _ = writeln!(out, "{} kills survived in {:.0} s, seed {}", self.kills, self.seconds, self.seed);
+                if let Some(shortcoming) = &self.shortcoming {
+                    let _ = writeln!(out, "NOT ENOUGH: {shortcoming}");
+                }
             }
             Some(failure) => {
                 let _ = writeln!(out, "FAILED after {} kills (seed {}): {failure}", self.kills, self.seed);
@@ -210,7 +255,18 @@ mod tests {
     fn summary(tally: &Tally) -> Summary {
         let domains = tally.rows(|_| Some(2e6));
         let loads = Loads::default();
-        Summary { seed: 1, seconds: 2.0, kills: tally.kills(), domains, loads, failure: None }
+        let points = BTreeMap::new();
+        Summary {
+            seed: 1,
+            seconds: 2.0,
+            kills: tally.kills(),
+            points,
+            points_min: 0,
+            domains,
+            loads,
+            failure: None,
+            shortcoming: None,
+        }
     }
 
     #[test]
@@ -222,9 +278,30 @@ mod tests {
         assert_eq!((row.blackout_ms.min, row.blackout_ms.median, row.blackout_ms.max), (1.0, 51.0, 100.0));
         assert_eq!(row.blackout_requests.median, 25.5);
         assert_eq!(row.under_load_percent, Some(90.0));
-        assert!(found.under_load() && found.text().contains("disk: 100 kills (random 100)"));
+        assert!(found.find_shortcoming().is_none() && found.text().contains("disk: 100 kills (random 100)"));
         tally.add(survived(0, 1));
-        assert!(!summary(&tally).under_load());
+        assert!(summary(&tally).find_shortcoming().unwrap().contains("in 89.1% of the kills of disk"));
+    }
+
+    #[test]
+    fn a_point_nobody_died_at_is_a_shortcoming() {
+        let mut tally = Tally::default();
+        for point in KillPoint::ALL.into_iter().cycle().take(90) {
+            let kill = Kill { point: Some(point), ..survived(32, 1).kill };
+            tally.add(Survived { kill, ..survived(32, 1) });
+        }
+        let found = |tally: &Tally, wanted, target| {
+            let (points, points_min) = tally.points(wanted, &[target]);
+            Summary { points, points_min, ..summary(tally) }
+        };
+        let all = found(&tally, Points::All, Target::Disk);
+        assert_eq!((all.find_shortcoming(), all.points_min, all.points["mid-batch"]), (None, 3, 18));
+        assert!(all.text().contains("mid-batch 18; 3 each are needed"), "{}", all.text());
+        tally.0.retain(|survived| survived.kill.point != Some(KillPoint::MidBatch));
+        let missing = found(&tally, Points::All, Target::Disk).find_shortcoming().unwrap();
+        assert!(missing.contains("0 kills at mid-batch, 2 are needed"), "{missing}");
+        assert_eq!(found(&tally, Points::None, Target::Disk).find_shortcoming(), None);
+        assert_eq!(found(&tally, Points::All, Target::Console).find_shortcoming(), None);
     }
 
     #[test]

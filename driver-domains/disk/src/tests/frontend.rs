@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
 
-use protocol::connection::{BlockAttach, Frontend as Who};
+use protocol::connection::{BlockAttach, Frontend as Who, Guilty};
 use protocol::control::{FromDomain, ToDomain};
 use protocol::event::Port;
 use protocol::ring::Shared;
@@ -102,6 +102,17 @@ impl Frontend {
     /// Attaches, or attaches again.
     pub fn attach(&self, domain: &mut Domain) -> Option<FromDomain> {
         domain.obey(ToDomain::BlockAttach(self.attach.clone()), 1)
+    }
+
+    /// Attaches, which has to be refused because somebody broke a rule; gives the report of it, which comes before the refusal.
+    pub fn is_refused(&self, domain: &mut Domain) -> (u16, Guilty) {
+        assert_eq!(self.attach(domain), None);
+        let report = domain.mail();
+        let Some((None, FromDomain::ConnectionBroken { connection, guilty, .. })) = report else {
+            panic!("no report: {report:?}")
+        };
+        assert!(matches!(domain.mail(), Some((Some(1), FromDomain::Failed { .. }))));
+        (connection, guilty)
     }
 
     pub fn open(&self) -> usize {

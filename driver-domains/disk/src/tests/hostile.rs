@@ -90,8 +90,7 @@ fn r2_a_response_producer_that_the_frontend_wrote_is_not_believed_at_attach() {
     other.page.store_u32(sring::RESPONSE_PRODUCER, 7);
     domain = start(&world);
     honest.attach(&mut domain);
-    assert!(matches!(other.attach(&mut domain), Some(FromDomain::Failed { .. })));
-    assert_eq!(broken(&mut domain).map(|(connection, guilty, _)| (connection, guilty)), Some((1, Guilty::Frontend)));
+    assert_eq!(other.is_refused(&mut domain), (1, Guilty::Frontend));
     served(&world, &mut domain, &mut honest);
 }
 
@@ -110,8 +109,7 @@ fn a_damaged_record_is_the_drivers_fault_and_is_not_replayed() {
     world.record(1).write(160, &[byte[0] ^ 1]);
     domain = start(&world);
     honest.attach(&mut domain);
-    assert!(matches!(other.attach(&mut domain), Some(FromDomain::Failed { .. })));
-    assert_eq!(broken(&mut domain).map(|(connection, guilty, _)| (connection, guilty)), Some((1, Guilty::Backend)));
+    assert_eq!(other.is_refused(&mut domain), (1, Guilty::Backend));
     settle(&world, &mut domain, &mut dice);
     assert_eq!(*world.sectors.borrow(), before);
     served(&world, &mut domain, &mut honest);

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use protocol::connection::Guilty;
 use protocol::control::{FromDomain, ToDomain};
 use protocol::heartbeat;
 use protocol::ring::block::{Body, Request, Segment, Segments, operation};
@@ -89,7 +90,7 @@ fn attaching_twice_changes_nothing_and_what_is_not_there_is_refused() {
     for pages in [0, 3] {
         other.attach.frontend.connection = 1;
         other.attach.ring = (0..pages).map(|_| 1).collect();
-        assert!(matches!(other.attach(&mut domain), Some(FromDomain::Failed { .. })));
+        assert_eq!(other.is_refused(&mut domain), (1, Guilty::Frontend));
         domain.obey(ToDomain::Detach { connection: 1 }, 0);
     }
 }
@@ -100,12 +101,12 @@ fn a_record_of_another_disk_or_promise_is_refused() {
     drop(domain);
     let mut domain = start(&world);
     frontend.attach.target = "virtio0p1".try_into().unwrap();
-    assert!(matches!(frontend.attach(&mut domain), Some(FromDomain::Failed { .. })));
+    assert_eq!(frontend.is_refused(&mut domain), (0, Guilty::Backend));
     drop(domain);
     world.properties.set(crate::disk::Properties { discard: false, ..world.properties.get() });
     let mut domain = start(&world);
     frontend.attach.target = "virtio0".try_into().unwrap();
-    assert!(matches!(frontend.attach(&mut domain), Some(FromDomain::Failed { .. })));
+    assert_eq!(frontend.is_refused(&mut domain), (0, Guilty::Backend));
 }
 
 #[test]
@@ -221,6 +222,8 @@ fn pages_that_come_again_are_mapped_once_and_let_go_with_the_connection() {
     (0..40).for_each(|_| round(&world, &mut domain));
     assert_eq!(*world.mapped.borrow().keys().max().unwrap(), last, "nothing new is mapped");
     domain.obey(ToDomain::Detach { connection: 0 }, 1);
-    (0..3).for_each(|_| drop(domain.turn()));
+    for _ in 0..3 {
+        domain.turn();
+    }
     assert!(world.mapped.borrow().is_empty());
 }

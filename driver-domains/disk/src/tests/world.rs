@@ -19,7 +19,7 @@ use unikernel::backend::{DevicePages, Machine, Wanted};
 use unikernel::event::Channel;
 use unikernel::grant::{Access, DevicePage, Source};
 
-use crate::disk::{Disk, Fault, Operation, Piece, Properties};
+use crate::disk::{Disk, Fault, Operation, Outcome, Piece, Properties};
 
 /// Bytes of a page.
 pub const PAGE: usize = PAGE_SIZE as usize;
@@ -111,7 +111,7 @@ pub struct World {
     /// The disk: its sectors, and what it was given.
     pub sectors: RefCell<Vec<[u8; SECTOR as usize]>>,
     pub submitted: RefCell<Vec<Submitted>>,
-    pub done: RefCell<Vec<(u32, bool)>>,
+    pub done: RefCell<Vec<u32>>,
     pub properties: Cell<Properties>,
     pub flushes: Cell<u64>,
     pub stuck: Cell<bool>,
@@ -164,7 +164,7 @@ impl World {
         let pick = dice.roll(self.submitted.borrow().len() as u64) as usize;
         let request = self.submitted.borrow_mut().remove(pick);
         self.execute(&request);
-        self.done.borrow_mut().push((request.tag, true));
+        self.done.borrow_mut().push(request.tag);
         true
     }
 
@@ -306,21 +306,29 @@ impl Disk for SimDisk {
         self.world.properties.get()
     }
     fn room(&self) -> usize {
-        DEPTH - self.world.submitted.borrow().iter().map(|one| one.pieces.len() + 2).sum::<usize>().min(DEPTH)
+        DEPTH
+            - self
+                .world
+                .submitted
+                .borrow()
+                .iter()
+                .map(|one| self.cost(one.operation, one.pieces.len()))
+                .sum::<usize>()
+                .min(DEPTH)
     }
-    fn cost(&self, pieces: usize) -> usize {
-        pieces + 2
+    fn cost(&self, operation: Operation, pieces: usize) -> usize {
+        pieces + if matches!(operation, Operation::Discard { .. }) { 3 } else { 2 }
     }
-    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> bool {
-        assert!(self.cost(pieces.len()) <= self.room());
+    fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {
+        assert!(self.cost(operation, pieces.len()) <= self.room());
         if self.world.alive() {
             self.world.submitted.borrow_mut().push(Submitted { tag, operation, pieces: pieces.to_vec() });
         }
-        true
+        Ok(())
     }
     fn kick(&mut self) {}
-    fn completed(&mut self) -> Result<Option<(u32, bool)>, Fault> {
-        Ok(self.world.done.borrow_mut().pop())
+    fn completed(&mut self) -> Result<Option<(u32, Outcome)>, Fault> {
+        Ok(self.world.done.borrow_mut().pop().map(|tag| (tag, Ok(()))))
     }
     fn is_done(&self) -> bool {
         !self.world.done.borrow().is_empty()

@@ -40,11 +40,11 @@ impl Memory {
 }
 
 impl Shared for Memory {
-    fn load_u32(&self, _: usize) -> u32 {
-        unreachable!()
+    fn load_u32(&self, offset: usize) -> u32 {
+        u32::from_le_bytes(self.get(MEMORY + offset as u64, 4).try_into().unwrap())
     }
-    fn store_u32(&self, _: usize, _: u32) {
-        unreachable!()
+    fn store_u32(&self, offset: usize, value: u32) {
+        self.set(MEMORY + offset as u64, &value.to_le_bytes());
     }
     fn read(&self, offset: usize, out: &mut [u8]) {
         out.copy_from_slice(&self.get(MEMORY + offset as u64, out.len()));
@@ -225,7 +225,7 @@ fn piece(page: u64, length: u32) -> Piece {
 
 /// Everything that is done.
 fn done(driver: &mut Virtio<Pins, Memory>) -> Vec<(u32, bool)> {
-    core::iter::from_fn(|| driver.completed().unwrap()).collect()
+    core::iter::from_fn(|| driver.completed().unwrap()).map(|(tag, outcome)| (tag, outcome.is_ok())).collect()
 }
 
 #[test]
@@ -235,12 +235,13 @@ fn many_requests_take_one_doorbell_and_go_where_they_should() {
         assert_eq!(driver.unusable(), None);
         assert_eq!(driver.properties().sectors, SECTORS);
         chip.memory.set(GUEST + 5 * 4096, &[0xee; 1024]);
-        assert!(driver.submit(1, Operation::Read { sector: 3 }, &[piece(0, 512), piece(1, 1024)]));
-        assert!(driver.submit(2, Operation::Write { sector: 50 }, &[piece(5, 1024)]));
-        assert!(driver.submit(3, Operation::Flush, &[]));
-        assert!(driver.submit(4, Operation::Discard { sector: 10, sectors: 2 }, &[]));
-        assert!(!driver.submit(5, Operation::Discard { sector: 10, sectors: 51 }, &[]), "more than it takes at once");
-        assert!(driver.submit(6, Operation::Read { sector: SECTORS }, &[piece(2, 512)]));
+        assert_eq!(driver.submit(1, Operation::Read { sector: 3 }, &[piece(0, 512), piece(1, 1024)]), Ok(()));
+        assert_eq!(driver.submit(2, Operation::Write { sector: 50 }, &[piece(5, 1024)]), Ok(()));
+        assert_eq!(driver.submit(3, Operation::Flush, &[]), Ok(()));
+        assert_eq!(driver.submit(4, Operation::Discard { sector: 10, sectors: 2 }, &[]), Ok(()));
+        let refused = driver.submit(5, Operation::Discard { sector: 10, sectors: 51 }, &[]).unwrap_err();
+        assert_eq!(refused, Cause::Number("more sectors than the device discards at once", 51));
+        assert_eq!(driver.submit(6, Operation::Read { sector: SECTORS }, &[piece(2, 512)]), Ok(()));
         assert!(!driver.is_done());
         driver.kick();
         driver.kick();
@@ -261,18 +262,42 @@ fn the_queue_is_filled_and_emptied_for_ever() {
     let (chip, mut driver) = machine(256);
     for round in 0..1000u32 {
         let mut tag = 0;
-        while driver.cost(2) <= driver.room() {
-            assert!(
-                driver.submit(tag, Operation::Read { sector: 1 }, &[piece(0, 512), piece(1, 512)]),
-                "round {round}"
-            );
+        let read = Operation::Read { sector: 1 };
+        while driver.cost(read, 2) <= driver.room() {
+            let outcome = driver.submit(tag, read, &[piece(0, 512), piece(1, 512)]);
+            assert_eq!(outcome, Ok(()), "round {round}");
             tag += 1;
         }
         assert_eq!(tag, 64);
-        assert!(!driver.submit(tag, Operation::Flush, &[]));
+        assert_eq!(driver.submit(tag, Operation::Flush, &[]), Err(NO_ROOM));
         driver.kick();
         chip.work();
         assert_eq!(done(&mut driver).len(), 64);
+    }
+}
+
+/// What every kind of request takes is known to the last descriptor: who is told that it fits is not refused.
+#[test]
+fn what_fits_is_taken() {
+    let kinds = [
+        Operation::Read { sector: 0 },
+        Operation::Write { sector: 0 },
+        Operation::Flush,
+        Operation::Discard { sector: 0, sectors: 1 },
+    ];
+    for last in kinds {
+        let pieces: Vec<Piece> = match last {
+            Operation::Read { .. } | Operation::Write { .. } => vec![piece(0, 512)],
+            _ => vec![],
+        };
+        for filled in 1..=28 {
+            let (_, mut driver) = machine(32);
+            let filling: Vec<Piece> = (0..filled).map(|page| piece(page, 512)).collect();
+            assert_eq!(driver.submit(0, Operation::Read { sector: 0 }, &filling), Ok(()));
+            let room = driver.room();
+            let fits = driver.cost(last, pieces.len()) <= room;
+            assert_eq!(driver.submit(1, last, &pieces).is_ok(), fits, "{last:?} with room for {room}");
+        }
     }
 }
 
@@ -282,14 +307,14 @@ fn interrupts_are_asked_for_only_before_sleep() {
     let flags = |driver: &Virtio<Pins, Memory>| driver.memory.load_u16(places(256).available);
     assert_eq!(done(&mut driver), []);
     assert_eq!(flags(&driver), 1);
-    assert!(driver.submit(1, Operation::Flush, &[]));
+    assert_eq!(driver.submit(1, Operation::Flush, &[]), Ok(()));
     driver.kick();
     assert!(!driver.rearm());
     assert_eq!(flags(&driver), 0);
     chip.work();
     assert_eq!(done(&mut driver), [(1, true)]);
     assert_eq!(flags(&driver), 1);
-    assert!(driver.submit(2, Operation::Flush, &[]));
+    assert_eq!(driver.submit(2, Operation::Flush, &[]), Ok(()));
     driver.kick();
     chip.work();
     assert!(driver.rearm(), "it is done already");
@@ -298,12 +323,13 @@ fn interrupts_are_asked_for_only_before_sleep() {
 #[test]
 fn a_reset_forgets_what_was_under_way_and_a_lying_device_is_a_fault() {
     let (chip, mut driver) = machine(256);
-    (0..50).for_each(|tag| assert!(driver.submit(tag, Operation::Read { sector: 0 }, &[piece(0, 512)])));
+    let read = |sector| Operation::Read { sector };
+    assert!((0..50).all(|tag| driver.submit(tag, read(0), &[piece(0, 512)]).is_ok()));
     driver.kick();
     driver.start_reset();
     assert_eq!(driver.is_reset(), Ok(true));
     assert_eq!((driver.room(), driver.is_done()), (256, false));
-    assert!(driver.submit(9, Operation::Read { sector: 7 }, &[piece(3, 512)]));
+    assert_eq!(driver.submit(9, Operation::Read { sector: 7 }, &[piece(3, 512)]), Ok(()));
     driver.kick();
     chip.work();
     assert_eq!(done(&mut driver), [(9, true)]);

@@ -124,18 +124,16 @@ fn check(sched: &Scheduler, vcpus: u16) {
     }
     let count = |lists: &[Vec<(VcpuId, u64)>], id| lists.iter().flatten().filter(|&&(other, _)| other == id).count();
     for id in (0..vcpus).map(VcpuId) {
-        let entity = &sched.entities[id.0 as usize];
+        let entity = &sched.entities[id];
         let on: Vec<usize> = (0..MAX_CPUS).filter(|&cpu| sched.cpus[cpu].current == Some(id)).collect();
         assert!(on.len() <= 1, "{id:?} is on {on:?}");
         let waits = entity.hold == 0 && on.is_empty();
-        let next = sched.cpus.iter().filter(|cpu| cpu.next == Some(id)).count();
-        assert!(sched.cpus.iter().all(|cpu| cpu.next.is_none() || cpu.again));
-        assert_eq!(count(&queues, id) + next, usize::from(waits), "{id:?} {:?}", entity.hold);
+        assert_eq!(count(&queues, id), usize::from(waits), "{id:?} {:?}", entity.hold);
         let timed = count(&clocks, id);
         assert!(timed == 0 || timed == 1 && entity.hold & (hold::BLOCKED | hold::THROTTLED) != 0, "{id:?}");
         assert!(entity.hold & hold::THROTTLED == 0 || timed == 1, "{id:?}");
-        if waits && next == 0 {
-            let coming = sched.cpus.iter().any(|cpu| cpu.current.is_none() && cpu.again);
+        if waits {
+            let coming = sched.cpus.0.iter().any(|cpu| cpu.current.is_none() && cpu.again);
             assert!(entity.allowed & sched.idle == 0 || coming, "{id:?} waits while a CPU idles");
         }
     }

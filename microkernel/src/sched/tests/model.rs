@@ -20,8 +20,8 @@ enum Op {
     Send(usize),
     /// If it is on a CPU; with the ns after which it no longer waits.
     Block(Option<u64>),
-    Params(u32, u32, u32),
-    Affinity(u64),
+    /// Weight, cap, class and, if that is changed too, affinity.
+    Params(u32, u32, u32, Option<u64>),
     Yield,
     Replace,
     /// Lets time pass, in ns; whoever was told to choose anew does.
@@ -37,8 +37,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Wake),
         3 => (0..4_usize).prop_map(Op::Send),
         3 => proptest::option::of(0..20 * MS).prop_map(Op::Block),
-        1 => (1..=65535_u32, prop_oneof![Just(0), 1..150_u32], 0..2_u32).prop_map(|(weight, cap, class)| Op::Params(weight, cap, class)),
-        1 => (0..8_u64).prop_map(Op::Affinity),
+        2 => (1..=65535_u32, prop_oneof![Just(0), 1..150_u32], 0..2_u32, proptest::option::of(0..8_u64))
+            .prop_map(|(weight, cap, class, affinity)| Op::Params(weight, cap, class, affinity)),
         1 => Just(Op::Yield),
         1 => Just(Op::Replace),
         8 => prop_oneof![Just(0), 1..1000_u64, 0..20 * MS].prop_map(Op::Run),
@@ -116,10 +116,9 @@ impl Bench {
                 sched.block(id, deadline);
                 sched.kicks |= 1 << sched.info(id, now).cpu;
             }
-            Op::Params(weight, cap, class) => sched.set_params(id, &params(weight, cap, class, 0), now),
-            Op::Affinity(mask) => {
-                let online = mask & ((1 << self.machine.until.len()) - 1);
-                sched.set_affinity(id, online, now)
+            Op::Params(weight, cap, class, affinity) => {
+                let online = affinity.unwrap_or(0) & ((1 << self.machine.until.len()) - 1);
+                sched.set(id, &params(weight, cap, class, online), affinity.is_some(), now)
             }
             Op::Yield if sched.is_running(id) => {
                 let cpu = sched.info(id, now).cpu as usize;
@@ -176,7 +175,7 @@ impl Bench {
         for cpu in 0..self.machine.until.len() {
             assert!(sched.first_timer(cpu).1 > self.machine.now, "CPU {cpu} overslept");
             for id in (0..VCPUS).map(VcpuId) {
-                let entity = &sched.entities[id.0 as usize];
+                let entity = &sched.entities[id];
                 let allowed = entity.allowed & 1 << cpu != 0;
                 assert!(allowed || sched.current(cpu) != Some(id), "{id:?} is on CPU {cpu}");
                 let waits = entity.hold == 0 && !sched.is_running(id);
@@ -211,7 +210,7 @@ proptest! {
             bench.compare();
         }
         for id in (0..VCPUS).map(VcpuId) {
-            for op in [Op::Params(256, 0, 0), Op::Start, Op::Unpause, Op::Wake] {
+            for op in [Op::Params(256, 0, 0, None), Op::Start, Op::Unpause, Op::Wake] {
                 bench.apply(id, &op);
             }
         }

@@ -79,7 +79,7 @@ fn pinning_leaves_no_debts_when_it_ends() {
     let ids = [1, 1, 1, 2].map(|affinity| machine.spawn(Spin, guest(affinity)));
     machine.run(100 * SECOND);
     for &id in &ids {
-        machine.sched.set_affinity(id, 0, machine.now);
+        machine.sched.set(id, &guest(0), true, machine.now);
         machine.kick(0);
     }
     machine.run(SECOND / 5);
@@ -140,7 +140,7 @@ fn a_cap_set_while_its_cpu_sleeps_ends_with_the_period() {
     machine.sched.stop(id);
     machine.until[0] = machine.now;
     machine.run(0);
-    machine.sched.set_params(id, &params(DEFAULT_WEIGHT, 30, CLASS_GUEST, 0), machine.now);
+    machine.sched.set(id, &params(DEFAULT_WEIGHT, 30, CLASS_GUEST, 0), false, machine.now);
     machine.sched.start(id, machine.now);
     machine.kick(0);
     machine.run(0);

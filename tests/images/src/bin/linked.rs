@@ -77,7 +77,7 @@ async fn read(domain: &Domain) -> Outcome<u64> {
             while shared.left.get() > 0 {
                 shared.left.set(shared.left.get() - 1);
                 let sector = shared.left.get() % places * u64::from(SECTORS_PER_PAGE);
-                if !shared.disk.borrow_mut().submit(tag as u32, Operation::Read { sector }, &[piece]) {
+                if shared.disk.borrow_mut().submit(tag as u32, Operation::Read { sector }, &[piece]).is_err() {
                     shared.failed.set(true);
                     break;
                 }
@@ -99,7 +99,7 @@ async fn serve(shared: &Shared, interrupt: &Msi) -> Result<(), String> {
             let mut disk = shared.disk.borrow_mut();
             let mut some = false;
             while let Some((tag, done)) = disk.completed().map_err(|fault| fault.0)? {
-                shared.failed.set(shared.failed.get() | !done);
+                shared.failed.set(shared.failed.get() | done.is_err());
                 shared.answered[tag as usize].raise();
                 some = true;
             }

@@ -9,8 +9,9 @@ extern crate alloc;
 use alloc::format;
 use core::time::Duration;
 
+use protocol::answer::decode;
 use protocol::device::{BRIDGE, DMA, DeviceInfo, NO_OWNER};
-use protocol::error::{Error, decode};
+use protocol::error::Error;
 use protocol::handle::{Handle, Rights};
 use protocol::hypercall::Hypercall as H;
 use protocol::layout::{CONSOLE, MMIO, PAGE_SIZE};
@@ -36,7 +37,7 @@ async fn probe() -> Outcome {
     let mut found = alloc::vec::Vec::new();
     while let Some(info) = system::device(found.len() as u64).context("device_list")? {
         let DeviceInfo { address, vendor, device, class, interrupts, .. } = info;
-        log::info!("probe: {address:04x} is {vendor:04x}:{device:04x}, class {class:02x}, {interrupts} interrupts");
+        log::info!("probe: {address:04x} is {vendor:04x}:{device:04x}, class {class:04x}, {interrupts} interrupts");
         found.push(info);
     }
     let model = |device: u16| {

@@ -14,8 +14,9 @@ mod values;
 use alloc::format;
 use alloc::vec::Vec;
 
-use protocol::error::{Error, decode};
-use protocol::hypercall::{COUNT, DECLARATIONS, Declaration, Kind};
+use protocol::answer::decode;
+use protocol::declaration::{COUNT, DECLARATIONS, Declaration, Kind};
+use protocol::error::Error;
 use test_images::random::Random;
 use test_images::{Outcome, number, verdict};
 use unikernel::Domain;
@@ -52,9 +53,10 @@ async fn hostile(rounds: u64, seed: u64) -> Outcome {
 
 /// Each argument takes each of its values while the others are as they should be.
 async fn one_at_a_time(stage: &mut Stage, declaration: &Declaration) -> Outcome {
-    let kinds: Vec<Kind> = declaration.arguments.iter().map(|(_, kind)| *kind).collect();
+    let kinds: Vec<Kind> = declaration.arguments.iter().map(|(_, kind, _)| *kind).collect();
     // The other arguments name each domain in turn: itself, a running one, one in building.
-    let scenes = if kinds.contains(&Kind::Domain) { 3 } else { 1 };
+    let of_domain = |kind| matches!(kind, Kind::Domain | Kind::AnyDomain | Kind::Live | Kind::Other | Kind::Building);
+    let scenes = if kinds.iter().copied().any(of_domain) { 3 } else { 1 };
     for scene in 0..scenes {
         if kinds.is_empty() {
             attempt(stage, declaration, &[]).await?;
@@ -75,7 +77,7 @@ async fn one_at_a_time(stage: &mut Stage, declaration: &Declaration) -> Outcome 
 
 async fn at_random(stage: &mut Stage, declaration: &Declaration, random: &mut Random) -> Outcome {
     let mut arguments = Vec::new();
-    for (_, kind) in declaration.arguments {
+    for (_, kind, _) in declaration.arguments {
         arguments.push(*random.pick(&values(*kind, &stage.given)));
     }
     attempt(stage, declaration, &arguments).await
@@ -130,12 +132,13 @@ async fn attempt(stage: &mut Stage, declaration: &Declaration, arguments: &[Valu
 }
 
 fn declared(declaration: &Declaration, error: Error) -> bool {
-    declaration.errors.contains(&error) || declaration.arguments.iter().any(|(_, kind)| kind.errors().contains(&error))
+    declaration.errors.contains(&error)
+        || declaration.arguments.iter().any(|(_, kind, _)| kind.errors().contains(&error))
 }
 
 /// Whether an argument makes every outcome but an error wrong. A pointer is not looked at if nothing lies behind it.
 fn refusal_due(declaration: &Declaration, arguments: &[Value]) -> bool {
-    let kinds = || declaration.arguments.iter().map(|(_, kind)| *kind);
+    let kinds = || declaration.arguments.iter().map(|(_, kind, _)| *kind);
     let empty = kinds().zip(arguments).any(|(kind, value)| kind == Kind::Length && value.number == 0);
     let pointer = |kind| matches!(kind, Kind::Read | Kind::Write | Kind::ReadWrite);
     kinds().zip(arguments).any(|(kind, value)| value.bad && !(empty && pointer(kind)))

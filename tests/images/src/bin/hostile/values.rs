@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
+use protocol::declaration::Kind;
 use protocol::event::PORTS;
-use protocol::hypercall::Kind;
 use protocol::layout::{CONSOLE, HEAP, HEARTBEAT, IMAGE_BASE, PAGE_SIZE, START_INFO, USER_END};
 
 use super::stage::Given;
@@ -48,10 +48,12 @@ impl Value {
 pub fn usual(kind: Kind, given: &Given, scene: usize) -> Value {
     Value::fine(match kind {
         Kind::System => given.system,
-        Kind::Domain => [given.own, given.running, given.building][scene % 3],
+        Kind::Domain | Kind::AnyDomain | Kind::Live | Kind::Other | Kind::Building => {
+            [given.own, given.running, given.building][scene % 3]
+        }
         Kind::IoPorts => given.ports,
         Kind::Interrupt => given.interrupt,
-        Kind::Device => given.device,
+        Kind::Device | Kind::Opened => given.device,
         Kind::AnyHandle => given.spare,
         Kind::Port => given.channel,
         Kind::Read | Kind::Write | Kind::ReadWrite => CONSOLE,
@@ -65,10 +67,12 @@ pub fn usual(kind: Kind, given: &Given, scene: usize) -> Value {
 pub fn values(kind: Kind, given: &Given) -> Vec<Value> {
     match kind {
         Kind::System => handles(given, &[given.system]),
-        Kind::Domain => handles(given, &[given.own, given.running, given.building, given.inspect_only, given.spare]),
+        Kind::Domain | Kind::AnyDomain | Kind::Live | Kind::Other | Kind::Building => {
+            handles(given, &[given.own, given.running, given.building, given.inspect_only, given.spare])
+        }
         Kind::IoPorts => handles(given, &[given.ports]),
         Kind::Interrupt => handles(given, &[given.interrupt]),
-        Kind::Device => handles(given, &[given.device]),
+        Kind::Device | Kind::Opened => handles(given, &[given.device]),
         Kind::AnyHandle => handles(given, &given.all()),
         Kind::Port => ports(given),
         // Mapped, but not for writing: the start information, and code.

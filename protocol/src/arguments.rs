@@ -1,0 +1,76 @@
+//! What the builder of a domain tells it.
+
+use heapless::{String, Vec};
+use serde::{Deserialize, Serialize};
+
+use crate::event::Port;
+
+/// The page at [`crate::layout::ARGUMENTS`]: postcard, preceded by its length as a little-endian u16. An empty page means
+/// defaults. The first domain, which has no builder, finds the boot line there, padded with zeros.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootArguments {
+    /// Command line of the domain; for the first one the boot line of the core.
+    pub command_line: String<1024>,
+    /// The port of its console ring, if a console is connected.
+    pub console: Option<Port>,
+    /// Handles of the devices it was given ([`crate::handle::Handle`]), in the order of its configuration.
+    pub devices: Vec<u32, DEVICES_MAX>,
+}
+
+/// Most devices that one domain can be given.
+pub const DEVICES_MAX: usize = 16;
+
+/// Largest encoded size of [`BootArguments`], with the length.
+pub const ARGUMENTS_MAX: usize = crate::layout::PAGE_SIZE as usize;
+
+/// Encodes `arguments` for the page; gives the bytes used.
+pub fn encode_arguments(arguments: &BootArguments, page: &mut [u8; ARGUMENTS_MAX]) -> Option<usize> {
+    let used = postcard::to_slice(arguments, &mut page[2..]).ok()?.len();
+    page[..2].copy_from_slice(&u16::try_from(used).ok()?.to_le_bytes());
+    Some(used + 2)
+}
+
+/// Decodes the page; `None` if it is damaged.
+pub fn decode_arguments(page: &[u8]) -> Option<BootArguments> {
+    let used = u16::from_le_bytes([*page.first()?, *page.get(1)?]) as usize;
+    if used == 0 {
+        return Some(BootArguments::default());
+    }
+    postcard::from_bytes(page.get(2..2 + used)?).ok()
+}
+
+/// What the page of the first domain says; `None` if it is no text.
+pub fn first_arguments(page: &[u8]) -> Option<BootArguments> {
+    let end = page.iter().position(|&byte| byte == 0).unwrap_or(page.len());
+    let command_line = String::try_from(core::str::from_utf8(&page[..end]).ok()?).ok()?;
+    Some(BootArguments { command_line, ..BootArguments::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_survive_the_page() {
+        let mut page = [0; ARGUMENTS_MAX];
+        assert_eq!(decode_arguments(&page), Some(BootArguments::default()));
+        let arguments = BootArguments {
+            command_line: String::try_from("a=1 b").unwrap(),
+            console: Some(Port(3)),
+            ..BootArguments::default()
+        };
+        let used = encode_arguments(&arguments, &mut page).unwrap();
+        assert_eq!(decode_arguments(&page[..used]), Some(arguments));
+        assert_eq!(decode_arguments(&page[..used - 1]), None);
+        assert_eq!(decode_arguments(&[]), None);
+    }
+
+    #[test]
+    fn the_first_domain_finds_text() {
+        let line = |page: &[u8]| first_arguments(page).map(|arguments| arguments.command_line);
+        assert_eq!(line(b"dom0_mem=64 a\0\0").as_deref(), Some("dom0_mem=64 a"));
+        assert_eq!(line(&[0; ARGUMENTS_MAX]).as_deref(), Some(""));
+        assert_eq!(line(&[0xff]), None);
+        assert_eq!(line(&[b'x'; 1025]), None);
+    }
+}
