@@ -21,7 +21,6 @@ fn survive(kills: usize, domains: Vec<Target>) -> Summary {
         mutants: false,
         json: false,
         yes: false,
-        steady: false,
     };
     let entries = bundle::standard(system_tests::built(), workspace::FIRST_DOMAIN);
     let summary = entries.and_then(|entries| soak(&arguments, entries));

@@ -161,8 +161,6 @@ fn pauses(entries: Vec<Entry>) -> Result<Vec<Figure>> {
         mutants: false,
         json: false,
         yes: false,
-        // What else the host does has no part in it, nor how long the emulator takes to translate a fresh image.
-        steady: true,
     };
     let summary = soak::soak(&arguments, entries).context("killing driver domains")?;
     if let Some(failure) = &summary.failure {

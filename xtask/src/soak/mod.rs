@@ -22,7 +22,7 @@ pub use plan::{Points, Target};
 pub use tally::Summary;
 
 use crate::bundle::{self, Entry};
-use crate::emulator::{Idle, Options};
+use crate::emulator::Options;
 use crate::{build, process, system, workspace};
 use guests::GUESTS;
 use plan::Plan;
@@ -32,8 +32,6 @@ use tally::Tally;
 /// Requests a second of the disk. An emulated one answers faster than the load looks at answers; with this, requests wait for
 /// the device, and are in flight when their driver dies.
 const DISK_RATE: u32 = 500;
-/// In a steady machine each instruction takes 2 to this power ns: about what an emulator needs for one.
-const STEADY_SHIFT: u8 = 3;
 /// Kills within which every mutant has to be noticed.
 const MUTANT_KILLS: usize = 200;
 /// How often a line says where the run is.
@@ -69,9 +67,6 @@ pub struct Arguments {
     /// Install missing system packages without asking
     #[arg(long)]
     pub yes: bool,
-    /// Let the machine's time depend on its instructions, 8 ns each, and on its devices, not on what else the host does
-    #[arg(long)]
-    pub steady: bool,
 }
 
 /// Soaks, and prints what was found. The status is 1 if anybody noticed anything, or if the kills were not what they are to be.
@@ -102,9 +97,6 @@ pub fn soak(arguments: &Arguments, mut entries: Vec<Entry>) -> Result<Summary> {
     }
     let mut options = Options::new(arguments.smp, logs.clone());
     options.disk_rate = Some(DISK_RATE);
-    if arguments.steady {
-        (options.icount, options.idle) = (Some(STEADY_SHIFT), Idle::Waited);
-    }
     options.bundle = logs.join("bundle.tar");
     bundle::write(&options.bundle, &entries)?;
     let begin = Instant::now();
