@@ -47,7 +47,7 @@ impl<M: Machine> Core<M> {
     /// What the operation in progress on `cpu` waits for, if it does; once that is reached the shell calls [`Core::resume`].
     #[inline(always)]
     pub fn awaited(&mut self, cpu: usize) -> Option<Flush> {
-        self.cpus[cpu].flush.take()
+        if self.cpus[cpu].flush.is_some() { self.cpus[cpu].flush.take() } else { None }
     }
 
     /// Completes the operation that waited.

@@ -39,19 +39,23 @@ impl<M: Machine> Core<M> {
         if !valid.contains(&address) || address % PAGE_SIZE != 0 {
             return Err(Error::BadAddress);
         }
-        if !hidden {
+        let space = self.domains[slot].space;
+        let place = space.entry(&self.machine, address).filter(|_| !hidden);
+        // Mostly the table is there and the place is free.
+        if !hidden && place.is_none_or(|at| self.machine.load(at) != 0) {
             self.check_unmapped(slot, address, 1, 0)?;
         }
         let domain = &self.domains[slot];
-        let space = domain.space;
         let index = domain.mapping_free;
         if index >= domain.spec.max_mappings {
             return Err(Error::TableFull);
         }
         let grant = self.acquire(slot, element.peer.into(), element.reference.into(), write)?;
-        if !hidden {
-            let access = if write { Access::Write } else { Access::Read };
-            space.map(&self.machine, &mut self.frames, slot, address, leaf(grant.frame, access))?;
+        let entry = leaf(grant.frame, if write { Access::Write } else { Access::Read });
+        match place {
+            Some(at) => self.machine.store(at, entry),
+            None if hidden => {}
+            None => space.map(&self.machine, &mut self.frames, slot, address, entry)?,
         }
         self.frames.pin(&self.machine, grant.frame, false);
         let domain = &mut self.domains[slot];

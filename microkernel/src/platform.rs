@@ -120,14 +120,10 @@ pub const ENTERED_BY_TRAP: u64 = 1;
 pub mod reg {
     #![allow(missing_docs)]
     pub const RAX: usize = 0;
-    pub const RBX: usize = 1;
-    pub const RCX: usize = 2;
     pub const RDX: usize = 3;
-    pub const RSI: usize = 4;
     pub const RDI: usize = 5;
     pub const RBP: usize = 6;
     pub const RSP: usize = 7;
-    pub const R8: usize = 8;
 }
 
 /// Offset of the vector state (XSAVE standard format) in the context frame. Zeros are the initial state but for MXCSR.

@@ -147,7 +147,7 @@ impl<M: Machine> Core<M> {
         for id in self.domains[slot].vcpus() {
             let context = core::mem::replace(&mut self.vcpus[id], Caller::NOBODY).context;
             // It is not on a CPU any more, so the scheduler lets go of it.
-            _ = self.sched.remove(id);
+            self.sched.remove(id);
             self.frames.give_back(&self.machine, context);
         }
         let mut gone = core::mem::replace(&mut self.domains[slot], Domain::NONE);

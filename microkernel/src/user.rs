@@ -48,6 +48,13 @@ impl Checked {
         Some((frame.at(offset(address)), PAGE_SIZE as usize - offset(address)))
     }
 
+    /// Where `T` lies whole and aligned for words at `at`, if it does.
+    #[inline]
+    fn whole<T>(self, m: &impl Memory, at: usize) -> Option<Phys> {
+        let (place, room) = self.place(m, at)?;
+        (room >= size_of::<T>() && place.0.is_multiple_of(8) && size_of::<T>().is_multiple_of(8)).then_some(place)
+    }
+
     /// Cuts `length` bytes from `at` on where pages end; gives the place of each part, and which of the bytes it is.
     pub fn parts(self, m: &impl Memory, at: usize, length: usize, mut each: impl FnMut(Phys, Range<usize>)) {
         let mut done = 0;
@@ -70,15 +77,25 @@ impl Checked {
     }
 
     /// Copies element `index` of an array out.
+    #[inline]
     pub fn get<T: FromBytes + IntoBytes>(self, m: &impl Memory, index: usize) -> T {
+        let at = index * size_of::<T>();
+        if let Some(place) = self.whole::<T>(m, at) {
+            return m.get(place);
+        }
         let mut value = T::new_zeroed();
-        self.read(m, index * size_of::<T>(), value.as_mut_bytes());
+        self.read(m, at, value.as_mut_bytes());
         value
     }
 
     /// Copies element `index` of an array in.
+    #[inline]
     pub fn put<T: IntoBytes + Immutable>(self, m: &impl Memory, index: usize, value: &T) {
-        self.write(m, index * size_of::<T>(), value.as_bytes());
+        let at = index * size_of::<T>();
+        match self.whole::<T>(m, at) {
+            Some(place) => m.put(place, value),
+            None => self.write(m, at, value.as_bytes()),
+        }
     }
 }
 

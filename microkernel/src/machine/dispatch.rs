@@ -1,5 +1,7 @@
 //! From the assembly into the safe core and back: what each entry does with the lock, and how a decision is carried out.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use microkernel::events::{LINES, MESSAGES, SOURCES, VECTORS};
 use microkernel::platform::{Next, Phys, Registers, reg};
 use microkernel::state::Core;
@@ -7,7 +9,7 @@ use protocol::hypercall::Hypercall;
 
 use super::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
 use super::hardware::Hardware;
-use super::lock::{Guard, await_flush, lock, serve_flushes};
+use super::lock::{CORE, Guard, await_flush, serve_flushes};
 use super::percpu::Cpu;
 use super::{apic, cpu, features, paging, panic, timer, window};
 
@@ -81,12 +83,12 @@ fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>)) -> Leav
         // Whoever asked for a flush has sent an interrupt too.
         serve_flushes();
     }
-    let mut core = lock();
+    let mut core = CORE.lock();
     work(&mut core);
     while let Some(flush) = core.awaited(this.index) {
         unlock(this, core);
         await_flush(flush);
-        core = lock();
+        core = CORE.lock();
         core.resume(this.index);
     }
     let leave = match core.go_on(this.index).filter(|_| call) {
@@ -120,7 +122,7 @@ fn carry_out(this: &Cpu, call: bool, next: Next) -> Leave {
             }
             (window::pointer::<Registers>(context.at(0)), root.at(0), deadline)
         }
-        Next::Idle { deadline } => (core::ptr::null_mut(), Phys(paging::core_root()), deadline),
+        Next::Idle { deadline } => (core::ptr::null_mut(), Phys(paging::CORE_ROOT.load(Relaxed)), deadline),
     };
     if root.0 != this.root.get() {
         this.root.set(root.0);

@@ -26,12 +26,8 @@ impl RelaxStrategy for ServeFlushes {
 /// The safe core with the lock held.
 pub type Guard = SpinMutexGuard<'static, Core<Hardware>, ServeFlushes>;
 
-static CORE: SpinMutex<Core<Hardware>, ServeFlushes> = SpinMutex::new(Core::new(Hardware));
-
-/// Takes the lock.
-pub fn lock() -> Guard {
-    CORE.lock()
-}
+/// The safe core.
+pub static CORE: SpinMutex<Core<Hardware>, ServeFlushes> = SpinMutex::new(Core::new(Hardware));
 
 /// Forgets cached translations if another CPU asked for it.
 pub fn serve_flushes() {

@@ -56,11 +56,6 @@ pub fn text() -> Range<u64> {
 /// Physical address of the root of the core's own address space; the entry code of other CPUs loads it.
 pub static CORE_ROOT: AtomicU64 = AtomicU64::new(0);
 
-/// Root of the core's own address space.
-pub fn core_root() -> u64 {
-    CORE_ROOT.load(Relaxed)
-}
-
 /// Page tables under construction, and the memory they are made of.
 pub struct Tables {
     /// Physical address of the root.

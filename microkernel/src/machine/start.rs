@@ -100,7 +100,7 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     let limit = word(&info.line, "maxcpus").and_then(|text| text.parse().ok()).unwrap_or(MAX_CPUS);
     smp::start(&madt, &mut tables, trampoline, limit)?;
 
-    let mut core = lock::lock();
+    let mut core = lock::CORE.lock();
     core.find_devices(info.ram.as_slice(), |at, length| tables.reach(at.0, length, DEVICE).is_ok());
 
     found.set(Features::IOMMU_OFF_INSECURE, word(&info.line, "iommu") == Some("off-insecure"));

@@ -4,6 +4,8 @@ use protocol::domain::{CLASS_GUEST, DEFAULT_WEIGHT, SchedParams};
 
 use super::{PERIOD_NS, SLICE_NS};
 
+/// Fixed-point bits of [`Entity::inverse`]: enough that the largest weight still has 8 significant bits.
+const INVERSE_BITS: u32 = 16;
 /// Bounds of a time slice in ns: below, switching costs too much; above, others wait too long.
 const SLICES_NS: core::ops::RangeInclusive<u64> = SLICE_NS / 5..=SLICE_NS * 4;
 
@@ -23,8 +25,8 @@ pub mod hold {
 pub struct Entity {
     /// CPU time it had, in ns at the default weight, moved by whatever it gained or lost by sleeping and pinning.
     pub time: u64,
-    /// Its share of the CPU relative to others.
-    weight: u64,
+    /// Virtual ns per ns: default weight / weight, with [`INVERSE_BITS`] of fraction.
+    inverse: u64,
     /// Its time slice in ns, proportional to its weight: taking turns is fair, too.
     pub slice_ns: u64,
     /// CPU time it may use in a window; `u64::MAX` is no limit.
@@ -47,7 +49,7 @@ impl Entity {
     pub const fn new() -> Self {
         Entity {
             time: 0,
-            weight: DEFAULT_WEIGHT as u64,
+            inverse: 1 << INVERSE_BITS,
             slice_ns: SLICE_NS,
             cap_ns: u64::MAX,
             window: Window::NEW,
@@ -61,9 +63,9 @@ impl Entity {
     }
 
     pub fn set(&mut self, params: &SchedParams) {
-        self.weight = params.weight.max(1).into();
-        self.slice_ns =
-            (SLICE_NS * self.weight / u64::from(DEFAULT_WEIGHT)).clamp(*SLICES_NS.start(), *SLICES_NS.end());
+        let weight = u64::from(params.weight.max(1));
+        self.inverse = (u64::from(DEFAULT_WEIGHT) << INVERSE_BITS) / weight;
+        self.slice_ns = (SLICE_NS * weight / u64::from(DEFAULT_WEIGHT)).clamp(*SLICES_NS.start(), *SLICES_NS.end());
         self.cap_ns = if params.cap == 0 { u64::MAX } else { PERIOD_NS * u64::from(params.cap) / 100 };
         self.class = params.class as u8;
     }
@@ -94,7 +96,7 @@ impl Entity {
     /// CPU time as it counts against its share: in ns at the default weight.
     #[inline]
     pub fn virtual_ns(&self, ns: u64) -> u64 {
-        ns.saturating_mul(DEFAULT_WEIGHT.into()) / self.weight
+        ns.saturating_mul(self.inverse) >> INVERSE_BITS
     }
 }
 

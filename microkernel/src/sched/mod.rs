@@ -134,15 +134,10 @@ impl Scheduler {
         self.entities[id] = entity;
     }
 
-    /// Forgets a vCPU; false while it is still on a CPU, which then has to choose anew first.
-    #[must_use]
-    pub fn remove(&mut self, id: VcpuId) -> bool {
+    /// Forgets a vCPU that is on no CPU.
+    pub fn remove(&mut self, id: VcpuId) {
         self.stop(id);
-        let gone = !self.is_running(id);
-        if gone {
-            self.entities[id] = Entity::new();
-        }
-        gone
+        self.entities[id] = Entity::new();
     }
 
     /// Changes weight, cap and class and, if asked for, the CPUs it may run on.

@@ -128,10 +128,12 @@ impl Bench {
             Op::Replace => {
                 let running = sched.is_running(id);
                 let cpu = sched.info(id, now).cpu as usize;
-                let gone = sched.remove(id);
-                assert_eq!(gone, !running);
-                *model = if gone { Model::default() } else { Model { started: false, blocked: None, ..*model } };
-                if gone {
+                if running {
+                    (model.started, model.blocked) = (false, None);
+                    sched.stop(id);
+                } else {
+                    *model = Model::default();
+                    sched.remove(id);
                     sched.add(id, &SchedParams::default());
                 }
                 sched.kicks |= u64::from(running) << cpu;
