@@ -440,11 +440,6 @@ impl<M: DevicePages> Connection<M> {
         true
     }
 
-    /// Pages of a request; see [`Connection::completed`].
-    pub fn pages(&self, slot: u16) -> usize {
-        self.under_way.get(slot as usize).map_or(0, |one| one.chain.length.into())
-    }
-
     /// Answers a request whose pages are not mapped any more.
     pub fn finish(&mut self, number: u16, slot: u16, outcome: Outcome) {
         let UnderWay { ticket, id, echo, operation, chain, bytes, .. } = self.under_way[slot as usize];

@@ -141,9 +141,8 @@ impl<M: DevicePages> Disks<M> {
                 }
             };
             let (number, slot) = untag(completed.0);
-            let Some(connection) = table.get_mut(number) else { continue };
-            let pages = connection.pages(slot);
-            if self.done.unmap.len() + pages > MAX_BATCH || self.done.requests.is_full() {
+            // The largest request there is has to find room.
+            if self.done.unmap.len() + SEGMENTS_MAX > MAX_BATCH || self.done.requests.is_full() {
                 self.answer(host, table);
             }
             let Some(connection) = table.get_mut(number) else { continue };

@@ -79,6 +79,9 @@ impl Segment {
     }
 }
 
+/// Offset of the first direct segment.
+const DIRECT_AT: usize = 24;
+
 /// Where the segments of a transfer are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segments {
@@ -225,7 +228,7 @@ pub fn encode_direct(id: u64, echo: u8, sector: u64, segments: impl Iterator<Ite
     raw[0] = echo;
     raw[8..16].copy_from_slice(&id.to_le_bytes());
     raw[16..24].copy_from_slice(&sector.to_le_bytes());
-    for (slot, segment) in raw[24..].chunks_exact_mut(SEGMENT_SIZE).zip(segments) {
+    for (slot, segment) in raw[DIRECT_AT..].chunks_exact_mut(SEGMENT_SIZE).zip(segments) {
         slot.copy_from_slice(&segment.encode());
         count += 1;
     }
@@ -241,7 +244,7 @@ fn direct(raw: &RawRequest, write: bool, sector: u64, limits: &Limits) -> Result
     let mut list = heapless::Vec::new();
     let mut total = 0;
     for index in 0..count {
-        let segment = Segment::parse(&field(raw, 24 + index * SEGMENT_SIZE)).ok_or(Status::Error)?;
+        let segment = Segment::parse(&field(raw, DIRECT_AT + index * SEGMENT_SIZE)).ok_or(Status::Error)?;
         total += segment.sectors();
         list.push(segment).map_err(|_| Status::Error)?;
     }

@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::future::Future;
+use core::iter::Empty;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
@@ -22,7 +23,7 @@ use protocol::connection::DiskLimits;
 use protocol::error::Error;
 use protocol::event::Port;
 use protocol::grant::GrantRef;
-use protocol::ring::block::{DIRECT_SEGMENTS, Limits, SECTOR, SEGMENTS_PER_PAGE, Status};
+use protocol::ring::block::{DIRECT_SEGMENTS, Limits, SECTOR, SEGMENTS_PER_PAGE, Segment, Status};
 
 pub use buffer::{Buffer, Piece};
 use queue::{Ask, Queue, Ticket};
@@ -159,14 +160,14 @@ impl Disk {
     /// Makes durable what was answered before.
     pub fn flush(&self) -> Pending {
         let limits = self.0.limits.get();
-        self.ask(offered(limits.flush).map(|()| Ask::Flush), None)
+        self.ask(offered(limits.flush).map(|()| Ask::<Empty<Segment>>::Flush), None)
     }
 
     /// Forgets what sectors hold.
     pub fn discard(&self, sector: u64, sectors: u64) -> Pending {
         let limits = self.0.limits.get();
         let sound = on_disk(&limits, sector, sectors).and(offered(limits.discard && !limits.read_only));
-        self.ask(sound.map(|()| Ask::Discard { sector, sectors }), None)
+        self.ask(sound.map(|()| Ask::<Empty<Segment>>::Discard { sector, sectors }), None)
     }
 
     fn transfer(&self, write: bool, sector: u64, piece: Piece) -> Pending {
@@ -176,11 +177,11 @@ impl Disk {
             .and(if piece.is_sound() { Ok(()) } else { Err(Failure::Range) })
             .and(if count <= self.pages_max() { Ok(()) } else { Err(Failure::TooLarge) });
         let kept = piece.clone();
-        let mut segments = piece.segments();
-        self.ask(sound.map(|()| Ask::Transfer { write, sector, count, segments: &mut segments }), Some(kept))
+        let segments = piece.segments();
+        self.ask(sound.map(|()| Ask::Transfer { write, sector, count, segments }), Some(kept))
     }
 
-    fn ask(&self, ask: Result<Ask<'_>, Failure>, kept: Kept) -> Pending {
+    fn ask(&self, ask: Result<Ask<impl Iterator<Item = Segment>>, Failure>, kept: Kept) -> Pending {
         let state = match self.enqueue(ask, kept) {
             Ok(ticket) => Asked::Ticket(ticket, self.0.link.epoch()),
             Err(failure) => Asked::Never(failure),
@@ -189,7 +190,7 @@ impl Disk {
         Pending { disk: self.clone(), state }
     }
 
-    fn enqueue(&self, ask: Result<Ask<'_>, Failure>, kept: Kept) -> Result<Ticket, Failure> {
+    fn enqueue(&self, ask: Result<Ask<impl Iterator<Item = Segment>>, Failure>, kept: Kept) -> Result<Ticket, Failure> {
         let mut ring = self.0.ring.borrow_mut();
         let Ring { queue, peer } =
             ring.as_mut().filter(|_| self.0.link.phase() == Phase::Ready).ok_or(Failure::Gone)?;

@@ -19,7 +19,7 @@ use crate::frontend::{Fault, Share};
 use crate::spread::Spread;
 
 /// What is asked of the disk. Sectors have 512 bytes.
-pub enum Ask<'a> {
+pub enum Ask<S> {
     /// Move sectors between the disk and granted pages.
     Transfer {
         /// Towards the disk.
@@ -29,7 +29,7 @@ pub enum Ask<'a> {
         /// How many pages; at most [`SEGMENTS_PER_PAGE`].
         count: usize,
         /// The pages.
-        segments: &'a mut dyn Iterator<Item = Segment>,
+        segments: S,
     },
     /// Make all that was answered durable.
     Flush,
@@ -128,7 +128,12 @@ impl<P: Share, K> Queue<P, K> {
 
     /// Takes a request in. It reaches the backend with the next [`Queue::publish`]. `page` makes a page that the backend may
     /// read, if one is needed for descriptors.
-    pub fn ask(&mut self, ask: Ask<'_>, kept: K, page: impl FnOnce() -> Result<P, Failure>) -> Result<Ticket, Failure> {
+    pub fn ask(
+        &mut self,
+        ask: Ask<impl Iterator<Item = Segment>>,
+        kept: K,
+        page: impl FnOnce() -> Result<P, Failure>,
+    ) -> Result<Ticket, Failure> {
         let ticket = self.vacant()?;
         let (echo, raw, descriptors) =
             self.encode(ticket.id(), ask, page).inspect_err(|_| self.free.push(ticket.slot))?;
@@ -164,7 +169,7 @@ impl<P: Share, K> Queue<P, K> {
     fn encode(
         &mut self,
         id: u64,
-        ask: Ask<'_>,
+        ask: Ask<impl Iterator<Item = Segment>>,
         page: impl FnOnce() -> Result<P, Failure>,
     ) -> Result<(u8, RawRequest, Option<P>), Failure> {
         let (write, sector, count, segments) = match ask {
