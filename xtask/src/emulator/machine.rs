@@ -206,7 +206,8 @@ impl Machine {
 
     /// Whether the core has panicked; gives its report then.
     pub fn panicked(&self) -> Option<Error> {
-        let panicked = report::has_panicked(&self.console.lock().bytes);
+        // Up to `seen` each wait has looked; a long run shows megabytes.
+        let panicked = report::has_panicked(&self.console.lock().bytes[self.seen..]);
         panicked.then(|| self.panic())
     }
 
