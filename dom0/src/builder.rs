@@ -41,6 +41,8 @@ pub fn spec(config: &Config) -> DomainSpec {
         grant_frames: config.grant_frames,
         max_mappings: config.max_mappings,
         retained_pages: config.retained_pages,
+        guest_grant_frames: 0,
+        reserved: 0,
         schedule: SchedParams {
             weight: config.weight,
             cap: config.cap,

@@ -145,7 +145,7 @@ impl<H: Hypervisor> Plane<'_, H> {
         let connection = free_number(&used, room).ok_or_else(|| full(&name, used.len(), room))?;
         let failed = |error| format!("it cannot be connected to {name}: {error}");
         let peer = self.backend_index(guest, id, role).map_err(failed)?;
-        match self.hypervisor.domain_peer(handle, guest, guest_handle) {
+        match self.hypervisor.domain_peer(handle, guest, guest_handle, false) {
             // No two domains have the same id, so it is the guest already.
             Ok(()) | Err(Error::Exists) => {}
             Err(error) => return Err(failed(error)),
@@ -194,7 +194,7 @@ impl<H: Hypervisor> Plane<'_, H> {
         }
         let free = !domain.backends.iter().any(|(index, _)| *index == known);
         let index = if default && free { known } else { backend };
-        self.hypervisor.domain_peer(domain.handle, index, handle)?;
+        self.hypervisor.domain_peer(domain.handle, index, handle, false)?;
         domain.backends.push((index, backend));
         Ok(index)
     }

@@ -171,8 +171,8 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         let failed = |error: Error| format!("cannot be connected to {name}: {error}");
         let other =
             self.domains.iter_mut().find(|other| other.name() == name).ok_or_else(|| failed(Error::NotFound))?;
-        self.hypervisor.domain_peer(domain.handle, other.id, other.handle).map_err(failed)?;
-        self.hypervisor.domain_peer(other.handle, domain.id, domain.handle).map_err(failed)?;
+        self.hypervisor.domain_peer(domain.handle, other.id, other.handle, false).map_err(failed)?;
+        self.hypervisor.domain_peer(other.handle, domain.id, domain.handle, false).map_err(failed)?;
         let (own, theirs) = self.hypervisor.event_connect(domain.handle, other.handle).map_err(failed)?;
         let wire = Wire { peer: domain.id, own: theirs, theirs: own };
         other.wires.push(wire);
