@@ -11,6 +11,8 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod store;
+
 use unikernel::{Domain, control};
 
 /// Runs the guest until it ends.
