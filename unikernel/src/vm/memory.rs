@@ -126,7 +126,10 @@ impl GuestMemory {
             match self.populate(at, some) {
                 Ok(()) => {}
                 Err(Error::Exists) => (at..at + some).try_for_each(|frame| match self.populate(frame, 1) {
-                    Err(Error::Exists) => Ok(self.mark(frame, 1, true)),
+                    Err(Error::Exists) => {
+                        self.mark(frame, 1, true);
+                        Ok(())
+                    }
                     result => result,
                 })?,
                 Err(error) => return Err(error),
