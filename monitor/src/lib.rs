@@ -11,6 +11,20 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod acpi;
+pub mod apic;
+pub mod boot;
+pub mod cpuid;
+pub mod errno;
+pub mod events;
+pub mod layout;
+pub mod loader;
+pub mod msr;
+pub mod ports_io;
+pub mod state;
+pub mod time;
+pub mod walk;
+
 use unikernel::{Domain, control};
 
 /// Runs the guest until it ends.
