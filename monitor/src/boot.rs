@@ -98,7 +98,7 @@ pub fn enter(state: &impl state::State, entry: u32) {
     state::enter_pvh(state, entry, START_INFO);
 }
 
-const _: () = assert!(COMMAND_LINE + COMMAND_LINE_MAX as u64 + 1 <= BASE_RAM_END && SPECIAL.is_multiple_of(PAGE_SIZE));
+const _: () = assert!(COMMAND_LINE + (COMMAND_LINE_MAX as u64) < BASE_RAM_END && SPECIAL.is_multiple_of(PAGE_SIZE));
 
 #[cfg(test)]
 mod tests {

@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(memory.load_u64(0x2060 + 8), Ok(1), "the time goes with it");
         let again = events.register_vcpu_info(1, memory.pin(2).unwrap(), 0x80, &CLOCK);
         assert_eq!(again, Err(Errno::EINVAL));
-        for (vcpu, offset) in [(0, 4032 + 8), (0, 4), (0, usize::MAX - 63 & !7), (7, 0)] {
+        for (vcpu, offset) in [(0, 4032 + 8), (0, 4), (0, (usize::MAX - 63) & !7), (7, 0)] {
             let offset = offset.min(1 << 20);
             assert_eq!(events.register_vcpu_info(vcpu, memory.pin(3).unwrap(), offset, &CLOCK), Err(Errno::EINVAL));
         }

@@ -115,7 +115,7 @@ mod tests {
             assert_eq!(page.load_u32(0x120), version);
         }
         assert_eq!((page.load_u64(0x128), page.load_u64(0x130)), (5, 7));
-        assert_eq!(page.load_u64(0x138), 0x0100_8000_0000 | 0);
+        assert_eq!(page.load_u64(0x138), 0x0100_8000_0000);
         publish_wall_clock(&page);
         assert_eq!(page.load_u32(WALL_CLOCK[0]), 2);
     }

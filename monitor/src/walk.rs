@@ -123,9 +123,9 @@ pub(crate) mod tests {
         let mut memory = GuestMemory::take(&[(0, 2048)]).unwrap();
         memory.populate(0, 2048).unwrap();
         let put = |at: u64, value: u64| memory.write(at, &value.to_le_bytes()).unwrap();
-        put(TABLES, TABLES + 0x1000 | 3);
-        put(TABLES + 0x1000, TABLES + 0x2000 | 3);
-        put(TABLES + 0x2000 + 2 * 8, TABLES + 0x3000 | 3);
+        put(TABLES, (TABLES + 0x1000) | 3);
+        put(TABLES + 0x1000, (TABLES + 0x2000) | 3);
+        put(TABLES + 0x2000 + 2 * 8, (TABLES + 0x3000) | 3);
         put(TABLES + 0x2000 + 3 * 8, 0x20_0000 | 0x81);
         for page in 0..16 {
             put(TABLES + 0x3000 + page * 8, (0x8_f000 - (page << 12)) | 3);

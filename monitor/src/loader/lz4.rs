@@ -101,18 +101,20 @@ impl Block<'_, '_> {
 
     /// A length whose first four bits were `nibble`.
     fn length(&mut self, nibble: usize) -> Result<usize, LoadError> {
+        if nibble < 15 {
+            return Ok(nibble);
+        }
         let mut length = nibble;
-        while nibble == 15 {
+        loop {
             let more = self.byte()?;
             length += more;
             if length as u64 > BLOCK_MAX {
                 return Err(LoadError::Damaged);
             }
             if more != 255 {
-                break;
+                return Ok(length);
             }
         }
-        Ok(length)
     }
 }
 
