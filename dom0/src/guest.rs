@@ -95,6 +95,11 @@ pub fn spec(config: &Config, native: DomainSpec) -> DomainSpec {
     }
 }
 
+/// Frames that a domain has beside the memory of its configuration.
+pub fn beside(config: &Config) -> u64 {
+    builder::spec(config).memory_pages.saturating_sub(config.memory_pages)
+}
+
 fn pages(bytes: &[u8]) -> u64 {
     (bytes.len() as u64).div_ceil(PAGE_SIZE)
 }
