@@ -17,9 +17,9 @@ use crate::mappings::{Mapping, NOWHERE};
 use crate::platform::{Frame, Memory, Phys};
 use crate::ports::{Entry, Use};
 use crate::space::{NO_EXECUTE, PRESENT, REGISTERS, WRITE, frame_of};
-use crate::vm::{GUEST, Guest};
 use crate::table::Slot;
 use crate::teardown::GONE;
+use crate::vm::{GUEST, Guest};
 
 /// What the page tables of a domain hold: leaves as (address, entry), and the tables themselves.
 fn walk(world: &World, root: Frame) -> (Vec<(u64, u64)>, Vec<Frame>) {

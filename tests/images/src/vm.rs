@@ -1,9 +1,12 @@
 //! A virtual machine without an operating system: the few states that pieces of guest code are run in.
 
 use alloc::format;
+use core::ops::RangeInclusive;
 
+use protocol::event::Port;
 use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
-use protocol::vm::{Exit, segment, word};
+use protocol::vm::{Exit, control, segment, word};
+use unikernel::event;
 use unikernel::vm::{GuestMemory, VirtualCpu};
 
 use crate::{Context, Outcome};
@@ -110,7 +113,7 @@ impl Vm {
             (word::XCR0, 1),
             (word::RFLAGS, 2),
             (word::RIP, CODE),
-            (word::CONTROL, protocol::vm::control::LOAD),
+            (word::CONTROL, control::LOAD),
             (word::GENERAL + register::RSP, END),
         ] {
             self.cpu.set(word, value);
@@ -140,18 +143,26 @@ impl Vm {
 
     /// Runs it; the exit must be this one, at this distance from the start of the code.
     pub fn expect(&self, what: &str, exit: Exit, offset: u64) -> Outcome {
+        self.expect_within(what, exit, offset..=offset)
+    }
+
+    /// The same with a range of distances.
+    pub fn expect_within(&self, what: &str, exit: Exit, offsets: RangeInclusive<u64>) -> Outcome {
+        let window = self.cpu.get(word::CONTROL) & control::WINDOW;
         loop {
             let found = self.cpu.run(u64::MAX).context(what)?;
             if found == Exit::Event {
-                // Whatever it is, it is for nobody here.
-                unikernel::event::take(protocol::event::Port(0));
+                // Whatever it is, it is for nobody here. What the run was to do is still to be done.
+                event::take(Port(0));
+                self.cpu.set(word::CONTROL, self.cpu.get(word::CONTROL) | window);
+                self.cpu.set(word::INJECT, self.cpu.get(word::PENDING));
                 continue;
             }
             let (at, details) = (self.cpu.get(word::RIP), [0, 1, 2].map(|index| self.cpu.detail(index)));
-            if found == exit && at == CODE + offset {
+            if found == exit && offsets.contains(&at.wrapping_sub(CODE)) {
                 return Ok(());
             }
-            return Err(format!("{what}: {found:?} at {at:#x}, {details:x?}; not {exit:?} at {:#x}", CODE + offset));
+            return Err(format!("{what}: {found:?} at {at:#x}, {details:x?}; not {exit:?} after {offsets:x?}"));
         }
     }
 

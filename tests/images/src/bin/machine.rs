@@ -153,7 +153,8 @@ fn interrupts(vm: &mut Vm) -> Outcome {
     // nop; sti; nop; nop; hlt
     vm.start(Mode::Flat, &[0x90, 0xfb, 0x90, 0x90, 0xf4])?;
     vm.cpu.set(word::CONTROL, control::LOAD | control::WINDOW);
-    vm.expect("a window", Exit::Window, 3)?;
+    // An emulator that is interrupted right behind STI may forget that this takes no interrupt yet.
+    vm.expect_within("a window", Exit::Window, 2..=3)?;
     for event in [event::interrupt(0x20), event::NMI | event::VALID | 2] {
         vm.set(RBX, 0);
         vm.cpu.set(word::INJECT, event);
@@ -238,8 +239,14 @@ fn refused(vm: &mut Vm) -> Outcome {
 
 fn deadlines(vm: &mut Vm) -> Outcome {
     vm.start(Mode::Flat, &[0xeb, 0xfe])?;
-    vm.cpu.set(word::INJECT, event::interrupt(0x20));
-    same("the exit with a deadline of before", vm.cpu.run(0).context("vm_run")? as u64, Exit::Deadline as u64)?;
+    loop {
+        vm.cpu.set(word::INJECT, event::interrupt(0x20));
+        match vm.cpu.run(0).context("vm_run")? {
+            Exit::Event => _ = unikernel::event::take(Port(0)),
+            Exit::Deadline => break,
+            exit => return Err(format!("with a deadline of before: {exit:?}")),
+        }
+    }
     same("what was not injected", vm.cpu.get(word::PENDING), event::interrupt(0x20))?;
     for _ in 0..3 {
         let deadline = time::after(Duration::from_millis(5));
@@ -301,8 +308,9 @@ fn spin(vm: &mut Vm, tag: u64, span: Duration) -> Outcome {
         }
         same("rax", vm.get(RAX), tag * 0x0101_0101_0101_0101)?;
     }
-    log::info!("machine {tag}: {rounds} deadlines, {} turns", vm.get(RSI));
-    Ok(())
+    let (turns, behind) = (vm.get(RSI), time::clock().abs_diff(time::now()));
+    log::info!("machine {tag}: {rounds} deadlines, {turns} turns, clocks apart by {behind} ns");
+    if turns == 0 { Err("it does not turn".into()) } else { Ok(()) }
 }
 
 /// Spins until dom0 sends an event.
