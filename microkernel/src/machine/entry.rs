@@ -22,8 +22,8 @@
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-use microkernel::platform::{ENTERED_BY_CALL, ENTERED_BY_GUEST, Registers, XSTATE, reg};
 use microkernel::platform::ENTERED_BY_TRAP;
+use microkernel::platform::{ENTERED_BY_CALL, ENTERED_BY_GUEST, Registers, XSTATE, reg};
 use microkernel::vm::{GUEST, Guest, svm as vmcb};
 use x86_64::registers::rflags::RFlags;
 

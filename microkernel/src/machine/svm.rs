@@ -31,18 +31,8 @@ static MSRS: Map<{ 2 * FRAME as usize }> = Map(msrs());
 
 /// MSRs that VMLOAD and VMRUN switch, so that they are the guest's own: SYSENTER_CS, _ESP, _EIP; STAR, LSTAR, CSTAR, SFMASK;
 /// FS_BASE, GS_BASE, KERNEL_GS_BASE.
-const OWN: [u32; 10] = [
-    0x174,
-    0x175,
-    0x176,
-    0xc000_0081,
-    0xc000_0082,
-    0xc000_0083,
-    0xc000_0084,
-    0xc000_0100,
-    0xc000_0101,
-    0xc000_0102,
-];
+const OWN: [u32; 10] =
+    [0x174, 0x175, 0x176, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102];
 
 const fn msrs() -> [u8; 2 * FRAME as usize] {
     let mut map = [0xff; 2 * FRAME as usize];
