@@ -67,7 +67,10 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Arc<Machine>, String> {
     let spec = &domain.info.spec;
     let cpu = VirtualCpu::current().ok_or("this domain has no virtual machine")?;
     let mut memory = GuestMemory::take(&boot::frames(boot)).ok_or("memory: it does not fit in a guest")?;
-    let entry = boot::prepare(&mut memory, boot, &domain.arguments.command_line, spec.vcpus)
+    let entry = boot::load(&mut memory, boot).map_err(|error| format!("{error}"))?;
+    // What the kernel was expanded with is the guest's now.
+    unikernel::memory::trim_heap();
+    boot::complete(&mut memory, boot, &domain.arguments.command_line, spec.vcpus)
         .map_err(|error| format!("{error}"))?;
     boot::enter(&cpu, entry);
     let page = memory.pin(layout::CONSOLE_FRAME).map_err(|error| format!("console: {error}"))?;
