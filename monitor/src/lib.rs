@@ -21,6 +21,7 @@ pub mod events;
 pub mod exit;
 pub mod guest;
 pub mod hypercall;
+pub mod keeper;
 pub mod layout;
 pub mod loader;
 pub mod machine;
@@ -33,6 +34,7 @@ pub mod time;
 pub mod walk;
 
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::sync::Arc;
 
@@ -42,6 +44,7 @@ use unikernel::vm::{GuestMemory, VirtualCpu};
 use unikernel::{Domain, control, event, executor};
 
 use guest::{End, Guest, Services};
+use keeper::Keeper;
 use machine::Machine;
 
 /// Runs the guest until it ends.
@@ -50,8 +53,8 @@ pub async fn run(domain: Domain) {
         fail("it has no kernel: the configuration of a Linux guest says kernel = \"...\"");
     };
     match start(&domain, &boot) {
-        Ok(machine) => {
-            control::serve_all(|message, _| Some(answer(&machine, message))).await;
+        Ok(keeper) => {
+            control::serve_all(|message, _| Some(answer(&keeper, message))).await;
         }
         Err(reason) => fail(&reason),
     }
@@ -64,7 +67,7 @@ fn fail(reason: &str) -> ! {
 }
 
 /// Loads the guest and lets it run.
-fn start(domain: &Domain, boot: &GuestBoot) -> Result<Arc<Machine>, String> {
+fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
     let spec = &domain.info.spec;
     let cpu = VirtualCpu::current().ok_or("this domain has no virtual machine")?;
     let mut memory = GuestMemory::take(&boot::frames(boot)).ok_or("memory: it does not fit in a guest")?;
@@ -74,7 +77,8 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Arc<Machine>, String> {
     boot::complete(&mut memory, boot, &domain.arguments.command_line, spec.vcpus)
         .map_err(|error| format!("{error}"))?;
     boot::enter(&cpu, entry);
-    let page = memory.pin(layout::CONSOLE_FRAME).map_err(|error| format!("console: {error}"))?;
+    let mut pin = |frame| memory.pin(frame).map_err(|error| format!("a ring has no page: {error}"));
+    let (console_page, store_page) = (pin(layout::CONSOLE_FRAME)?, pin(layout::STORE_FRAME)?);
     let channel = || event::own_channel(0).map_err(|error| format!("no event channel: {error}"));
     let (store, console) = (channel()?, channel()?);
     let clock = time::Clock { tsc: unikernel::time::ticks(), ns: unikernel::time::clock(), tsc_hz: domain.info.tsc_hz };
@@ -83,16 +87,20 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Arc<Machine>, String> {
     let guest = Guest::new(memory, ram, spec.vcpus, spec.guest_grant_frames, clock, services);
     let machine = Machine::new(guest).map_err(|error| format!("no event channel: {error}"))?;
     let machine = Arc::new(machine);
-    executor::spawn(terminal::serve(machine.clone(), page, console.1, domain.arguments.console));
+    executor::spawn(terminal::serve(machine.clone(), console_page, console.1, domain.arguments.console));
+    let keeper = Keeper::new(machine.clone(), store_page, domain.name(), boot.memory_pages, spec.vcpus);
+    executor::spawn(keeper.clone().serve(store.1));
     machine::start(&machine, cpu).map_err(|error| format!("its vCPUs do not start: {error}"))?;
-    Ok(machine)
+    Ok(keeper)
 }
 
-/// What dom0 asks.
-fn answer(machine: &Machine, message: ToDomain) -> FromDomain {
+/// What dom0 asks. A guest that does not listen to orders is switched off.
+fn answer(keeper: &Keeper, message: ToDomain) -> FromDomain {
     match message {
-        ToDomain::Shutdown => machine.end(End::PowerOff),
-        ToDomain::Reboot => machine.end(End::Reboot),
+        ToDomain::Shutdown if keeper.order("poweroff") => FromDomain::Done,
+        ToDomain::Reboot if keeper.order("reboot") => FromDomain::Done,
+        ToDomain::Shutdown => keeper.machine().end(End::PowerOff),
+        ToDomain::Reboot => keeper.machine().end(End::Reboot),
         other => control::refuse(other),
     }
 }
