@@ -65,7 +65,8 @@ impl<M: Machine> Core<M> {
             let same = before.uses == 0 || *frame == before.frame;
             info.owner == granter && info.kind == Kind::MEMORY && same && before.uses < u16::MAX
         };
-        let address = if guests { (page < GUEST_MEMORY_END - GUEST_MEMORY).then_some(GUEST_MEMORY + page) } else { Some(page) };
+        let address =
+            if guests { (page < GUEST_MEMORY_END - GUEST_MEMORY).then_some(GUEST_MEMORY + page) } else { Some(page) };
         let frame = address.and_then(|address| domain.space.translate(&self.machine, address, write));
         let Some(frame) = frame.filter(usable) else {
             self.unmark(entry, before);

@@ -16,9 +16,11 @@
     mov [\ctx + 8 * 8], r8; mov [\ctx + 8 * 9], r9; mov [\ctx + 8 * 10], r10; mov [\ctx + 8 * 11], r11
     .endm
 
+    // RBX last: it may be the context.
     .macro load_call_saved ctx
-    mov rbx, [\ctx + 8 * 1]; mov rbp, [\ctx + 8 * 6]
+    mov rbp, [\ctx + 8 * 6]
     mov r12, [\ctx + 8 * 12]; mov r13, [\ctx + 8 * 13]; mov r14, [\ctx + 8 * 14]; mov r15, [\ctx + 8 * 15]
+    mov rbx, [\ctx + 8 * 1]
     .endm
 
     // Puts RIP of the context in \ctx into rcx, 0 into rdx.
@@ -127,10 +129,9 @@ leave_by_guest:
     sti
     mov rax, rsi
     vmload rax
-    load_call_saved rbx
     mov rcx, [rbx + 8 * 2]; mov rdx, [rbx + 8 * 3]; mov rsi, [rbx + 8 * 4]; mov rdi, [rbx + 8 * 5]
     mov r8, [rbx + 8 * 8]; mov r9, [rbx + 8 * 9]; mov r10, [rbx + 8 * 10]; mov r11, [rbx + 8 * 11]
-    mov rbx, [rbx + 8 * 1]
+    load_call_saved rbx
     vmrun rax
     cli
     vmsave rax
