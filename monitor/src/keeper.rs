@@ -1,139 +1,162 @@
-//! Who keeps the guest's store: serves its ring, and fills in what a guest is told of itself.
+//! Who keeps the guest's store, and with it what dom0 and the guest say to each other: devices, orders, memory.
 
-use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::String;
 use alloc::sync::Arc;
 use core::cell::RefCell;
+use core::time::Duration;
 
+use protocol::control::{FromDomain, ToDomain};
 use protocol::event::Port;
+use unikernel::control::{self, Reply, failed};
 use unikernel::event::Channel;
-use unikernel::executor::{Signal, race, yield_now};
+use unikernel::executor::{Signal, race, spawn, yield_now};
 use unikernel::vm::GuestPage;
+use unikernel::{memory, time};
 
+use crate::bridge::Bridge;
+use crate::devices::orders::{Order, Orders, set_memory_target};
+use crate::devices::start::{Start, plant};
+use crate::devices::{Devices, Word};
 use crate::machine::Machine;
-use crate::store::{GUEST, Permissions, Right, Store};
+use crate::store::Store;
 
-/// KiB in a page.
-const PAGE_KIB: u64 = 4;
+/// How long a guest may take to give memory back.
+const BALLOON_TIME: Duration = Duration::from_secs(20);
+/// How often one looks whether it did.
+const BALLOON_LOOK: Duration = Duration::from_millis(100);
+
+/// What is in the store, and what it means.
+struct Contents {
+    store: Store,
+    devices: Devices<Reply>,
+    orders: Orders,
+    bridge: Bridge,
+}
 
 /// The store with its ring.
 pub struct Keeper {
     machine: Arc<Machine>,
     page: GuestPage,
-    store: RefCell<Store>,
+    contents: RefCell<Contents>,
     /// The monitor changed something.
     changed: Signal,
+    /// There is something to be said to dom0.
+    speak: Signal,
+    /// Pages of the guest's RAM.
+    pages: u64,
 }
 
 impl Keeper {
     /// A store with nothing in it but what every guest is told.
-    pub fn new(machine: Arc<Machine>, page: GuestPage, name: &str, memory_pages: u64, vcpus: u32) -> Rc<Keeper> {
+    pub fn new(machine: Arc<Machine>, page: GuestPage, start: &Start<'_>) -> Rc<Keeper> {
         let mut store = Store::default();
-        introduce(&mut store, name, memory_pages, vcpus);
+        let orders = plant(start, &mut store);
+        let devices = Devices::new(&mut store);
         store.connect(&page);
-        Rc::new(Keeper { machine, page, store: RefCell::new(store), changed: Signal::default() })
+        let bridge = Bridge::new(machine.clone());
+        let contents = RefCell::new(Contents { store, devices, orders, bridge });
+        let (changed, speak) = (Signal::default(), Signal::default());
+        Rc::new(Keeper { machine, page, contents, changed, speak, pages: start.pages })
     }
 
-    /// The machine whose store it is.
-    pub fn machine(&self) -> &Arc<Machine> {
-        &self.machine
+    /// Starts what serves the guest and dom0. `ring` fires when the guest has something for the store.
+    pub fn start(self: &Rc<Keeper>, ring: Port) {
+        spawn(self.contents.borrow().bridge.clone().serve());
+        spawn(self.clone().serve(ring));
+        spawn(self.clone().speak());
     }
 
-    /// Does something with the store; the guest learns of it soon.
-    pub fn with<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
-        let result = act(&mut self.store.borrow_mut());
-        self.changed.raise();
-        result
-    }
-
-    /// Tells the guest to end: `order` is `poweroff` or `reboot`. Gives whether it listens.
-    pub fn order(&self, order: &str) -> bool {
-        self.with(|store| {
-            let home = format!("{}/control", store.home());
-            let listens = store.text(&format!("{home}/feature-{order}")) == Some("1");
-            if listens {
-                store.write(&format!("{home}/shutdown"), order);
-            }
-            listens
-        })
-    }
-
-    /// Tells the guest how much memory it is to keep.
-    pub fn set_memory_target(&self, pages: u64) {
-        self.with(|store| {
-            let path = format!("{}/memory/target", store.home());
-            store.write(&path, format!("{}", pages * PAGE_KIB));
-        });
-    }
-
-    /// Serves the ring for good. `ring` fires when the guest has something.
-    pub async fn serve(self: Rc<Keeper>, ring: Port) {
+    /// Serves the ring for good.
+    async fn serve(self: Rc<Keeper>, ring: Port) {
         let ring = Channel::new(ring);
         loop {
-            let turn = self.store.borrow_mut().turn(&self.page);
-            if turn.notify {
-                self.machine.with(|guest| guest.raise(guest.store_port));
-            }
-            match turn.more {
+            match self.turn() {
                 true => yield_now().await,
                 false => race(ring.wait(), self.changed.wait()).await,
             }
         }
     }
-}
 
-/// Writes what every guest is told of itself (Xen `docs/misc/xenstore-paths.pandoc`).
-fn introduce(store: &mut Store, name: &str, memory_pages: u64, vcpus: u32) {
-    let home = String::from(store.home());
-    let readable = || Permissions::new(GUEST, Right::None);
-    let own = |store: &mut Store, path: &str| store.make(&format!("{home}/{path}"), readable());
-    let host = Permissions::new(crate::store::HOST, Right::Read);
-    store.make(&home, host);
-    let memory = format!("{}", memory_pages * PAGE_KIB);
-    for (path, value) in [
-        ("name", name),
-        ("domid", &format!("{GUEST}")),
-        ("memory/static-max", &memory),
-        ("memory/target", &memory),
-        ("control/platform-feature-multiprocessor-suspend", "1"),
-        ("control/platform-feature-xs_reset_watches", "1"),
-    ] {
-        store.write(&format!("{home}/{path}"), value);
-    }
-    for vcpu in 0..vcpus {
-        store.write(&format!("{home}/cpu/{vcpu}/availability"), "online");
-    }
-    for path in ["control/shutdown", "control/sysrq", "data", "drivers", "feature", "attr", "error"] {
-        own(store, path);
-    }
-    // What the guest can do it says in files of its own.
-    for feature in ["poweroff", "reboot", "suspend"] {
-        own(store, &format!("control/feature-{feature}"));
-    }
-    for path in ["device", "device/vbd", "device/vif"] {
-        store.make(&format!("{home}/{path}"), Permissions::new(crate::store::HOST, Right::Read));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_guest_is_told_who_it_is() {
-        let mut store = Store::default();
-        introduce(&mut store, "debian", 0x1_0000, 2);
-        let home = format!("/local/domain/{GUEST}");
-        assert_eq!(store.home(), home);
-        for (path, value) in [
-            ("name", "debian"),
-            ("memory/target", "262144"),
-            ("cpu/1/availability", "online"),
-            ("control/shutdown", ""),
-        ] {
-            assert_eq!(store.text(&format!("{home}/{path}")), Some(value), "{path}");
+    /// Answers the guest, and acts on what it changed. Gives whether there is more to do.
+    fn turn(&self) -> bool {
+        let mut contents = self.contents.borrow_mut();
+        let Contents { store, devices, orders, bridge } = &mut *contents;
+        let before = store.turn(&self.page);
+        devices.changed(store, bridge);
+        if let Some(order) = orders.acknowledged(store) {
+            log::info!("the guest does as it is told: {order:?}");
         }
-        assert_eq!(store.text(&format!("{home}/cpu/2/availability")), None);
+        let after = store.turn(&self.page);
+        self.speak.raise();
+        if before.notify || after.notify {
+            self.machine.with(|guest| guest.raise(guest.store_port));
+        }
+        after.more
+    }
+
+    /// Says to dom0 what there is to be said, for good.
+    async fn speak(self: Rc<Keeper>) {
+        loop {
+            let word = self.contents.borrow_mut().devices.next_word();
+            let said = match word {
+                Some(Word::Answer(reply, message)) => reply.give(message).await,
+                Some(Word::Report(message)) => control::report(message).await,
+                None => {
+                    self.speak.wait().await;
+                    Ok(())
+                }
+            };
+            if let Err(error) = said {
+                log::error!("cannot speak to dom0: {error:?}");
+            }
+        }
+    }
+
+    /// Does what dom0 says. Gives the answer, unless it is given later.
+    pub fn message(self: &Rc<Keeper>, message: ToDomain, reply: Reply) -> Option<FromDomain> {
+        let mut contents = self.contents.borrow_mut();
+        let Contents { store, devices, orders, bridge } = &mut *contents;
+        let rest = devices.message(message, reply, store, bridge);
+        self.changed.raise();
+        let (message, reply) = rest?;
+        let mut give = |order| match orders.give(order, store) {
+            Ok(()) => FromDomain::Done,
+            Err(refused) => failed(refused),
+        };
+        Some(match message {
+            ToDomain::Shutdown => give(Order::PowerOff),
+            ToDomain::Reboot => give(Order::Reboot),
+            ToDomain::MemoryTarget { pages } => {
+                let target = pages.saturating_sub(self.beside()).min(self.pages);
+                set_memory_target(target, store);
+                spawn(until_used(pages, reply));
+                return None;
+            }
+            other => control::refuse(other),
+        })
+    }
+
+    /// Frames that the domain uses beside the guest's memory.
+    fn beside(&self) -> u64 {
+        let guest = self.machine.with(|guest| guest.memory.count());
+        memory::info().map_or(0, |info| info.used_pages.saturating_sub(guest))
+    }
+}
+
+/// Answers when the domain uses no more than `pages` frames, or when the guest took too long.
+async fn until_used(pages: u64, reply: Reply) {
+    let deadline = time::after(BALLOON_TIME);
+    let answer = loop {
+        let used = memory::info().map_or(u64::MAX, |info| info.used_pages);
+        if used <= pages {
+            break FromDomain::Done;
+        }
+        if time::now() >= deadline {
+            break failed(format_args!("the guest still uses {used} pages: it has no balloon, or needs them"));
+        }
+        time::sleep(BALLOON_LOOK).await;
+    };
+    if let Err(error) = reply.give(answer).await {
+        log::error!("cannot speak to dom0: {error:?}");
     }
 }

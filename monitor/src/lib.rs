@@ -14,6 +14,7 @@ extern crate std;
 pub mod acpi;
 pub mod apic;
 pub mod boot;
+pub mod bridge;
 pub mod console;
 pub mod cpuid;
 pub mod devices;
@@ -40,11 +41,11 @@ use alloc::string::String;
 use alloc::sync::Arc;
 
 use protocol::arguments::GuestBoot;
-use protocol::control::{FromDomain, ToDomain};
 use unikernel::vm::{GuestMemory, VirtualCpu};
 use unikernel::{Domain, control, event, executor};
 
-use guest::{End, Guest, Services};
+use devices::start::Start;
+use guest::{Guest, Services};
 use keeper::Keeper;
 use machine::Machine;
 
@@ -55,7 +56,7 @@ pub async fn run(domain: Domain) {
     };
     match start(&domain, &boot) {
         Ok(keeper) => {
-            control::serve_all(|message, _| Some(answer(&keeper, message))).await;
+            control::serve_all(|message, reply| keeper.message(message, reply)).await;
         }
         Err(reason) => fail(&reason),
     }
@@ -89,19 +90,18 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
     let machine = Machine::new(guest).map_err(|error| format!("no event channel: {error}"))?;
     let machine = Arc::new(machine);
     executor::spawn(terminal::serve(machine.clone(), console_page, console.1, domain.arguments.console));
-    let keeper = Keeper::new(machine.clone(), store_page, domain.name(), boot.memory_pages, spec.vcpus);
-    executor::spawn(keeper.clone().serve(store.1));
+    let (store_port, console_port) = machine.with(|guest| (guest.store_port, guest.console_port));
+    let start = Start {
+        name: domain.name(),
+        pages: boot.memory_pages,
+        pages_max: boot.memory_pages,
+        vcpus: spec.vcpus,
+        online: spec.vcpus,
+        store: (layout::STORE_FRAME, store_port),
+        console: (layout::CONSOLE_FRAME, console_port),
+    };
+    let keeper = Keeper::new(machine.clone(), store_page, &start);
+    keeper.start(store.1);
     machine::start(&machine, cpu).map_err(|error| format!("its vCPUs do not start: {error}"))?;
     Ok(keeper)
-}
-
-/// What dom0 asks. A guest that does not listen to orders is switched off.
-fn answer(keeper: &Keeper, message: ToDomain) -> FromDomain {
-    match message {
-        ToDomain::Shutdown if keeper.order("poweroff") => FromDomain::Done,
-        ToDomain::Reboot if keeper.order("reboot") => FromDomain::Done,
-        ToDomain::Shutdown => keeper.machine().end(End::PowerOff),
-        ToDomain::Reboot => keeper.machine().end(End::Reboot),
-        other => control::refuse(other),
-    }
 }
