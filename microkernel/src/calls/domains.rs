@@ -167,7 +167,7 @@ impl<M: Machine> Core<M> {
         if self.resolve(self.machine.load(at)).is_some() {
             return Err(Error::Exists);
         }
-        self.machine.store(at, self.reference(peer) | face * GUESTS);
+        self.machine.store(at, self.reference(peer) | if face == 1 { GUESTS } else { 0 });
         Ok(0)
     }
 }

@@ -24,7 +24,7 @@ impl<M: Machine> Core<M> {
         if index >= domain.spec.guest_grant_frames.into() {
             return Err(Error::Invalid);
         }
-        if !is_guests(address) || address % PAGE_SIZE != 0 {
+        if !is_guests(address) || !address.is_multiple_of(PAGE_SIZE) {
             return Err(Error::BadAddress);
         }
         self.check_unmapped(caller.slot, address, 1, 0)?;

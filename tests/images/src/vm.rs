@@ -59,7 +59,7 @@ impl Vm {
         let mut memory = GuestMemory::take(&[(0, 0x1_0000)]).ok_or("the guest's memory is taken")?;
         memory.populate(0, END >> PAGE_SHIFT).context("memory_populate")?;
         let mut vm = Vm { cpu, memory };
-        let tables = [(0, TABLES + PAGE_SIZE | 7), (PAGE_SIZE, TABLES + 2 * PAGE_SIZE | 7), (2 * PAGE_SIZE, 0x87)];
+        let tables = [(0, TABLES + PAGE_SIZE + 7), (PAGE_SIZE, TABLES + 2 * PAGE_SIZE + 7), (2 * PAGE_SIZE, 0x87)];
         tables.into_iter().try_for_each(|(at, entry)| vm.poke(TABLES + at, entry))?;
         // Nothing; code; data.
         [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
