@@ -1,8 +1,8 @@
 //! The connection record: what a driver domain must not forget when it dies.
 //!
 //! The record lies in retained memory, which the core keeps for a domain across a restart. It holds the parameters that were negotiated,
-//! how many requests were taken, how many responses were published, and a full copy of every request in flight: responses
-//! out of order overwrite ring slots, so the ring alone cannot tell what is still unanswered.
+//! how many requests were taken, how many responses were published, and a copy of every request in flight, as far as it says
+//! anything ([`Entry`]): responses out of order overwrite ring slots, so the ring alone cannot tell what is still unanswered.
 //!
 //! The rule, step by step; a crash may come between any two stores:
 //! 1. *take*: copy the request into a free slot, with its index and a checksum; mark the slot held; advance the retained
@@ -18,13 +18,15 @@
 
 pub mod net;
 
+use core::marker::PhantomData;
+
 use crate::ring::sring::{self, Back, Geometry};
 use crate::ring::{Shared, Violation};
 
 /// In a record that is in use: `"BKRC"`.
 const MAGIC: u32 = u32::from_le_bytes(*b"BKRC");
 /// Format of the record. An image that does not know the format found refuses to attach.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const AT_MAGIC: usize = 0;
 const AT_FORMAT: usize = 4;
@@ -54,6 +56,45 @@ pub(crate) const FREE: u32 = 0;
 pub(crate) const HELD: u32 = 1;
 pub(crate) const ANSWERED: u32 = 2;
 
+/// What the requests of a ring are like: which of their bytes say something. Only these are copied and kept.
+pub trait Entry {
+    /// Bytes that are copied of every request; a multiple of 8.
+    const HEAD: usize;
+
+    /// Bytes that say something, at least [`Entry::HEAD`], given a request of which the first [`Entry::HEAD`] are there.
+    fn used(request: &[u8]) -> usize;
+}
+
+/// Requests that count to the end of their entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole;
+
+impl Entry for Whole {
+    const HEAD: usize = 0;
+
+    fn used(request: &[u8]) -> usize {
+        request.len()
+    }
+}
+
+/// The bytes of a request that say something: the part that each has, and the rest. What does not fit into an entry is not there.
+#[inline(always)]
+fn parts<E: Entry>(request: &[u8]) -> (&[u8], &[u8]) {
+    let (head, rest) = request.split_at_checked(E::HEAD).unwrap_or((request, &[]));
+    (head, rest.get(..E::used(request).saturating_sub(E::HEAD)).unwrap_or(rest))
+}
+
+/// Copies a request as `read` gives it, by offset: each byte at most once.
+#[inline(always)]
+fn copy<E: Entry>(request: &mut [u8], read: impl Fn(usize, &mut [u8])) {
+    let Some((head, _)) = request.split_at_mut_checked(E::HEAD) else { return };
+    read(0, head);
+    let end = E::used(request).min(request.len());
+    if let Some(rest) = request.get_mut(E::HEAD..end).filter(|rest| !rest.is_empty()) {
+        read(E::HEAD, rest);
+    }
+}
+
 /// Bytes a record takes in retained memory.
 pub const fn size(geometry: Geometry) -> usize {
     AT_SLOTS + geometry.entries as usize * slot_size(geometry)
@@ -65,11 +106,12 @@ const fn slot_size(geometry: Geometry) -> usize {
 
 /// The checksum that would be right for the slot whose own lies at `offset`, for those who interfere with it.
 #[cfg(any(test, feature = "mutants"))]
-pub(crate) fn right_sum(record: &impl Shared, geometry: Geometry, offset: usize) -> u32 {
+pub(crate) fn right_sum<E: Entry, S: Shared>(record: &S, geometry: Geometry, offset: usize) -> u32 {
     let at = offset - SLOT_SUM;
     let mut request = [0; REQUEST_MAX];
-    record.read(at + SLOT_REQUEST, &mut request[..geometry.entry_size]);
-    checksum(record.load_u32(at + SLOT_INDEX), &request[..geometry.entry_size])
+    let request = &mut request[..geometry.entry_size];
+    copy::<E>(request, |from, out| record.read(at + SLOT_REQUEST + from, out));
+    checksum::<E>(record.load_u32(at + SLOT_INDEX), request)
 }
 
 /// What lies at an offset of a record, for those who interfere with it.
@@ -138,9 +180,10 @@ impl Ticket {
     }
 }
 
-/// One ring of one connection, journalled.
+/// One ring of one connection, journalled; its requests are `E`.
 #[derive(Debug)]
-pub struct Journal {
+pub struct Journal<E = Whole> {
+    entry: PhantomData<E>,
     geometry: Geometry,
     back: Back,
     /// A bit for each slot in use.
@@ -151,16 +194,16 @@ pub struct Journal {
 
 /// What [`Journal::attach`] found.
 #[derive(Debug)]
-pub struct Attached {
+pub struct Attached<E = Whole> {
     /// The ring, ready for [`Journal::next`].
-    pub journal: Journal,
+    pub journal: Journal<E>,
     /// Requests to be executed again, oldest first; each is read with [`Journal::request`].
     pub replays: heapless::Vec<Ticket, ENTRIES_MAX>,
     /// Whether the record was in use: then the frontend is kicked once after the first scan.
     pub resumed: bool,
 }
 
-impl Journal {
+impl<E: Entry> Journal<E> {
     /// Attaches to a connection of the frontend's `incarnation`. A record that is empty, or of an older incarnation, starts
     /// at index 0 with `parameters`, of at most [`PARAMETERS_MAX`] bytes.
     pub fn attach(
@@ -169,7 +212,7 @@ impl Journal {
         geometry: Geometry,
         incarnation: u32,
         parameters: &[u8],
-    ) -> Result<Attached, AttachError> {
+    ) -> Result<Attached<E>, AttachError> {
         let usable = geometry.entries as usize <= ENTRIES_MAX && geometry.entry_size <= REQUEST_MAX;
         if !usable || parameters.len() > PARAMETERS_MAX {
             return Err(AttachError::Foreign);
@@ -181,9 +224,8 @@ impl Journal {
         if record.load_u32(AT_FORMAT) != FORMAT || record.load_u32(AT_ENTRIES) != geometry.entries {
             return Err(AttachError::Foreign);
         }
-        let mut found = [0; PARAMETERS_MAX];
-        record.read(AT_PARAMETERS, &mut found);
-        if checksum(0, &found) != record.load_u32(AT_PARAMETERS_SUM) {
+        let found = self::parameters(record);
+        if checksum::<Whole>(0, &found) != record.load_u32(AT_PARAMETERS_SUM) {
             return Err(AttachError::Damaged { slot: None });
         }
         let (taken, published) = (record.load_u32(AT_TAKEN), record.load_u32(AT_PUBLISHED));
@@ -193,6 +235,7 @@ impl Journal {
         let believed = believed_producer(record, page, geometry, published)?;
         record.store_u32(AT_PUBLISHED, believed);
         let mut journal = Journal {
+            entry: PhantomData,
             geometry,
             back: Back::resume(geometry, taken, believed),
             used: [0; ENTRIES_MAX / 64],
@@ -200,18 +243,6 @@ impl Journal {
         };
         let replays = journal.recover_slots(record, believed)?;
         Ok(Attached { journal, replays, resumed: in_use })
-    }
-
-    /// The parameters that the record holds.
-    pub fn parameters(record: &impl Shared) -> [u8; PARAMETERS_MAX] {
-        let mut found = [0; PARAMETERS_MAX];
-        record.read(AT_PARAMETERS, &mut found);
-        found
-    }
-
-    /// Empties a record: the connection was closed in good order.
-    pub fn forget(record: &impl Shared) {
-        record.store_u32(AT_MAGIC, 0);
     }
 
     fn recover_slots(
@@ -234,8 +265,9 @@ impl Journal {
                 continue;
             }
             let mut request = [0; REQUEST_MAX];
-            record.read(at + SLOT_REQUEST, &mut request[..self.geometry.entry_size]);
-            if checksum(index, &request[..self.geometry.entry_size]) != record.load_u32(at + SLOT_SUM) {
+            let request = &mut request[..self.geometry.entry_size];
+            copy::<E>(request, |from, out| record.read(at + SLOT_REQUEST + from, out));
+            if checksum::<E>(index, request) != record.load_u32(at + SLOT_SUM) {
                 return Err(AttachError::Damaged { slot: Some(slot) });
             }
             record.store_u32(at + SLOT_MARK, HELD);
@@ -254,16 +286,22 @@ impl Journal {
         AT_SLOTS + slot as usize * slot_size(self.geometry)
     }
 
-    /// Takes the next request into `request` (of the ring's entry size) and journals it.
+    /// Takes the next request into `request` (of the ring's entry size) and journals it. What says nothing of a request is
+    /// left as it is there.
+    #[inline(always)]
     pub fn next(
         &mut self,
         record: &impl Shared,
         page: &impl Shared,
         request: &mut [u8],
     ) -> Result<Option<Ticket>, Violation> {
-        let Some(_) = self.back.peek(page, request)? else { return Ok(None) };
-        let mut ticket = None;
-        self.take(record, [&*request], |taken| ticket = Some(taken));
+        if self.back.available(page)? == 0 {
+            return Ok(None);
+        }
+        let at = self.back.next();
+        copy::<E>(request, |from, out| page.read(at + from, out));
+        let ticket = self.hold(record, request);
+        record.store_u32(AT_TAKEN, self.back.consumed());
         Ok(ticket)
     }
 
@@ -281,18 +319,29 @@ impl Journal {
         mut each: impl FnMut(Ticket),
     ) {
         for kept in kept {
-            // There are as many slots as entries, so one is free for each request that a peek gave.
-            let Some(slot) = self.free_slot() else { break };
-            let (index, at) = (self.back.consumed(), self.slot(slot));
-            record.write(at + SLOT_REQUEST, kept.as_ref());
-            record.store_u32(at + SLOT_INDEX, index);
-            record.store_u32(at + SLOT_SUM, checksum(index, kept.as_ref()));
-            record.store_u32(at + SLOT_MARK, HELD);
-            self.back.take();
-            self.used[slot as usize / 64] |= 1 << (slot % 64);
-            each(Ticket { slot, index });
+            let Some(ticket) = self.hold(record, kept.as_ref()) else { break };
+            each(ticket);
         }
         record.store_u32(AT_TAKEN, self.back.consumed());
+    }
+
+    /// Copies the next request into the record, where it does not count yet.
+    #[inline(always)]
+    fn hold(&mut self, record: &impl Shared, request: &[u8]) -> Option<Ticket> {
+        // There are as many slots as entries, so one is free for each request that a peek gave.
+        let slot = self.free_slot()?;
+        let (index, at) = (self.back.consumed(), self.slot(slot));
+        let (head, rest) = parts::<E>(request);
+        record.write(at + SLOT_REQUEST, head);
+        if !rest.is_empty() {
+            record.write(at + SLOT_REQUEST + E::HEAD, rest);
+        }
+        record.store_u32(at + SLOT_INDEX, index);
+        record.store_u32(at + SLOT_SUM, checksum::<E>(index, request));
+        record.store_u32(at + SLOT_MARK, HELD);
+        self.back.take();
+        self.used[slot as usize / 64] |= 1 << (slot % 64);
+        Some(Ticket { slot, index })
     }
 
     /// Requests that can be taken.
@@ -300,9 +349,10 @@ impl Journal {
         self.back.available(page)
     }
 
-    /// Reads the copy of a request that was taken.
+    /// Reads the copy of a request that was taken. What says nothing of it is left as it is in `request`.
     pub fn request(&self, record: &impl Shared, ticket: Ticket, request: &mut [u8]) {
-        record.read(self.slot(ticket.slot) + SLOT_REQUEST, request);
+        let at = self.slot(ticket.slot) + SLOT_REQUEST;
+        copy::<E>(request, |from, out| record.read(at + from, out));
     }
 
     /// Writes the response to a request; the frontend sees it after [`Journal::publish`].
@@ -368,6 +418,18 @@ impl Journal {
     }
 }
 
+/// The parameters that a record holds.
+pub fn parameters(record: &impl Shared) -> [u8; PARAMETERS_MAX] {
+    let mut found = [0; PARAMETERS_MAX];
+    record.read(AT_PARAMETERS, &mut found);
+    found
+}
+
+/// Empties a record: the connection was closed in good order.
+pub fn forget(record: &impl Shared) {
+    record.store_u32(AT_MAGIC, 0);
+}
+
 /// Whether index `a` lies before `b` on the circle of indexes.
 const fn before(a: u32, b: u32) -> bool {
     b.wrapping_sub(a).wrapping_sub(1) < u32::MAX / 2
@@ -408,7 +470,7 @@ fn format(record: &impl Shared, geometry: Geometry, incarnation: u32, parameters
         (AT_ENTRIES, geometry.entries),
         (AT_TAKEN, 0),
         (AT_PUBLISHED, 0),
-        (AT_PARAMETERS_SUM, checksum(0, &padded)),
+        (AT_PARAMETERS_SUM, checksum::<Whole>(0, &padded)),
         (AT_MAGIC, MAGIC),
     ] {
         record.store_u32(at, value);
@@ -417,15 +479,21 @@ fn format(record: &impl Shared, geometry: Geometry, incarnation: u32, parameters
 
 /// Tells a whole copy from a torn or scribbled one; no defence against somebody who wants it to match. Eight bytes a step, since
 /// it runs for every request.
-fn checksum(index: u32, bytes: &[u8]) -> u32 {
+#[inline(always)]
+fn checksum<E: Entry>(index: u32, request: &[u8]) -> u32 {
     /// 2^64 / golden ratio: spreads every input bit over the upper half.
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut tail = [0; 8];
-    tail[..rest.len()].copy_from_slice(rest);
-    let sum = words.iter().chain([&tail]).fold(index as u64 ^ SPREAD, |sum, word| {
-        (sum ^ u64::from_le_bytes(*word)).wrapping_mul(SPREAD).rotate_left(29)
-    });
+    let step = |sum: u64, word| (sum ^ u64::from_le_bytes(word)).wrapping_mul(SPREAD).rotate_left(29);
+    let (head, rest) = parts::<E>(request);
+    // How many bytes there are is what tells zeros from nothing.
+    let start = (u64::from(index) | (rest.len() as u64) << u32::BITS) ^ SPREAD;
+    let mut sum = head.as_chunks::<8>().0.iter().fold(start, |sum, &word| step(sum, word));
+    if !rest.is_empty() {
+        let (words, last) = rest.as_chunks::<8>();
+        let mut tail = [0; 8];
+        tail[..last.len()].copy_from_slice(last);
+        sum = words.iter().chain([&tail]).fold(sum, |sum, &word| step(sum, word));
+    }
     (sum ^ (sum >> 32)) as u32
 }
 

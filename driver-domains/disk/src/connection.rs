@@ -13,7 +13,7 @@ use protocol::error::Result as CallResult;
 use protocol::grant::{GrantRef, MAX_BATCH};
 use protocol::record::{ENTRIES_MAX, Ticket};
 use protocol::ring::block::{
-    Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status, response,
+    Blocks, Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status, response,
 };
 use protocol::ring::order::{InFlight, Reach, Sectors};
 use unikernel::backend::{Broken, Cause, DevicePages, Host, Machine, Ring, Wanted};
@@ -94,7 +94,7 @@ pub struct Goal {
 
 /// A connection.
 pub struct Connection<M: Machine> {
-    ring: Ring<M>,
+    ring: Ring<M, Blocks>,
     goal: Goal,
     limits: Limits,
     /// Bits of a number of ring sectors that are inside one of the disk's own.
@@ -112,7 +112,7 @@ pub struct Connection<M: Machine> {
 
 impl<M: DevicePages> Connection<M> {
     /// A connection over a ring that was just attached; `sectors` is the size of the whole disk. `None` without memory for it.
-    pub fn new(ring: Ring<M>, goal: Goal, sectors: u64) -> Option<Connection<M>> {
+    pub fn new(ring: Ring<M, Blocks>, goal: Goal, sectors: u64) -> Option<Connection<M>> {
         let entries = ring.entries() as usize;
         let mut under_way = Vec::new();
         under_way.try_reserve_exact(entries).ok()?;

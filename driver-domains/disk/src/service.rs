@@ -239,7 +239,7 @@ impl<M: DevicePages> Service for Disks<M> {
     }
 
     fn forget(&mut self, host: &Host<M>, connection: u16) {
-        Ring::<M>::forget(&host.machine.record(connection, 0, RECORD));
+        record::forget(&host.machine.record(connection, 0, RECORD));
     }
 
     fn device(&mut self, host: &Host<M>, table: &mut Table<Connection<M>>) -> bool {

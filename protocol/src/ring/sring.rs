@@ -79,6 +79,7 @@ impl Front {
     }
 
     /// Writes a request without publishing it; `false` if the ring is full.
+    #[inline(always)]
     pub fn write(&mut self, page: &impl Shared, request: &[u8]) -> bool {
         if self.room() == 0 || request.len() > self.geometry.entry_size {
             return false;
@@ -174,6 +175,11 @@ impl Back {
         let index = self.consumed.wrapping_add(ahead);
         page.read(self.geometry.slot(index), request);
         Ok(Some(index))
+    }
+
+    /// Where in the page the next request lies.
+    pub const fn next(&self) -> usize {
+        self.geometry.slot(self.consumed)
     }
 
     /// Takes the request that a peek gave.
