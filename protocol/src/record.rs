@@ -77,22 +77,16 @@ impl Entry for Whole {
     }
 }
 
-/// The bytes of a request that say something: the part that each has, and the rest. What does not fit into an entry is not there.
+/// Copies a request as `read` gives it, by offset, each byte at most once; gives how many bytes say something.
 #[inline(always)]
-fn parts<E: Entry>(request: &[u8]) -> (&[u8], &[u8]) {
-    let (head, rest) = request.split_at_checked(E::HEAD).unwrap_or((request, &[]));
-    (head, rest.get(..E::used(request).saturating_sub(E::HEAD)).unwrap_or(rest))
-}
-
-/// Copies a request as `read` gives it, by offset: each byte at most once.
-#[inline(always)]
-fn copy<E: Entry>(request: &mut [u8], read: impl Fn(usize, &mut [u8])) {
-    let Some((head, _)) = request.split_at_mut_checked(E::HEAD) else { return };
+fn copy<E: Entry>(request: &mut [u8], read: impl Fn(usize, &mut [u8])) -> usize {
+    let Some((head, _)) = request.split_at_mut_checked(E::HEAD) else { return 0 };
     read(0, head);
-    let end = E::used(request).min(request.len());
-    if let Some(rest) = request.get_mut(E::HEAD..end).filter(|rest| !rest.is_empty()) {
-        read(E::HEAD, rest);
+    let used = E::used(request).min(request.len());
+    if used > E::HEAD {
+        read(E::HEAD, &mut request[E::HEAD..used]);
     }
+    used
 }
 
 /// Bytes a record takes in retained memory.
@@ -110,8 +104,8 @@ pub(crate) fn right_sum<E: Entry, S: Shared>(record: &S, geometry: Geometry, off
     let at = offset - SLOT_SUM;
     let mut request = [0; REQUEST_MAX];
     let request = &mut request[..geometry.entry_size];
-    copy::<E>(request, |from, out| record.read(at + SLOT_REQUEST + from, out));
-    checksum::<E>(record.load_u32(at + SLOT_INDEX), request)
+    let used = copy::<E>(request, |from, out| record.read(at + SLOT_REQUEST + from, out));
+    checksum::<E>(record.load_u32(at + SLOT_INDEX), &request[..used])
 }
 
 /// What lies at an offset of a record, for those who interfere with it.
@@ -185,6 +179,8 @@ impl Ticket {
 pub struct Journal<E = Whole> {
     entry: PhantomData<E>,
     geometry: Geometry,
+    /// Bytes of a slot.
+    slot_size: usize,
     back: Back,
     /// A bit for each slot in use.
     used: [u64; ENTRIES_MAX / 64],
@@ -237,6 +233,7 @@ impl<E: Entry> Journal<E> {
         let mut journal = Journal {
             entry: PhantomData,
             geometry,
+            slot_size: slot_size(geometry),
             back: Back::resume(geometry, taken, believed),
             used: [0; ENTRIES_MAX / 64],
             batch: heapless::Vec::new(),
@@ -266,8 +263,8 @@ impl<E: Entry> Journal<E> {
             }
             let mut request = [0; REQUEST_MAX];
             let request = &mut request[..self.geometry.entry_size];
-            copy::<E>(request, |from, out| record.read(at + SLOT_REQUEST + from, out));
-            if checksum::<E>(index, request) != record.load_u32(at + SLOT_SUM) {
+            let used = copy::<E>(request, |from, out| record.read(at + SLOT_REQUEST + from, out));
+            if checksum::<E>(index, &request[..used]) != record.load_u32(at + SLOT_SUM) {
                 return Err(AttachError::Damaged { slot: Some(slot) });
             }
             record.store_u32(at + SLOT_MARK, HELD);
@@ -283,7 +280,7 @@ impl<E: Entry> Journal<E> {
     }
 
     fn slot(&self, slot: u16) -> usize {
-        AT_SLOTS + slot as usize * slot_size(self.geometry)
+        AT_SLOTS + slot as usize * self.slot_size
     }
 
     /// Takes the next request into `request` (of the ring's entry size) and journals it. What says nothing of a request is
@@ -299,8 +296,8 @@ impl<E: Entry> Journal<E> {
             return Ok(None);
         }
         let at = self.back.next();
-        copy::<E>(request, |from, out| page.read(at + from, out));
-        let ticket = self.hold(record, request);
+        let used = copy::<E>(request, |from, out| page.read(at + from, out));
+        let ticket = self.hold(record, &request[..used]);
         record.store_u32(AT_TAKEN, self.back.consumed());
         Ok(ticket)
     }
@@ -319,19 +316,20 @@ impl<E: Entry> Journal<E> {
         mut each: impl FnMut(Ticket),
     ) {
         for kept in kept {
-            let Some(ticket) = self.hold(record, kept.as_ref()) else { break };
+            let kept = kept.as_ref();
+            let Some(ticket) = self.hold(record, kept.get(..E::used(kept)).unwrap_or(kept)) else { break };
             each(ticket);
         }
         record.store_u32(AT_TAKEN, self.back.consumed());
     }
 
-    /// Copies the next request into the record, where it does not count yet.
+    /// Copies what the next request says into the record, where it does not count yet.
     #[inline(always)]
     fn hold(&mut self, record: &impl Shared, request: &[u8]) -> Option<Ticket> {
         // There are as many slots as entries, so one is free for each request that a peek gave.
         let slot = self.free_slot()?;
         let (index, at) = (self.back.consumed(), self.slot(slot));
-        let (head, rest) = parts::<E>(request);
+        let (head, rest) = split::<E>(request);
         record.write(at + SLOT_REQUEST, head);
         if !rest.is_empty() {
             record.write(at + SLOT_REQUEST + E::HEAD, rest);
@@ -356,6 +354,7 @@ impl<E: Entry> Journal<E> {
     }
 
     /// Writes the response to a request; the frontend sees it after [`Journal::publish`].
+    #[inline(always)]
     pub fn answer(&mut self, record: &impl Shared, page: &impl Shared, ticket: Ticket, response: &[u8]) {
         let (index, at) = (self.back.written(), self.slot(ticket.slot));
         if self.back.write(page, response) {
@@ -370,7 +369,7 @@ impl<E: Entry> Journal<E> {
     #[must_use]
     pub fn publish(&mut self, record: &impl Shared, page: &impl Shared) -> bool {
         let notify = self.show(page);
-        self.settle(record);
+        self.settle(record, |_| ());
         notify
     }
 
@@ -380,8 +379,9 @@ impl<E: Entry> Journal<E> {
         !self.batch.is_empty() && self.back.publish(page)
     }
 
-    /// The second half: the record says what [`Journal::show`] showed, and its slots are free again.
-    pub fn settle(&mut self, record: &impl Shared) {
+    /// The second half: the record says what [`Journal::show`] showed, and its slots are free again; `each` gets them.
+    #[inline(always)]
+    pub fn settle(&mut self, record: &impl Shared, mut each: impl FnMut(u16)) {
         if self.batch.is_empty() {
             return;
         }
@@ -389,6 +389,7 @@ impl<E: Entry> Journal<E> {
         for &slot in &self.batch {
             record.store_u32(self.slot(slot) + SLOT_MARK, FREE);
             self.used[slot as usize / 64] &= !(1 << (slot % 64));
+            each(slot);
         }
         self.batch.clear();
     }
@@ -401,6 +402,11 @@ impl<E: Entry> Journal<E> {
     /// The shape of the ring.
     pub const fn geometry(&self) -> Geometry {
         self.geometry
+    }
+
+    /// Whether a response was written that the frontend does not see yet.
+    pub fn has_answers(&self) -> bool {
+        !self.batch.is_empty()
     }
 
     /// Requests taken and not yet published as answered.
@@ -480,21 +486,27 @@ fn format(record: &impl Shared, geometry: Geometry, incarnation: u32, parameters
 /// Tells a whole copy from a torn or scribbled one; no defence against somebody who wants it to match. Eight bytes a step, since
 /// it runs for every request.
 #[inline(always)]
-fn checksum<E: Entry>(index: u32, request: &[u8]) -> u32 {
+fn checksum<E: Entry>(index: u32, used: &[u8]) -> u32 {
     /// 2^64 / golden ratio: spreads every input bit over the upper half.
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let step = |sum: u64, word| (sum ^ u64::from_le_bytes(word)).wrapping_mul(SPREAD).rotate_left(29);
-    let (head, rest) = parts::<E>(request);
-    // How many bytes there are is what tells zeros from nothing.
-    let start = (u64::from(index) | (rest.len() as u64) << u32::BITS) ^ SPREAD;
-    let mut sum = head.as_chunks::<8>().0.iter().fold(start, |sum, &word| step(sum, word));
+    let step = |sum: u64, &word: &[u8; 8]| (sum ^ u64::from_le_bytes(word)).wrapping_mul(SPREAD).rotate_left(29);
+    let (head, rest) = split::<E>(used);
+    // Zeros are told from nothing by how many bytes there are.
+    let start = (u64::from(index) | (used.len() as u64) << u32::BITS) ^ SPREAD;
+    let mut sum = head.as_chunks().0.iter().fold(start, step);
     if !rest.is_empty() {
-        let (words, last) = rest.as_chunks::<8>();
+        let (words, last) = rest.as_chunks();
         let mut tail = [0; 8];
         tail[..last.len()].copy_from_slice(last);
-        sum = words.iter().chain([&tail]).fold(sum, |sum, &word| step(sum, word));
+        sum = words.iter().chain([&tail]).fold(sum, step);
     }
     (sum ^ (sum >> 32)) as u32
+}
+
+/// The head of a request, whose length is known to the compiler, and the rest.
+#[inline(always)]
+fn split<E: Entry>(used: &[u8]) -> (&[u8], &[u8]) {
+    used.split_at_checked(E::HEAD).unwrap_or((used, &[]))
 }
 
 #[cfg(test)]

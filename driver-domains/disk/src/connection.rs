@@ -19,7 +19,7 @@ use protocol::ring::order::{InFlight, Reach, Sectors};
 use unikernel::backend::{Broken, Cause, DevicePages, Host, Machine, Ring, Wanted};
 use unikernel::grant::{Access, DevicePage, Source};
 
-use crate::disk::{Disk, Operation, Outcome, Piece};
+use crate::disk::{Costs, Disk, Operation, Outcome, Piece};
 use crate::kept::{KEPT_MAX, Kept};
 use crate::parameters::Parameters;
 use crate::pieces::{Chain, Page, Pieces};
@@ -61,8 +61,8 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    fn cost(&self, disk: &dyn Disk) -> usize {
-        disk.cost(self.operation, self.chain.length.into())
+    fn cost(&self, costs: Costs) -> usize {
+        costs.of(self.operation, self.chain.length.into())
     }
 }
 
@@ -104,8 +104,6 @@ pub struct Connection<M: Machine> {
     under_way: Vec<UnderWay>,
     pieces: Pieces,
     kept: Kept,
-    /// Slots answered and not yet published.
-    answered: Short<u16, ENTRIES_MAX>,
     in_device: u32,
     failures_told: u8,
 }
@@ -128,7 +126,6 @@ impl<M: DevicePages> Connection<M> {
             under_way,
             pieces,
             kept: Kept::new(goal.persistent)?,
-            answered: Short::new(),
             in_device: 0,
             failures_told: 0,
         };
@@ -202,7 +199,7 @@ impl<M: DevicePages> Connection<M> {
         }
         while self.start(host, number, disk, batch) {}
         self.publish(host);
-        let next = self.order.next().map(|slot| self.under_way[slot as usize].cost(disk));
+        let next = self.order.next().map(|slot| self.under_way[slot as usize].cost(disk.costs()));
         Ok((left == 0 && self.has_room()) || next.is_some_and(|cost| cost <= disk.room()))
     }
 
@@ -297,10 +294,11 @@ impl<M: DevicePages> Connection<M> {
         batch.slots.clear();
         batch.wanted.clear();
         batch.found.clear();
-        let mut room = disk.room();
+        let mut started = false;
+        let (mut room, costs, now) = (disk.room(), disk.costs(), host.machine.now());
         while let Some(slot) = self.order.next() {
             let one = &self.under_way[slot as usize];
-            let cost = one.cost(disk);
+            let cost = one.cost(costs);
             let pages = batch.wanted.len() + one.chain.length as usize;
             if cost > room || pages > MAX_BATCH || batch.slots.is_full() {
                 break;
@@ -309,6 +307,7 @@ impl<M: DevicePages> Connection<M> {
             // What is kept has to serve for both.
             let reads_only = matches!(one.operation, Operation::Write { .. }) && !self.kept.is_wanted();
             let access = if reads_only { Access::Read } else { Access::Write };
+            let before = batch.wanted.len();
             self.pieces.for_each(one.chain, |entry| {
                 let reference = entry.segment.reference;
                 if let Some((used, address)) = self.kept.find(reference) {
@@ -318,14 +317,19 @@ impl<M: DevicePages> Connection<M> {
                     let _ = batch.wanted.push(Wanted { source: Source { peer: self.goal.peer, reference }, access });
                 }
             });
-            let _ = batch.slots.push(slot);
             self.order.start();
+            // Whatever may start may do so in any order.
+            if batch.wanted.len() == before {
+                self.submit(host, number, slot, disk, Ok(()), now);
+                started = true;
+            } else {
+                let _ = batch.slots.push(slot);
+            }
         }
         if !batch.wanted.is_empty() {
             self.ring.statistics.grant_calls += 1;
             host.machine.map_pages(&batch.wanted, &mut batch.found);
         }
-        let now = host.machine.now();
         let mut found = batch.found.iter().copied();
         for &slot in &batch.slots {
             let mapped = self.enter(self.under_way[slot as usize].chain, &mut found, &mut batch.replaced);
@@ -336,7 +340,7 @@ impl<M: DevicePages> Connection<M> {
             host.machine.unmap_pages(&batch.replaced);
             batch.replaced.clear();
         }
-        !batch.slots.is_empty()
+        started || !batch.slots.is_empty()
     }
 
     /// Notes the pages of a request that were just mapped, `found` in the order of those that were not kept; fails without all
@@ -440,7 +444,7 @@ impl<M: DevicePages> Connection<M> {
         true
     }
 
-    /// Answers a request whose pages are not mapped any more.
+    /// Answers a request whose pages are not mapped for it any more.
     pub fn finish(&mut self, number: u16, slot: u16, outcome: Outcome) {
         let UnderWay { ticket, id, echo, operation, chain, bytes, .. } = self.under_way[slot as usize];
         self.pieces.free(chain);
@@ -459,24 +463,17 @@ impl<M: DevicePages> Connection<M> {
         self.answer(ticket, id, echo, if done { Status::Okay } else { Status::Error });
     }
 
+    #[inline(always)]
     fn answer(&mut self, ticket: Ticket, id: u64, echo: u8, status: Status) {
         self.ring.statistics.errors += u64::from(status != Status::Okay);
         self.ring.answer(ticket, &response(id, echo, status));
-        // There is room: no more are answered than the ring has entries.
-        let _ = self.answered.push(ticket.slot());
     }
 
     /// Shows the frontend what was answered. Only then may what waited for it start: a request that is started sooner could
     /// run before one that is executed again.
     pub fn publish(&mut self, host: &Host<M>) {
-        if self.answered.is_empty() {
-            return;
-        }
-        self.ring.publish(host);
-        for &slot in &self.answered {
-            self.order.answered(slot);
-        }
-        self.answered.clear();
+        let order = &mut self.order;
+        self.ring.publish(host, |slot| order.answered(slot));
     }
 
     /// A hypercall on grants was made for it.

@@ -117,15 +117,10 @@ impl<M: DevicePages> Disks<M> {
                 connection.finish(*number, *slot, *done);
             }
         }
-        let mut last = None;
-        for (number, ..) in requests.iter() {
-            if last.replace(*number) != Some(*number)
-                && let Some(connection) = table.get_mut(*number)
-            {
-                connection.publish(host);
-            }
-        }
         requests.clear();
+        for (_, connection) in table.live_mut() {
+            connection.publish(host);
+        }
     }
 
     /// Takes what one disk completed; gives whether there may be more.
@@ -150,8 +145,14 @@ impl<M: DevicePages> Disks<M> {
             let known = connection.completed(slot, |mapping| {
                 let _ = self.done.unmap.push(mapping);
             });
-            if known {
-                let _ = self.done.requests.push((number, slot, completed.1));
+            match known {
+                // Nothing was mapped for it alone, and it does not overtake others.
+                true if self.done.unmap.is_empty() => {
+                    host.pass(KillPoint::AfterCompletion);
+                    connection.finish(number, slot, completed.1);
+                }
+                true => drop(self.done.requests.push((number, slot, completed.1))),
+                false => {}
             }
         }
         true

@@ -188,6 +188,7 @@ impl Back {
     }
 
     /// Writes a response without publishing it; `false` if every request taken has one already.
+    #[inline(always)]
     pub fn write(&mut self, page: &impl Shared, response: &[u8]) -> bool {
         if self.written == self.consumed || response.len() > self.geometry.entry_size {
             return false;

@@ -98,25 +98,25 @@ impl<M: Machine, E: Entry> Ring<M, E> {
     }
 
     /// Writes the response to a request; the frontend sees it after [`Ring::publish`].
+    #[inline(always)]
     pub fn answer(&mut self, ticket: Ticket, response: &[u8]) {
         self.journal.answer(&self.record, &self.pages, ticket, response);
         self.statistics.responses += 1;
     }
 
-    /// Shows the frontend all responses written, and notifies it if it sleeps.
-    pub fn publish(&mut self, host: &Host<M>) {
+    /// Shows the frontend all responses written, and notifies it if it sleeps. `each` gets the slots of the requests that are
+    /// over with that.
+    pub fn publish(&mut self, host: &Host<M>, each: impl FnMut(u16)) {
+        if !self.journal.has_answers() {
+            return;
+        }
         let before = self.journal.in_flight();
         self.statistics.deepest = self.statistics.deepest.max(before);
         let notify = self.journal.show(&self.pages);
-        let shown = self.journal.in_flight() != before;
-        if shown {
-            host.pass(KillPoint::AfterPublish);
-        }
-        self.journal.settle(&self.record);
-        if shown {
-            host.pass(KillPoint::AfterPublish);
-            host.served();
-        }
+        host.pass(KillPoint::AfterPublish);
+        self.journal.settle(&self.record, each);
+        host.pass(KillPoint::AfterPublish);
+        host.served();
         if notify {
             self.notify(host);
         }

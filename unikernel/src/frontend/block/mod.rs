@@ -175,7 +175,7 @@ impl Disk {
         let sound = on_disk(&limits, sector, piece.count())
             .and(offered(!(write && limits.read_only)))
             .and(if piece.is_sound() { Ok(()) } else { Err(Failure::Range) })
-            .and(if count <= self.pages_max() { Ok(()) } else { Err(Failure::TooLarge) });
+            .and(if count <= DIRECT_SEGMENTS || count <= self.pages_max() { Ok(()) } else { Err(Failure::TooLarge) });
         let kept = piece.clone();
         let segments = piece.segments();
         self.ask(sound.map(|()| Ask::Transfer { write, sector, count, segments }), Some(kept))
@@ -198,6 +198,15 @@ impl Disk {
             return Err(Failure::Gone);
         }
         queue.ask(ask?, kept, || Ok(Granted::new(Page::new()?, *peer, Access::Read)?))
+    }
+
+    #[inline(never)]
+    fn abandon(&self, ticket: Ticket, epoch: u32) {
+        if epoch == self.0.link.epoch()
+            && let Some(ring) = self.0.ring.borrow_mut().as_mut()
+        {
+            ring.queue.abandon(ticket);
+        }
     }
 
     /// Makes a ring for the backend that serves the disk from now on; a former one is gone.
@@ -285,6 +294,8 @@ pub struct Pending {
 impl Future for Pending {
     type Output = Result<(), Failure>;
 
+    // Each request goes through it twice.
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = match self.state {
             Asked::Never(failure) => Some(Err(failure)),
@@ -307,12 +318,10 @@ impl Future for Pending {
 }
 
 impl Drop for Pending {
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Asked::Ticket(ticket, epoch) = self.state
-            && epoch == self.disk.0.link.epoch()
-            && let Some(ring) = self.disk.0.ring.borrow_mut().as_mut()
-        {
-            ring.queue.abandon(ticket);
+        if let Asked::Ticket(ticket, epoch) = self.state {
+            self.disk.abandon(ticket, epoch);
         }
     }
 }

@@ -148,7 +148,10 @@ impl<P: Share, K> Queue<P, K> {
         let slot = &mut self.slots[ticket.slot as usize];
         slot.stage = if enters { Stage::InFlight } else { Stage::InLine };
         (slot.echo, slot.abandoned) = (echo, false);
-        (slot.kept, slot.descriptors) = (Some(kept), descriptors);
+        slot.kept = Some(kept);
+        if descriptors.is_some() {
+            slot.descriptors = descriptors;
+        }
         match enters {
             true => self.enter(&raw),
             false => self.line.push_back((ticket.slot, raw)),
