@@ -13,7 +13,8 @@ use protocol::error::Result as CallResult;
 use protocol::grant::{GrantRef, MAX_BATCH};
 use protocol::record::{ENTRIES_MAX, Ticket};
 use protocol::ring::block::{
-    Blocks, Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status, response,
+    Blocks, Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status,
+    direct_segments, response,
 };
 use protocol::ring::order::{InFlight, Reach, Sectors};
 use unikernel::backend::{Broken, Cause, DevicePages, Host, Machine, Ring, Wanted};
@@ -39,6 +40,8 @@ const FAILURES_TOLD: u8 = 8;
 pub struct Batch {
     /// Requests to be started.
     slots: Short<u16, MAX_BATCH>,
+    /// The pieces of one of them.
+    pieces: Short<Piece, SEGMENTS_MAX>,
     wanted: Short<Wanted, MAX_BATCH>,
     found: Short<CallResult<DevicePage>, MAX_BATCH>,
     /// Mappings of pages that others took the place of.
@@ -219,7 +222,7 @@ impl<M: DevicePages> Connection<M> {
         let judged = Request::parse(raw, &self.limits);
         let (id, echo, status) = match judged {
             Err(refused) => (refused.id, refused.echo, refused.status),
-            Ok(Request { id, echo, body }) => match self.plan(host, &body) {
+            Ok(Request { id, echo, body }) => match self.plan(host, raw, &body) {
                 Err(status) => (id, echo, status),
                 Ok((operation, reach, chain, bytes)) => {
                     let one = UnderWay { ticket, id, echo, operation, chain, bytes, since: 0, in_device: false };
@@ -233,7 +236,7 @@ impl<M: DevicePages> Connection<M> {
         self.answer(ticket, id, echo, status);
     }
 
-    fn plan(&mut self, host: &Host<M>, body: &Body) -> Result<(Operation, Reach, Chain, u32), Status> {
+    fn plan(&mut self, host: &Host<M>, raw: &RawRequest, body: &Body) -> Result<(Operation, Reach, Chain, u32), Status> {
         let base = self.goal.part.map_or(0, |(first, _)| first);
         match body {
             Body::Flush => Ok((Operation::Flush, Reach::Flush, Chain::EMPTY, 0)),
@@ -246,7 +249,7 @@ impl<M: DevicePages> Connection<M> {
             Body::Transfer { write, sector, segments } => {
                 let mut chain = Chain::EMPTY;
                 let filled = match segments {
-                    Segments::Direct(list) => self.push(&mut chain, list.iter().copied().map(Some)),
+                    Segments::Direct(_) => self.push(&mut chain, direct_segments(raw)),
                     Segments::Indirect { count, pages } => self.indirect(host, &mut chain, *count, pages[0]),
                 };
                 let reach = filled.map(|count| Sectors { first: *sector, count });
@@ -308,10 +311,13 @@ impl<M: DevicePages> Connection<M> {
             let reads_only = matches!(one.operation, Operation::Write { .. }) && !self.kept.is_wanted();
             let access = if reads_only { Access::Read } else { Access::Write };
             let before = batch.wanted.len();
+            batch.pieces.clear();
             self.pieces.for_each(one.chain, |entry| {
                 let reference = entry.segment.reference;
                 if let Some((used, address)) = self.kept.find(reference) {
                     entry.page = Page::Kept(used, address);
+                    // There is room: no request has more segments.
+                    let _ = batch.pieces.push(piece(entry.segment, address));
                 } else {
                     // There is room: it was just looked at.
                     let _ = batch.wanted.push(Wanted { source: Source { peer: self.goal.peer, reference }, access });
@@ -320,7 +326,7 @@ impl<M: DevicePages> Connection<M> {
             self.order.start();
             // Whatever may start may do so in any order.
             if batch.wanted.len() == before {
-                self.submit(host, number, slot, disk, Ok(()), now);
+                self.submit(host, number, slot, disk, &batch.pieces, now);
                 started = true;
             } else {
                 let _ = batch.slots.push(slot);
@@ -332,8 +338,14 @@ impl<M: DevicePages> Connection<M> {
         }
         let mut found = batch.found.iter().copied();
         for &slot in &batch.slots {
-            let mapped = self.enter(self.under_way[slot as usize].chain, &mut found, &mut batch.replaced);
-            self.submit(host, number, slot, disk, mapped, now);
+            let chain = self.under_way[slot as usize].chain;
+            match self.enter(chain, &mut found, &mut batch.replaced) {
+                Ok(()) => {
+                    self.list(chain, &mut batch.pieces);
+                    self.submit(host, number, slot, disk, &batch.pieces, now);
+                }
+                missing => self.give_up(host, number, slot, missing),
+            }
         }
         if !batch.replaced.is_empty() {
             self.ring.statistics.grant_calls += 1;
@@ -376,33 +388,38 @@ impl<M: DevicePages> Connection<M> {
         outcome
     }
 
-    /// Gives a request to the device, all of its pages being `mapped`, or the reason why not.
-    fn submit(&mut self, host: &Host<M>, number: u16, slot: u16, disk: &mut dyn Disk, mapped: Outcome, now: u64) {
-        let UnderWay { operation, chain, .. } = self.under_way[slot as usize];
-        if operation == Operation::Flush && !disk.properties().cache {
+    /// The pieces of a request whose pages are all mapped.
+    fn list(&self, chain: Chain, pieces: &mut Short<Piece, SEGMENTS_MAX>) {
+        pieces.clear();
+        for entry in self.pieces.iter(chain) {
+            let (Page::Mapped(DevicePage { address, .. }) | Page::Kept(_, address)) = entry.page else { continue };
+            // There is room: no request has more segments.
+            let _ = pieces.push(piece(entry.segment, address));
+        }
+    }
+
+    /// Gives a request to the device.
+    fn submit(&mut self, host: &Host<M>, number: u16, slot: u16, disk: &mut dyn Disk, pieces: &[Piece], now: u64) {
+        let one = &mut self.under_way[slot as usize];
+        if one.operation == Operation::Flush && !disk.properties().cache {
             return self.finish(number, slot, Ok(()));
         }
-        let mut pieces = Short::<Piece, SEGMENTS_MAX>::new();
-        let mut outcome = mapped;
-        if outcome.is_ok() {
-            for entry in self.pieces.iter(chain) {
-                let (Page::Mapped(DevicePage { address, .. }) | Page::Kept(_, address)) = entry.page else { continue };
-                let address = address + u64::from(entry.segment.first) * SECTOR;
-                // There is room: no request has more segments.
-                let _ = pieces.push(Piece { address, length: (entry.segment.sectors() * SECTOR) as u32 });
-            }
-            outcome = disk.submit(tag(number, slot), operation, &pieces);
-            if outcome.is_ok() {
-                let one = &mut self.under_way[slot as usize];
+        match disk.submit(tag(number, slot), one.operation, pieces) {
+            Ok(()) => {
                 one.in_device = true;
                 one.since = if one.since == 0 { now } else { one.since };
                 self.in_device += 1;
-                return;
             }
+            refused => self.give_up(host, number, slot, refused),
         }
+    }
+
+    /// A request does not get to the device.
+    #[cold]
+    fn give_up(&mut self, host: &Host<M>, number: u16, slot: u16, outcome: Outcome) {
         let mut mappings = Short::<u32, SEGMENTS_MAX>::new();
-        // There is room: no request has more segments.
-        self.release(chain, |mapping| {
+        self.release(self.under_way[slot as usize].chain, |mapping| {
+            // There is room: no request has more segments.
             let _ = mappings.push(mapping);
         });
         if !mappings.is_empty() {
@@ -448,11 +465,8 @@ impl<M: DevicePages> Connection<M> {
     pub fn finish(&mut self, number: u16, slot: u16, outcome: Outcome) {
         let UnderWay { ticket, id, echo, operation, chain, bytes, .. } = self.under_way[slot as usize];
         self.pieces.free(chain);
-        if let Err(cause) = outcome
-            && self.failures_told < FAILURES_TOLD
-        {
-            self.failures_told += 1;
-            log::warn!("connection {number}: {operation:?} of {bytes} bytes failed: {cause}");
+        if let Err(cause) = outcome {
+            self.tell(number, operation, bytes, cause);
         }
         let done = outcome.is_ok();
         match operation {
@@ -461,6 +475,14 @@ impl<M: DevicePages> Connection<M> {
             _ => {}
         }
         self.answer(ticket, id, echo, if done { Status::Okay } else { Status::Error });
+    }
+
+    #[cold]
+    fn tell(&mut self, number: u16, operation: Operation, bytes: u32, cause: Cause) {
+        if self.failures_told < FAILURES_TOLD {
+            self.failures_told += 1;
+            log::warn!("connection {number}: {operation:?} of {bytes} bytes failed: {cause}");
+        }
     }
 
     #[inline(always)]
@@ -498,6 +520,12 @@ impl<M: DevicePages> Connection<M> {
             }
         }
     }
+}
+
+/// Where the device finds a segment, whose page has this device address.
+fn piece(segment: Segment, address: u64) -> Piece {
+    let address = address + u64::from(segment.first) * SECTOR;
+    Piece { address, length: (segment.sectors() * SECTOR) as u32 }
 }
 
 /// The tag of a request at its disk.

@@ -268,6 +268,11 @@ pub fn encode_direct(
     raw[1] = count;
 }
 
+/// The segments that lie in a request itself, in place of its list where that would be moved about.
+pub fn direct_segments(raw: &RawRequest) -> impl Iterator<Item = Option<Segment>> {
+    raw[DIRECT_AT..].as_chunks().0.iter().take(raw[1].into()).map(Segment::parse)
+}
+
 fn direct(raw: &RawRequest, write: bool, sector: u64, limits: &Limits) -> Result<Body, Status> {
     let count = raw[1] as usize;
     if count == 0 || count > DIRECT_SEGMENTS || (write && limits.read_only) {
@@ -275,8 +280,8 @@ fn direct(raw: &RawRequest, write: bool, sector: u64, limits: &Limits) -> Result
     }
     let mut list = heapless::Vec::new();
     let mut total = 0;
-    for index in 0..count {
-        let segment = Segment::parse(&field(raw, DIRECT_AT + index * SEGMENT_SIZE)).ok_or(Status::Error)?;
+    for segment in direct_segments(raw) {
+        let segment = segment.ok_or(Status::Error)?;
         total += segment.sectors();
         list.push(segment).map_err(|_| Status::Error)?;
     }

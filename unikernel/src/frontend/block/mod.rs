@@ -171,16 +171,24 @@ impl Disk {
     }
 
     fn transfer(&self, write: bool, sector: u64, piece: Piece) -> Pending {
-        let (limits, count) = (self.0.limits.get(), piece.pages());
-        let sound = on_disk(&limits, sector, piece.count())
-            .and(offered(!(write && limits.read_only)))
-            .and(if piece.is_sound() { Ok(()) } else { Err(Failure::Range) })
-            .and(if count <= DIRECT_SEGMENTS || count <= self.pages_max() { Ok(()) } else { Err(Failure::TooLarge) });
-        let kept = piece.clone();
-        let segments = piece.segments();
-        self.ask(sound.map(|()| Ask::Transfer { write, sector, count, segments }), Some(kept))
+        let sound = self.sound(write, sector, &piece);
+        let (count, of) = (piece.pages(), piece.clone());
+        self.ask(sound.map(|()| Ask::Transfer { write, sector, count, segments: of.segments() }), Some(piece))
     }
 
+    /// Whether the disk offers a transfer, and the piece can be had.
+    fn sound(&self, write: bool, sector: u64, piece: &Piece) -> Result<(), Failure> {
+        let limits = self.0.limits.get();
+        on_disk(&limits, sector, piece.count())?;
+        offered(!(write && limits.read_only))?;
+        if !piece.is_sound() {
+            return Err(Failure::Range);
+        }
+        let count = piece.pages();
+        if count <= DIRECT_SEGMENTS || count <= self.pages_max() { Ok(()) } else { Err(Failure::TooLarge) }
+    }
+
+    #[inline(always)]
     fn ask(&self, ask: Result<Ask<impl Iterator<Item = Segment>>, Failure>, kept: Kept) -> Pending {
         let state = match self.enqueue(ask, kept) {
             Ok(ticket) => Asked::Ticket(ticket, self.0.link.epoch()),
@@ -190,6 +198,7 @@ impl Disk {
         Pending { disk: self.clone(), state }
     }
 
+    #[inline(always)]
     fn enqueue(&self, ask: Result<Ask<impl Iterator<Item = Segment>>, Failure>, kept: Kept) -> Result<Ticket, Failure> {
         let mut ring = self.0.ring.borrow_mut();
         let Ring { queue, peer } =

@@ -306,6 +306,7 @@ impl<P: Share, K> Queue<P, K> {
     }
 
     /// The outcome of a request, once; until it is known, `waker` is kept to be woken then.
+    #[inline(always)]
     pub fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Option<Result<(), Failure>> {
         let slot = self.slots.get_mut(ticket.slot as usize).filter(|slot| slot.generation == ticket.generation);
         let Some(slot) = slot else { return Some(Err(Failure::Gone)) };
