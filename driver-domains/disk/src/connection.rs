@@ -184,6 +184,7 @@ impl<M: DevicePages> Connection<M> {
 
     /// Takes requests, starts what may start, publishes what was answered without the device; gives whether there is more to
     /// do at once.
+    #[inline(never)]
     pub fn serve(
         &mut self,
         host: &Host<M>,
@@ -218,6 +219,7 @@ impl<M: DevicePages> Connection<M> {
     }
 
     /// Judges a request and puts it in order, or answers it at once.
+    #[inline(always)]
     fn accept(&mut self, host: &Host<M>, ticket: Ticket, raw: &RawRequest) {
         let judged = Request::parse(raw, &self.limits);
         let (id, echo, status) = match judged {
@@ -236,6 +238,7 @@ impl<M: DevicePages> Connection<M> {
         self.answer(ticket, id, echo, status);
     }
 
+    #[inline(always)]
     fn plan(&mut self, host: &Host<M>, raw: &RawRequest, body: &Body) -> Result<(Operation, Reach, Chain, u32), Status> {
         let base = self.goal.part.map_or(0, |(first, _)| first);
         match body {
@@ -284,6 +287,7 @@ impl<M: DevicePages> Connection<M> {
     }
 
     /// Copies the descriptors of an indirect request, once, and keeps what they say.
+    #[inline(never)]
     fn indirect(&mut self, host: &Host<M>, chain: &mut Chain, count: u16, page: GrantRef) -> Result<u64, Status> {
         let mut raw = [0; SEGMENTS_MAX * SEGMENT_SIZE];
         let raw = raw.get_mut(..count as usize * SEGMENT_SIZE).ok_or(Status::Error)?;
@@ -462,6 +466,7 @@ impl<M: DevicePages> Connection<M> {
     }
 
     /// Answers a request whose pages are not mapped for it any more.
+    #[inline(always)]
     pub fn finish(&mut self, number: u16, slot: u16, outcome: Outcome) {
         let UnderWay { ticket, id, echo, operation, chain, bytes, .. } = self.under_way[slot as usize];
         self.pieces.free(chain);

@@ -124,6 +124,7 @@ impl<M: DevicePages> Disks<M> {
     }
 
     /// Takes what one disk completed; gives whether there may be more.
+    #[inline(never)]
     fn collect(&mut self, host: &Host<M>, table: &mut Table<Connection<M>>, index: usize) -> bool {
         for _ in 0..COMPLETIONS_PER_TURN {
             let unit = &mut self.units[index];

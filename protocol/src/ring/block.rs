@@ -198,6 +198,7 @@ impl Limits {
 impl Request {
     /// Judges a request. Direct segments are summed and checked against the disk's size; for an indirect one the caller
     /// does so with [`Limits::holds`] once it has the descriptors.
+    #[inline(always)]
     pub fn parse(raw: &RawRequest, limits: &Limits) -> Result<Request, Refused> {
         let (code, id, sector) = (raw[0], u64::from_le_bytes(field(raw, 8)), u64::from_le_bytes(field(raw, 16)));
         let echo = if code == operation::INDIRECT { raw[1] } else { code };
@@ -273,6 +274,7 @@ pub fn direct_segments(raw: &RawRequest) -> impl Iterator<Item = Option<Segment>
     raw[DIRECT_AT..].as_chunks().0.iter().take(raw[1].into()).map(Segment::parse)
 }
 
+#[inline(always)]
 fn direct(raw: &RawRequest, write: bool, sector: u64, limits: &Limits) -> Result<Body, Status> {
     let count = raw[1] as usize;
     if count == 0 || count > DIRECT_SEGMENTS || (write && limits.read_only) {

@@ -82,13 +82,12 @@ impl Piece {
         self.range.start < self.range.end && u64::from(self.range.end) * SECTOR <= self.buffer.length() as u64
     }
 
-    /// The segments of a request, one for each page it touches.
-    pub(super) fn segments(&self) -> impl Iterator<Item = Segment> {
+    /// The segments of a request, one for each of the `count` pages it touches.
+    pub(super) fn segments(&self, count: usize) -> impl Iterator<Item = Segment> {
         let pages = self.buffer.pages.pages();
-        cut(self.range.clone(), self.pages()).map(|(page, first, last)| {
-            // A piece that is sound lies in its buffer; of another no segment is asked for.
-            let reference = pages.get(page).map_or(0, Granted::reference);
-            Segment { reference, first, last }
+        cut(self.range.clone(), count).filter_map(|(page, first, last)| {
+            let reference = pages.get(page)?.reference();
+            Some(Segment { reference, first, last })
         })
     }
 }

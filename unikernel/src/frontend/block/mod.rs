@@ -171,21 +171,20 @@ impl Disk {
     }
 
     fn transfer(&self, write: bool, sector: u64, piece: Piece) -> Pending {
-        let sound = self.sound(write, sector, &piece);
         let (count, of) = (piece.pages(), piece.clone());
-        self.ask(sound.map(|()| Ask::Transfer { write, sector, count, segments: of.segments() }), Some(piece))
+        let sound = self.sound(write, sector, &piece, count);
+        self.ask(sound.map(|()| Ask::Transfer { write, sector, count, segments: of.segments(count) }), Some(piece))
     }
 
-    /// Whether the disk offers a transfer, and the piece can be had.
-    fn sound(&self, write: bool, sector: u64, piece: &Piece) -> Result<(), Failure> {
+    /// Whether the disk offers a transfer, and the piece, which touches so many pages, can be had.
+    fn sound(&self, write: bool, sector: u64, piece: &Piece, pages: usize) -> Result<(), Failure> {
         let limits = self.0.limits.get();
         on_disk(&limits, sector, piece.count())?;
         offered(!(write && limits.read_only))?;
         if !piece.is_sound() {
             return Err(Failure::Range);
         }
-        let count = piece.pages();
-        if count <= DIRECT_SEGMENTS || count <= self.pages_max() { Ok(()) } else { Err(Failure::TooLarge) }
+        if pages <= DIRECT_SEGMENTS || pages <= self.pages_max() { Ok(()) } else { Err(Failure::TooLarge) }
     }
 
     #[inline(always)]
