@@ -292,10 +292,7 @@ impl<E: Entry> Journal<E> {
         page: &impl Shared,
         request: &mut [u8],
     ) -> Result<Option<Ticket>, Violation> {
-        if self.back.available(page)? == 0 {
-            return Ok(None);
-        }
-        let at = self.back.next();
+        let Some(at) = self.back.next(page)? else { return Ok(None) };
         let used = copy::<E>(request, |from, out| page.read(at + from, out));
         let ticket = self.hold(record, &request[..used]);
         record.store_u32(AT_TAKEN, self.back.consumed());

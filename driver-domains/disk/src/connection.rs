@@ -239,7 +239,12 @@ impl<M: DevicePages> Connection<M> {
     }
 
     #[inline(always)]
-    fn plan(&mut self, host: &Host<M>, raw: &RawRequest, body: &Body) -> Result<(Operation, Reach, Chain, u32), Status> {
+    fn plan(
+        &mut self,
+        host: &Host<M>,
+        raw: &RawRequest,
+        body: &Body,
+    ) -> Result<(Operation, Reach, Chain, u32), Status> {
         let base = self.goal.part.map_or(0, |(first, _)| first);
         match body {
             Body::Flush => Ok((Operation::Flush, Reach::Flush, Chain::EMPTY, 0)),
@@ -403,6 +408,7 @@ impl<M: DevicePages> Connection<M> {
     }
 
     /// Gives a request to the device.
+    #[inline(always)]
     fn submit(&mut self, host: &Host<M>, number: u16, slot: u16, disk: &mut dyn Disk, pieces: &[Piece], now: u64) {
         let one = &mut self.under_way[slot as usize];
         if one.operation == Operation::Flush && !disk.properties().cache {

@@ -150,7 +150,8 @@ impl World {
     ) -> Result<(), String> {
         let page = View { bytes: pages, fuse: Some(fuse) };
         let record = Mutated::new::<Numbers>(View { bytes: records, fuse: Some(fuse) }, GEOMETRY, mutant);
-        let attached = Journal::<Numbers>::attach(&record, &page, GEOMETRY, 1, b"test").map_err(|error| format!("{error:?}"))?;
+        let attached =
+            Journal::<Numbers>::attach(&record, &page, GEOMETRY, 1, b"test").map_err(|error| format!("{error:?}"))?;
         let (mut journal, mut flying) = (attached.journal, attached.replays);
         let mut answered: Vec<(u32, u32)> = Vec::new();
         for _ in 0..400 {
@@ -300,7 +301,8 @@ fn a_damaged_copy_is_never_replayed() {
 fn another_incarnation_starts_afresh() {
     let (page, record) = (RefCell::new(std::vec![0; 4096]), RefCell::new(std::vec![0; size(GEOMETRY)]));
     let view = |bytes| View { bytes, fuse: None };
-    let attach = |incarnation| Journal::<Numbers>::attach(&view(&record), &view(&page), GEOMETRY, incarnation, b"p").unwrap();
+    let attach =
+        |incarnation| Journal::<Numbers>::attach(&view(&record), &view(&page), GEOMETRY, incarnation, b"p").unwrap();
     assert!(!attach(1).resumed);
     assert!(attach(1).resumed);
     assert!(!attach(2).resumed);

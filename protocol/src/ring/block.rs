@@ -251,13 +251,7 @@ impl Request {
 
 /// Makes a slot of zeros a request with direct segments, at most [`DIRECT_SEGMENTS`]; `echo` is the operation.
 #[inline(always)]
-pub fn encode_direct(
-    raw: &mut RawRequest,
-    id: u64,
-    echo: u8,
-    sector: u64,
-    segments: impl Iterator<Item = Segment>,
-) {
+pub fn encode_direct(raw: &mut RawRequest, id: u64, echo: u8, sector: u64, segments: impl Iterator<Item = Segment>) {
     let mut count = 0;
     raw[0] = echo;
     raw[8..16].copy_from_slice(&id.to_le_bytes());

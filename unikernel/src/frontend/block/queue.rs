@@ -10,8 +10,8 @@ use core::task::Waker;
 
 use protocol::record::Entry;
 use protocol::ring::block::{
-    self, Blocks, Body, DIRECT_SEGMENTS, INDIRECT_PAGES, REQUEST_SIZE, RESPONSE_SIZE, RawRequest, Request, SEGMENT_SIZE,
-    SEGMENTS_PER_PAGE, Segment, Segments, encode_direct, operation, read_response,
+    self, Blocks, Body, DIRECT_SEGMENTS, INDIRECT_PAGES, REQUEST_SIZE, RESPONSE_SIZE, RawRequest, Request,
+    SEGMENT_SIZE, SEGMENTS_PER_PAGE, Segment, Segments, encode_direct, operation, read_response,
 };
 use protocol::ring::sring::{Front, Geometry, initialise};
 
@@ -277,7 +277,9 @@ impl<P: Share, K> Queue<P, K> {
             found => return Err(Fault::Status { id, found }),
         };
         self.in_flight -= 1;
-        self.spare.extend(slot.descriptors.take());
+        if let Some(page) = slot.descriptors.take() {
+            self.spare.push(page);
+        }
         Self::finish(slot, outcome);
         if slot.abandoned {
             self.release(ticket.slot);
