@@ -375,6 +375,22 @@ mod tests {
     }
 
     proptest! {
+        /// Only what `used` covers is copied and kept.
+        #[test]
+        fn what_is_not_used_says_nothing(raw in prop::collection::vec(any::<u8>(), REQUEST_SIZE), rest: [u8; 4], code in 0u8..8, count in 0u8..16) {
+            let mut raw: RawRequest = raw.try_into().unwrap();
+            (raw[0], raw[1]) = (code, count);
+            for segment in raw[DIRECT_AT..].as_chunks_mut::<SEGMENT_SIZE>().0 {
+                (segment[4], segment[5]) = (segment[4] % 4, 4 + segment[5] % 4);
+            }
+            raw[16..24].copy_from_slice(&[code, 0, 0, 0, 0, 0, 0, 0]);
+            let mut other = raw;
+            let used = Blocks::used(&raw);
+            prop_assert!((Blocks::HEAD..=REQUEST_SIZE).contains(&used) && used == Blocks::used(&raw[..Blocks::HEAD]));
+            other[used..].iter_mut().zip(rest.iter().cycle()).for_each(|(byte, other)| *byte = *other);
+            prop_assert_eq!(Request::parse(&raw, &DISK), Request::parse(&other, &DISK));
+        }
+
         #[test]
         fn whatever_is_accepted_lies_on_the_disk(raw in prop::collection::vec(any::<u8>(), REQUEST_SIZE), code in 0u8..8) {
             let mut raw: RawRequest = raw.try_into().unwrap();
