@@ -11,7 +11,8 @@ use protocol::handle::Handle;
 use protocol::hypercall::protection;
 use protocol::layout::{ARGUMENTS, PAGE_SIZE, VCPU_AREA_SIZE, VCPU_AREAS};
 
-use crate::config::{Config, size};
+use crate::config::{Config, Guest, size};
+use crate::guest;
 use crate::hypervisor::Hypervisor;
 use crate::image::Image;
 
@@ -33,7 +34,7 @@ pub struct BuildError {
 
 /// What the core is asked for when a domain with this configuration is made.
 pub fn spec(config: &Config) -> DomainSpec {
-    DomainSpec {
+    let native = DomainSpec {
         name: protocol::name(&config.name),
         memory_pages: config.memory_pages,
         max_pages: config.max_pages,
@@ -41,6 +42,8 @@ pub fn spec(config: &Config) -> DomainSpec {
         grant_frames: config.grant_frames,
         max_mappings: config.max_mappings,
         retained_pages: config.retained_pages,
+        guest_grant_frames: 0,
+        reserved: 0,
         schedule: SchedParams {
             weight: config.weight,
             cap: config.cap,
@@ -48,6 +51,10 @@ pub fn spec(config: &Config) -> DomainSpec {
             vcpu: ALL_VCPUS,
             affinity: config.affinity.first().copied().unwrap_or(0),
         },
+    };
+    match config.guest {
+        Guest::Native { .. } => native,
+        Guest::Linux { .. } => guest::spec(config, native),
     }
 }
 
@@ -65,6 +72,7 @@ pub fn create<H: Hypervisor>(hypervisor: &mut H, spec: &DomainSpec) -> Result<Do
             Error::NoMemory => {
                 format!("`memory`, {}, does not hold the tables of a domain: raise it", size::mib(spec.memory_pages))
             }
+            Error::Unsupported => "a Linux guest needs a CPU with SVM or VMX and nested paging".to_string(),
             Error::TableFull => "no room for another domain: destroy one".to_string(),
             Error::Invalid if no_such_cpu(spec.schedule.affinity, cpus) => {
                 format!("{cpus} CPUs run here, from 0: change `cpus` or `cpu`")
@@ -120,13 +128,18 @@ fn fill<H: Hypervisor>(hypervisor: &mut H, domain: Handle, image: &Image<'_>, pl
     for segment in &image.segments {
         populate(hypervisor, domain, segment.address, segment.pages, segment.protection)?;
         *placed += segment.pages;
-        for (index, part) in segment.bytes.chunks(WRITE_MAX).enumerate() {
-            let address = segment.address + (index * WRITE_MAX) as u64;
-            retry(|| hypervisor.domain_write(domain, address, part))?;
-        }
+        write(hypervisor, domain, segment.address, segment.bytes)?;
     }
     let stack = VCPU_AREAS + VCPU_AREA_SIZE - STACK_PAGES * PAGE_SIZE;
     populate(hypervisor, domain, stack, STACK_PAGES, protection::WRITE)
+}
+
+/// Writes any number of bytes into memory that is populated.
+pub fn write<H: Hypervisor>(hypervisor: &mut H, domain: Handle, address: u64, bytes: &[u8]) -> Result<(), Error> {
+    for (index, part) in bytes.chunks(WRITE_MAX).enumerate() {
+        retry(|| hypervisor.domain_write(domain, address + (index * WRITE_MAX) as u64, part))?;
+    }
+    Ok(())
 }
 
 /// Populates any number of pages.

@@ -96,8 +96,8 @@ pub trait Hypervisor {
     fn domain_set_memory(&mut self, domain: Handle, pages: u64, max: u64) -> Result<()>;
     /// How it is scheduled.
     fn domain_schedule(&mut self, domain: Handle, params: &SchedParams) -> Result<()>;
-    /// Makes an entry of its peer table.
-    fn domain_peer(&mut self, domain: Handle, index: u16, peer: Handle) -> Result<()>;
+    /// Makes an entry of its peer table; with `guest_face`, for the grants of the peer's virtual machine.
+    fn domain_peer(&mut self, domain: Handle, index: u16, peer: Handle, guest_face: bool) -> Result<()>;
     /// State of a vCPU.
     fn vcpu_info(&mut self, domain: Handle, vcpu: u32) -> Result<VcpuInfo>;
 }

@@ -16,6 +16,7 @@ pub mod builder;
 pub mod bundle;
 pub mod channel;
 pub mod config;
+pub mod guest;
 pub mod hypervisor;
 pub mod image;
 pub mod plane;

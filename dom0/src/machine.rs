@@ -190,8 +190,8 @@ impl Hypervisor for Machine {
         DomainHandle(domain).schedule(params)
     }
 
-    fn domain_peer(&mut self, domain: Handle, index: u16, peer: Handle) -> Result<()> {
-        DomainHandle(domain).set_peer(index, &DomainHandle(peer))
+    fn domain_peer(&mut self, domain: Handle, index: u16, peer: Handle, guest_face: bool) -> Result<()> {
+        DomainHandle(domain).set_peer(index, &DomainHandle(peer), guest_face)
     }
 
     fn vcpu_info(&mut self, domain: Handle, vcpu: u32) -> Result<VcpuInfo> {

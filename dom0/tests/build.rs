@@ -6,10 +6,10 @@ mod sim;
 use dom0::bundle::Bundle;
 use dom0::image::Image;
 use dom0::plane::Plane;
-use protocol::arguments::decode_arguments;
+use protocol::arguments::{GuestFile, decode_arguments};
 use protocol::error::Error;
 use protocol::hypercall::protection;
-use protocol::layout::{ARGUMENTS, PAGE_SIZE};
+use protocol::layout::{ARGUMENTS, GUEST_MEMORY, PAGE_SIZE};
 use sim::{Sim, image, image_with};
 
 fn bundle(image: &[u8]) -> Bundle<'_> {
@@ -38,6 +38,31 @@ fn segments_are_loaded_page_by_page_with_their_access() {
         let arguments = decode_arguments(&guest.memory[&ARGUMENTS]).unwrap();
         assert_eq!(arguments.command_line, "a=1 b");
         assert_eq!(arguments.console, None, "there is no console domain in this test");
+    });
+}
+
+#[test]
+fn the_files_of_a_linux_guest_lie_at_the_top_of_its_memory() {
+    let (image, kernel, ramdisk) = (image(), [1; 5000], [2; 3]);
+    let files = [("images/monitor", &image[..]), ("boot/vmlinuz", &kernel), ("boot/initrd", &ramdisk)];
+    let sim = Sim::new();
+    let mut plane = Plane::new(sim.clone(), Bundle::of(&files));
+    let linux = |memory: &'static str| [memory, "kernel=/boot/vmlinuz", "ramdisk=boot/initrd", "root=/dev/xvda ro"];
+    let fault = create(&mut plane, &linux("memory=12K")).unwrap_err();
+    assert!(
+        fault.starts_with("command line: memory: kernel and ramdisk have 12 KiB, and that is all there is"),
+        "{fault}"
+    );
+    create(&mut plane, &linux("memory=2")).unwrap();
+    sim.by_name("hello", |guest| {
+        let guest_boot = decode_arguments(&guest.memory[&ARGUMENTS]).unwrap().guest.unwrap();
+        let end = 2 << 20;
+        assert_eq!(guest_boot.memory_pages, 512);
+        assert_eq!(guest_boot.ramdisk, GuestFile { address: end - PAGE_SIZE, length: 3 });
+        assert_eq!(guest_boot.kernel, GuestFile { address: end - 3 * PAGE_SIZE, length: 5000 });
+        assert_eq!(guest.memory[&(GUEST_MEMORY + guest_boot.kernel.address)], kernel);
+        assert_eq!(guest.memory[&(GUEST_MEMORY + guest_boot.ramdisk.address)], ramdisk);
+        assert!(guest.info.memory_pages > 512, "what the monitor needs comes on top");
     });
 }
 
@@ -83,7 +108,7 @@ fn every_failure_says_what_to_do() {
         (&["name=h2", "image=bad"], "h2: image bad is no ELF file: "),
         (&["name=h2", "connect=echo"], "h2: connect: there is no domain echo: create it first"),
         (&["name=dom0"], "dom0: there is a domain of this name"),
-        (&["name=h2", "kernel=/boot/vmlinuz"], "command line: kernel: a Linux guest needs the monitor"),
+        (&["name=h2", "kernel=/boot/vmlinuz"], "command line: kernel: the bundle holds no /boot/vmlinuz: add it"),
     ] {
         let fault = create(&mut plane, words).unwrap_err();
         assert!(fault.starts_with(message), "{fault}\n{message}");

@@ -136,9 +136,7 @@ fn create_reads_configurations_and_overrides() {
     assert!(desk.command("create ../../etc/passwd", 1).contains("no such configuration"));
     let text = desk.command("create xtd01", 1);
     assert!(text.starts_with("warning: config/xtd01.toml:7: nics: means nothing here"), "{text}");
-    assert!(
-        text.contains("config/xtd01.toml:1: kernel: a Linux guest needs the monitor, which this build does not have")
-    );
+    assert!(text.contains("config/xtd01.toml:1: kernel: the bundle holds no /boot/xen-linux-2.6.11.12xu02: add it"));
     desk.command("create --paused spin", 0);
     assert_eq!(desk.json("list spin")[0]["state"], "--p---");
     desk.command("unpause spin", 0);

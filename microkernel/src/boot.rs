@@ -74,6 +74,8 @@ impl<M: Machine> Core<M> {
             grant_frames: 1,
             max_mappings: DOM0_MAPPINGS,
             retained_pages: 0,
+            guest_grant_frames: 0,
+            reserved: 0,
             schedule: SchedParams { class: CLASS_DRIVER, ..SchedParams::default() },
         };
         self.build_first(config, &spec).map_err(|_| NO_ROOM)?;

@@ -15,7 +15,33 @@ pub struct BootArguments {
     pub console: Option<Port>,
     /// Handles of the devices it was given ([`crate::handle::Handle`]), in the order of its configuration.
     pub devices: Vec<u32, DEVICES_MAX>,
+    /// The guest of a monitor.
+    pub guest: Option<GuestBoot>,
 }
+
+/// What a monitor is to run. The files lie in guest memory ([`crate::layout::GUEST_MEMORY`]), page-aligned, at the top of the RAM
+/// below [`LOW_MEMORY_END`]: the RAM disk last, the kernel below it. The command line is the domain's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestBoot {
+    /// RAM of the guest, in pages.
+    pub memory_pages: u64,
+    /// The file of its kernel.
+    pub kernel: GuestFile,
+    /// The file of its initial RAM disk; of length 0 if it has none.
+    pub ramdisk: GuestFile,
+}
+
+/// A file in guest memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestFile {
+    /// Guest-physical address.
+    pub address: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// RAM of a guest lies below this guest-physical address, and what does not fit there from 4 GiB on.
+pub const LOW_MEMORY_END: u64 = 3 << 30;
 
 /// Most devices that one domain can be given.
 pub const DEVICES_MAX: usize = 16;

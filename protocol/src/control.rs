@@ -163,6 +163,11 @@ pub enum ToDomain {
         /// What it is like now.
         limits: DiskLimits,
     },
+    /// To a monitor: let its guest use this many of its vCPUs; answered by `Done` when the guest was asked to.
+    VcpuTarget {
+        /// At least 1, at most as many as the domain has.
+        vcpus: u32,
+    },
 }
 
 /// What a domain says to dom0.

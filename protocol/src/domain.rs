@@ -140,6 +140,10 @@ records! {
         pub max_mappings: u32,
         /// Pages of retained memory, 0 to [`MAX_RETAINED`].
         pub retained_pages: u32,
+        /// Pages of the grant table of its virtual machine, up to [`crate::grant::MAX_GRANT_FRAMES`]; 0: it has none.
+        pub guest_grant_frames: u32,
+        /// Zero.
+        pub reserved: u32,
         /// How it is scheduled; `vcpu` must be [`ALL_VCPUS`].
         pub schedule: SchedParams,
     }

@@ -41,6 +41,8 @@ macro_rules! for_each_error {
             BadPort = 53;
             /// The grant entry does not permit this access.
             BadGrant = 61;
+            /// The machine has no hardware for this.
+            Unsupported = 95;
             /// The deadline passed first.
             TimedOut = 110;
         }

@@ -73,16 +73,17 @@ macro_rules! for_each_hypercall {
         /// Copies a batch of `CopyElement`. Gives the number done without error (`NoPeer BadGrant BadAddress Invalid`).
         19 GrantCopy grant_copy(elements: ReadWrite, count: Length) [TooBig];
 
-        /// Puts zeroed memory at `address` of the caller, or of a domain in building: image, heap or stack area, not yet
-        /// populated. At most 512 pages a call. `protection` is one of `protection`.
+        /// Puts zeroed memory at `address` of the caller, or of a domain in building: image, heap or stack area, or
+        /// guest memory, not yet populated. At most 512 pages a call. `protection` is one of `protection`; for guest memory it
+        /// is `WRITE`, and the guest may execute it, too.
         20 MemoryPopulate memory_populate(domain: AnyDomain, address: Address, pages: Pages, protection: Flags) [NoMemory, Exists, WrongState, TooBig];
-        /// Takes memory of the caller's image, heap or stack area away and gives the frames back to those set aside for it.
-        /// At most 512 pages a call. Pages that others hold mapped give `Busy`, and nothing is released.
+        /// Takes memory of the caller's image, heap or stack area, or guest memory, away and gives the frames back to those
+        /// set aside for it. At most 512 pages a call. Pages that others hold mapped give `Busy`, and nothing is released.
         21 MemoryRelease memory_release(address: Address, pages: Pages) [Busy, TooBig];
 
         /// Makes a domain from `spec`, a `DomainSpec`, in state building, and fills `out`, a `DomainCreated`. Peer 0 of the
         /// new domain is the caller; control rings, console ring, grant table and retained memory are in place.
-        22 DomainCreate domain_create(system: System(CONTROL), spec: Read, out: Write) [NoMemory, TableFull, Again];
+        22 DomainCreate domain_create(system: System(CONTROL), spec: Read, out: Write) [NoMemory, TableFull, Again, Unsupported];
         /// Copies `length` bytes, at most 65536, from the caller's `source` to `address` (any alignment) of a domain in
         /// building, whatever protection the page has. Pages outside image, heap, stack and arguments are refused.
         23 DomainWrite domain_write(domain: Building, address: Address, source: Read, length: Length) [TooBig];
@@ -105,9 +106,9 @@ macro_rules! for_each_hypercall {
         31 DomainSetMemory domain_set_memory(domain: Domain(CONTROL), pages: Pages, max: Pages) [NoMemory, Busy];
         /// Sets how it is scheduled; `params` is a `SchedParams`.
         32 DomainSchedule domain_schedule(domain: Domain(CONTROL), params: Read) [];
-        /// Makes `peer` entry `index` of the domain's peer table. An entry in use is refused unless it named somebody who is
-        /// gone.
-        33 DomainPeer domain_peer(domain: Live(CONNECT), index: Number, peer: Live(CONNECT)) [Exists];
+        /// Makes `peer` entry `index` of the domain's peer table. With 1 in `face`, grants of that peer are taken from the grant
+        /// table of its virtual machine. An entry in use is refused unless it named somebody who is gone.
+        33 DomainPeer domain_peer(domain: Live(CONNECT), index: Number, peer: Live(CONNECT), face: Flags) [Exists];
         /// Fills `out`, a `VcpuInfo`.
         34 VcpuInfo vcpu_info(domain: Domain(INSPECT), vcpu: Number, out: Write) [];
         /// Starts another vCPU of the caller at `entry` with stack pointer `stack` (0: the layout's).
@@ -145,6 +146,14 @@ macro_rules! for_each_hypercall {
         /// Writes the addresses a device of the caller uses for its writable pages from `address` on into `out`, a u64 each,
         /// at most 512. From then on they can be neither granted nor released, until the caller is reset or ends.
         47 DeviceAddresses device_addresses(device: Opened, address: Address, pages: Pages, out: Write) [Busy, TooBig];
+
+        /// Runs the virtual CPU that belongs to the calling vCPU, from the state in its page (`vm`), until something happens
+        /// that the guest cannot do itself, an event is pending, or the deadline has passed. Gives the `vm::Exit`.
+        /// `WrongState`: the domain has no virtual machine.
+        48 VmRun vm_run(deadline: Deadline) [WrongState];
+        /// Puts page `index` of the guest's grant table at `address` of guest memory, where nothing is; it leaves the place
+        /// where it was. `WrongState`: the domain has no virtual machine.
+        49 VmGrantTable vm_grant_table(index: Number, address: Address) [WrongState, Exists, NoMemory];
     } };
 }
 

@@ -29,6 +29,12 @@ pub const CONTROL_OUT: u64 = START_INFO + 4 * PAGE_SIZE;
 pub const CONSOLE: u64 = START_INFO + 5 * PAGE_SIZE;
 /// Heartbeat page ([`crate::heartbeat`]).
 pub const HEARTBEAT: u64 = START_INFO + 6 * PAGE_SIZE;
+/// State page ([`crate::vm`]) of vCPU `index`, in a domain with a virtual machine.
+pub const fn vm_state(index: u32) -> u64 {
+    START_INFO + (VM_STATES + index as u64) * PAGE_SIZE
+}
+/// Pages from [`START_INFO`] to the first state page.
+const VM_STATES: u64 = 16;
 /// Grant table of the native face, [`crate::domain::DomainSpec::grant_frames`] pages.
 pub const GRANT_TABLE: u64 = 0x1_0010_0000;
 /// Retained memory: survives [`crate::hypercall::Hypercall::DomainReset`]; never granted, never mapped for a device.
@@ -38,6 +44,10 @@ pub const RETAINED: u64 = 0x1_1000_0000;
 pub const HEAP: u64 = 0x2_0000_0000;
 /// End of the heap window.
 pub const HEAP_END: u64 = 0x40_0000_0000;
+/// In a domain with a virtual machine: guest-physical memory, from address 0 on.
+pub const GUEST_MEMORY: u64 = HEAP_END;
+/// End of that window.
+pub const GUEST_MEMORY_END: u64 = MMIO;
 /// Window in which registers of devices are mapped.
 pub const MMIO: u64 = 0x48_0000_0000;
 /// End of that window.

@@ -45,6 +45,7 @@ pub mod record;
 pub mod ring;
 pub mod start;
 pub mod system;
+pub mod vm;
 
 /// Version of the hypercall interface; returned by [`hypercall::Hypercall::Version`]. It changes whenever a number, an
 /// argument or a layout in this crate changes its meaning.

@@ -55,7 +55,7 @@ fn the_file_of_2005_is_understood() {
     let mut system = machine(2).boot();
     let text = system.fails("create xtd01", 1);
     assert!(text.contains("warning: config/xtd01.toml:7: nics: means nothing here"), "{text}");
-    assert!(text.contains("config/xtd01.toml:1: kernel: a Linux guest needs the monitor"), "{text}");
+    assert!(text.contains("config/xtd01.toml:1: kernel: the bundle holds no /boot/xen-linux-2.6.11.12xu02"), "{text}");
     assert!(!text.contains("unknown"), "{text}");
 }
 

@@ -130,10 +130,10 @@ impl DomainHandle {
         unsafe { raw::domain_schedule(self.number(), address_of(params)) }.map(|_| ())
     }
 
-    /// Makes `peer` entry `index` of its peer table.
-    pub fn set_peer(&self, index: u16, peer: &DomainHandle) -> Result<()> {
+    /// Makes `peer` entry `index` of its peer table; with `guest_face`, to take grants from the table of its virtual machine.
+    pub fn set_peer(&self, index: u16, peer: &DomainHandle, guest_face: bool) -> Result<()> {
         // SAFETY: no effect on memory.
-        unsafe { raw::domain_peer(self.number(), index.into(), peer.number()) }.map(|_| ())
+        unsafe { raw::domain_peer(self.number(), index.into(), peer.number(), guest_face.into()) }.map(|_| ())
     }
 
     /// Gives it a copy of one of the caller's handles, with no more than `rights`; gives the handle by its name.

@@ -40,6 +40,7 @@ pub mod system;
 pub mod text;
 pub mod time;
 pub mod vcpu;
+pub mod vm;
 
 pub use start::Domain;
 

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod emulator;
 pub mod flash;
 pub mod fuzz;
+pub mod guest;
 pub mod image;
 pub mod process;
 pub mod run;

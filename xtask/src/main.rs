@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, check, flash, fuzz, image, run, sizes, soak, test};
+use xtask::{bench, build, check, flash, fuzz, guest, image, run, sizes, soak, test};
 
 /// Build, run, test, check and measure Bulkhead
 #[derive(Parser)]
@@ -23,6 +23,8 @@ enum Verb {
     Build,
     /// Make one image that boots from a USB stick, on BIOS and UEFI
     Image(image::Arguments),
+    /// Prepare a Linux guest: fetch its kernel, make its root disk
+    Guest(guest::Arguments),
     /// Write that image to a USB stick
     Flash(flash::Arguments),
     /// Run every test: on the host, in the model checker, and in an emulator
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
 fn carry_out(verb: &Verb) -> Result<u8> {
     match verb {
         Verb::Run(arguments) => run::run(arguments),
+        Verb::Guest(arguments) => guest::run(arguments),
         Verb::Image(arguments) => image::run(arguments),
         Verb::Flash(arguments) => flash::run(arguments),
         Verb::Test(arguments) => test::run(arguments),

@@ -35,6 +35,10 @@ pub const GRUB_MKIMAGE: Tool = Tool { program: "grub-mkimage", package: "grub-co
 pub const GRUB_BIOS: Tool = Tool { program: "/usr/lib/grub/i386-pc/boot.img", package: "grub-pc-bin" };
 /// GRUB for UEFI.
 pub const GRUB_EFI: Tool = Tool { program: "/usr/lib/grub/x86_64-efi/normal.mod", package: "grub-efi-amd64-bin" };
+/// Makes a Debian system in a folder.
+pub const DEBOOTSTRAP: Tool = Tool { program: "debootstrap", package: "debootstrap" };
+/// Makes a file system of it.
+pub const MKFS_EXT4: Tool = Tool { program: "mkfs.ext4", package: "e2fsprogs" };
 /// The compiler that the fuzzer's own code needs.
 pub const CXX: Tool = Tool { program: "c++", package: "g++" };
 /// The linker driver that cargo needs for programs of the host.

@@ -20,7 +20,7 @@ pub const CORE_BIN: &str = "bulkhead";
 /// Package of the first domain, which is also the name of its entry in the bundle.
 pub const FIRST_DOMAIN: &str = "dom0";
 /// Folders whose packages are bundled as `images/<name>`.
-const IMAGE_FOLDERS: [&str; 2] = ["driver-domains", "guests"];
+const IMAGE_FOLDERS: [&str; 3] = ["driver-domains", "guests", "monitor"];
 /// Folder of the images that only the system tests boot.
 const TEST_IMAGES: &str = "tests/images";
 

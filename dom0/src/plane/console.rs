@@ -42,7 +42,7 @@ impl<H: Hypervisor> Plane<'_, H> {
         let id = created.map_err(|failure| failure.lines.join("; "))?.id;
         let handle = self.domain(id).map(|domain| domain.handle).unwrap_or(Handle::SELF);
         let failed = |error| format!("console: dom0 cannot be connected to it: {error}");
-        self.hypervisor.domain_peer(Handle::SELF, PEER_CONSOLE, handle).map_err(failed)?;
+        self.hypervisor.domain_peer(Handle::SELF, PEER_CONSOLE, handle, false).map_err(failed)?;
         let (own, theirs) = self.hypervisor.event_connect(Handle::SELF, handle).map_err(failed)?;
         self.console = Some(Wire { peer: id, own, theirs });
         self.announce_all();
@@ -72,8 +72,8 @@ impl<H: Hypervisor> Plane<'_, H> {
     pub(super) fn wire_console(&mut self, domain: &mut Domain<H::Page>) -> Result<(), String> {
         let Some((id, handle)) = self.console_handle() else { return Ok(()) };
         let failed = |error| format!("it cannot be connected to the console: {error}");
-        self.hypervisor.domain_peer(domain.handle, PEER_CONSOLE, handle).map_err(failed)?;
-        self.hypervisor.domain_peer(handle, domain.id, domain.handle).map_err(failed)?;
+        self.hypervisor.domain_peer(domain.handle, PEER_CONSOLE, handle, false).map_err(failed)?;
+        self.hypervisor.domain_peer(handle, domain.id, domain.handle, false).map_err(failed)?;
         let (own, theirs) = self.hypervisor.event_connect(domain.handle, handle).map_err(failed)?;
         domain.console = Some(Wire { peer: id, own, theirs });
         Ok(())

@@ -12,7 +12,7 @@ use protocol::grant::{PEER_DISK, PEER_NETWORK};
 use super::device::{Device, Kind, Link, free_number, keys, mac_for};
 use super::domain::Phase;
 use super::{DOM0_NAME, Plane};
-use crate::config::{Config, Disk, Role, Vif};
+use crate::config::{Config, Disk, Guest, Role, Vif};
 use crate::hypervisor::Hypervisor;
 
 impl<H: Hypervisor> Plane<'_, H> {
@@ -144,8 +144,10 @@ impl<H: Hypervisor> Plane<'_, H> {
         let used = self.used_numbers(id);
         let connection = free_number(&used, room).ok_or_else(|| full(&name, used.len(), room))?;
         let failed = |error| format!("it cannot be connected to {name}: {error}");
+        // What a Linux guest grants stands in the table of its virtual machine.
+        let guest_face = self.domain(guest).is_some_and(|domain| matches!(domain.config.guest, Guest::Linux { .. }));
         let peer = self.backend_index(guest, id, role).map_err(failed)?;
-        match self.hypervisor.domain_peer(handle, guest, guest_handle) {
+        match self.hypervisor.domain_peer(handle, guest, guest_handle, guest_face) {
             // No two domains have the same id, so it is the guest already.
             Ok(()) | Err(Error::Exists) => {}
             Err(error) => return Err(failed(error)),
@@ -194,7 +196,7 @@ impl<H: Hypervisor> Plane<'_, H> {
         }
         let free = !domain.backends.iter().any(|(index, _)| *index == known);
         let index = if default && free { known } else { backend };
-        self.hypervisor.domain_peer(domain.handle, index, handle)?;
+        self.hypervisor.domain_peer(domain.handle, index, handle, false)?;
         domain.backends.push((index, backend));
         Ok(index)
     }

@@ -17,6 +17,7 @@ use super::{DOM0_NAME, Dying, Plane};
 use crate::builder;
 use crate::channel::Channel;
 use crate::config::{self, Config, Guest};
+use crate::guest::{self, Files};
 use crate::hypervisor::Hypervisor;
 use crate::image::Image;
 
@@ -69,6 +70,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
 
     /// Creates a domain from a configuration that was checked; gives its id.
     pub fn create_from(&mut self, config: Config, paused: bool) -> Result<u16, String> {
+        Files::find(&self.bundle, &config)?;
         let image = self.image(&config)?;
         if self.find(&config.name).is_some() {
             return Err(format!("{0}: there is a domain of this name: destroy it, or pass name=OTHER", config.name));
@@ -106,12 +108,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
     pub(super) fn image(&self, config: &Config) -> Result<Image<'b>, String> {
         let image = match &config.guest {
             Guest::Native { image } => image,
-            Guest::Linux { place, .. } => {
-                return Err(format!(
-                    "{place}: kernel: a Linux guest needs the monitor, which this build does not have; \
-                     native guests have `image` instead"
-                ));
-            }
+            Guest::Linux { .. } => guest::MONITOR,
         };
         let Some(bytes) = self.bundle.file(&format!("images/{image}")) else {
             let known = self.bundle.names("images", "").join(" ");
@@ -139,6 +136,10 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
     /// Loads and starts a domain in building, and tells whoever waits for it.
     fn run(&mut self, domain: &mut Domain<H::Page>, image: &Image<'b>, paused: bool) -> Result<(), String> {
         let hypervisor = &mut self.hypervisor;
+        if let Some(files) = Files::find(&self.bundle, &domain.config)? {
+            let placed = files.place(hypervisor, domain.handle, domain.config.memory_pages);
+            domain.arguments.guest = Some(placed.map_err(|error| error.text)?);
+        }
         builder::load(hypervisor, domain.handle, image, &domain.arguments).map_err(|error| error.text)?;
         let inward =
             hypervisor.map(domain.id, REF_CONTROL_IN, true).map_err(|error| format!("no control channel: {error}"))?;
@@ -171,8 +172,8 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         let failed = |error: Error| format!("cannot be connected to {name}: {error}");
         let other =
             self.domains.iter_mut().find(|other| other.name() == name).ok_or_else(|| failed(Error::NotFound))?;
-        self.hypervisor.domain_peer(domain.handle, other.id, other.handle).map_err(failed)?;
-        self.hypervisor.domain_peer(other.handle, domain.id, domain.handle).map_err(failed)?;
+        self.hypervisor.domain_peer(domain.handle, other.id, other.handle, false).map_err(failed)?;
+        self.hypervisor.domain_peer(other.handle, domain.id, domain.handle, false).map_err(failed)?;
         let (own, theirs) = self.hypervisor.event_connect(domain.handle, other.handle).map_err(failed)?;
         let wire = Wire { peer: domain.id, own: theirs, theirs: own };
         other.wires.push(wire);

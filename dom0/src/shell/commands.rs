@@ -21,6 +21,7 @@ pub enum Verb {
     Sched,
     VcpuList,
     VcpuPin,
+    VcpuSet,
     Top,
     Uptime,
     Dmesg,
@@ -167,6 +168,7 @@ commands! {
     ] "show or change how domains are scheduled";
     VcpuList "vcpu-list" "[NAME...]" Domains [JSON] "vCPUs with their CPU, state, time and affinity";
     VcpuPin "vcpu-pin" "NAME VCPU|all CPUS" Domains [] "choose the CPUs of a vCPU: 0-3,^1 or all";
+    VcpuSet "vcpu-set" "NAME COUNT" Domains [] "change how many of its vCPUs a Linux guest uses";
     Top "top" "" None [
         value("count", Some('n'), "N", "number of snapshots; 1 by default"),
         value("interval", Some('d'), "SECONDS", "time over which each is taken; 1 by default"),

@@ -118,6 +118,8 @@ impl Sim {
                 grant_frames: 1,
                 max_mappings: 64,
                 retained_pages: 0,
+                guest_grant_frames: 0,
+                reserved: 0,
                 schedule: SchedParams::default(),
             },
         );
@@ -530,7 +532,7 @@ impl Hypervisor for Sim {
         })
     }
 
-    fn domain_peer(&mut self, domain: Handle, index: u16, peer: Handle) -> Result<()> {
+    fn domain_peer(&mut self, domain: Handle, index: u16, peer: Handle, _: bool) -> Result<()> {
         self.call()?;
         let state = self.state.borrow();
         let name = |(id, guest): (&u16, &Guest)| (*id, guest.info.incarnation);

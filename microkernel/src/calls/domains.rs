@@ -22,6 +22,8 @@ impl<M: Machine> Core<M> {
             && (1..=MAX_GRANT_FRAMES as u32).contains(&spec.grant_frames)
             && spec.max_mappings <= MAX_MAPPINGS
             && spec.retained_pages <= MAX_RETAINED
+            && spec.guest_grant_frames <= MAX_GRANT_FRAMES as u32
+            && spec.reserved == 0
             && spec.schedule.vcpu == ALL_VCPUS
             && self.is_valid(&spec.schedule);
         if !valid {
@@ -152,8 +154,8 @@ impl<M: Machine> Core<M> {
             && (params.affinity == 0 || params.affinity & cpus != 0)
     }
 
-    pub(super) fn domain_peer(&mut self, _: Caller, slot: Slot, index: u64, peer: Slot) -> Result {
-        if index >= PEERS as u64 || peer == slot {
+    pub(super) fn domain_peer(&mut self, _: Caller, slot: Slot, index: u64, peer: Slot, face: u64) -> Result {
+        if index >= PEERS as u64 || peer == slot || face > 1 {
             return Err(Error::Invalid);
         }
         let at = self.domains[slot].peer(index);

@@ -9,6 +9,7 @@ mod grants;
 mod memory;
 mod pci;
 mod system;
+mod vm;
 
 pub(crate) use memory::MAX_PAGES;
 use protocol::domain::State;

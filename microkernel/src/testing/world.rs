@@ -96,6 +96,8 @@ pub fn spec(pages: u64) -> DomainSpec {
         grant_frames: 1,
         max_mappings: 16,
         retained_pages: 1,
+        guest_grant_frames: 0,
+        reserved: 0,
         schedule: SchedParams::default(),
     }
 }

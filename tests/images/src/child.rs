@@ -82,6 +82,8 @@ pub fn spec(name: &str, memory_pages: u64) -> DomainSpec {
         grant_frames: 1,
         max_mappings: 64,
         retained_pages: 1,
+        guest_grant_frames: 0,
+        reserved: 0,
         schedule: SchedParams::default(),
     }
 }

@@ -56,8 +56,8 @@ impl Pair {
             Err(stop) => Err(format!("making an actor: {stop:?}")),
         };
         let (one, two) = (create()?, create()?);
-        one.handle.set_peer(PEER_FIRST_FREE, &two.handle).context("domain_peer")?;
-        two.handle.set_peer(PEER_FIRST_FREE, &one.handle).context("domain_peer")?;
+        one.handle.set_peer(PEER_FIRST_FREE, &two.handle, false).context("domain_peer")?;
+        two.handle.set_peer(PEER_FIRST_FREE, &one.handle, false).context("domain_peer")?;
         let (first, second) = domain::connect(&one.handle, &two.handle).context("event_connect")?;
         let pair = Pair { actors: [Actor { child: one, port: first }, Actor { child: two, port: second }] };
         pair.actors

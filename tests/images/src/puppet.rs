@@ -105,7 +105,7 @@ impl Puppet {
     /// Makes one without code, which is not started.
     pub fn build(spec: &DomainSpec) -> Outcome<Puppet> {
         let child = whole(Child::create(spec, &mut Fuse::new(u64::MAX)))?;
-        child.handle.set_peer(PEER_CONSOLE, &DomainHandle::SELF).context("domain_peer")?;
+        child.handle.set_peer(PEER_CONSOLE, &DomainHandle::SELF, false).context("domain_peer")?;
         let page = |reference| map(Source { peer: child.created.id, reference }, Access::Write);
         let orders = page(REF_CONTROL_IN).context("mapping the orders")?;
         let console = page(REF_CONSOLE).context("mapping the console page")?;

@@ -29,6 +29,11 @@ pub struct Devices {
 }
 
 impl Devices {
+    /// Disks of the machine, without those of guests.
+    pub fn disks(&self) -> usize {
+        usize::from(!self.no_disk)
+    }
+
     /// Puts the devices asked for into `options`.
     pub fn apply(&self, options: &mut Options) -> Result<()> {
         if options.in_bochs() {

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::bundle::{self, Entry};
 use crate::emulator::{Accel, Machine, Options, prompt};
+use crate::guest::Kind;
 use crate::{build, process, workspace};
 
 /// Boot the machine in an emulator
@@ -26,7 +27,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     smp: u32,
     /// Memory
-    #[arg(long, default_value = "512M")]
+    #[arg(long, default_value = "512M", default_value_if("guest", clap::builder::ArgPredicate::IsPresent, "1536M"))]
     memory: String,
     /// How code is executed
     #[arg(long, value_enum, default_value_t)]
@@ -34,6 +35,9 @@ pub struct Arguments {
     /// A configuration to start at boot, in addition to images/auto
     #[arg(long, value_name = "FILE")]
     auto: Vec<PathBuf>,
+    /// A Linux guest to make, if it is not there yet, and to start at boot
+    #[arg(long, value_enum)]
+    guest: Vec<Kind>,
     /// Words added to the boot line
     #[arg(long, value_name = "WORDS", default_value = "")]
     append: String,
@@ -54,19 +58,27 @@ pub struct Arguments {
 
 /// Builds, boots and serves the operator. Gives the status to end with.
 pub fn run(arguments: &Arguments) -> Result<u8> {
-    let packages = build::prepare(&arguments.medium.tools(), arguments.yes)?;
+    let mut tools = arguments.medium.tools();
+    tools.extend(arguments.guest.iter().flat_map(|guest| guest.tools()));
+    let packages = build::prepare(&tools, arguments.yes)?;
     let logs = workspace::target().join("run").join(std::process::id().to_string());
     let mut options = Options::new(arguments.smp, logs.clone());
-    if !arguments.auto.is_empty() {
+    let mut guest_disks = Vec::new();
+    if !arguments.auto.is_empty() || !arguments.guest.is_empty() {
         let mut entries = bundle::standard(&packages, workspace::FIRST_DOMAIN)?;
         for file in &arguments.auto {
             entries.push(auto_entry(file)?);
+        }
+        for guest in &arguments.guest {
+            let number = arguments.devices.disks() + guest_disks.len();
+            guest_disks.extend(guest.bundle(&mut entries, number)?);
         }
         options.bundle = logs.join("bundle.tar");
         bundle::write(&options.bundle, &entries)?;
     }
     arguments.medium.apply(&mut options)?;
     arguments.devices.apply(&mut options)?;
+    options.disks.append(&mut guest_disks);
     options.memory.clone_from(&arguments.memory);
     options.accel = arguments.accel;
     options.append.clone_from(&arguments.append);

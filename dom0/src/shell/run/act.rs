@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::wait::{Ending, Memory, Power, Waiting};
 use super::{Context, Flow, Outcome};
 use crate::config::{cpus, shown, size, suggest};
+use crate::guest;
 use crate::hypervisor::Hypervisor;
 use crate::plane::DOM0_ID;
 use crate::shell::args::{Args, Fault};
@@ -162,7 +163,9 @@ fn memory_words<H: Hypervisor>(context: &Context<'_, '_, H>, args: &Args) -> Res
     let id = context.find(name)?;
     let wrong = || format!("`{}` is no size: write MiB, or 64K 36M 1.5G", shown(size));
     let pages = size::pages(size).map_err(|_| Fault::usage(args.command, wrong()))?;
-    Ok((id, name_of(context, id), pages))
+    // A Linux guest's memory is what it sees; what its monitor needs comes on top.
+    let beside = context.plane.domain(id).map_or(0, |domain| guest::beside(&domain.config));
+    Ok((id, name_of(context, id), pages + beside))
 }
 
 pub fn mem_set<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Outcome {
@@ -297,6 +300,20 @@ pub fn vcpu_pin<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) ->
         error => refused(name, error),
     })?;
     Ok(Flow::Done)
+}
+
+pub fn vcpu_set<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Outcome {
+    args.expect(2..=2)?;
+    let [name, count] = args.words.as_slice() else { return Err(Fault::usage(args.command, String::new())) };
+    let id = context.find(name)?;
+    let most = context.plane.domain(id).map_or(1, |domain| domain.config.vcpus);
+    let vcpus = count.parse().ok().filter(|vcpus| (1..=most).contains(vcpus)).ok_or_else(|| {
+        let text = format!("`{}` is no number of vCPUs of {name}: 1 to {most}", shown(count));
+        Fault::usage(args.command, text)
+    })?;
+    let request = context.plane.request(id, ToDomain::VcpuTarget { vcpus })?;
+    let deadline = context.plane.hypervisor.clock().saturating_add(PATIENCE_NS);
+    Ok(Flow::Wait(Waiting::Answer { request, deadline }))
 }
 
 pub fn poweroff<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Outcome {

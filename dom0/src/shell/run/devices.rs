@@ -267,7 +267,7 @@ pub fn arm<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Outc
     let after = after.ok_or_else(|| Fault::usage(args.command, "write after=N, N from 1".to_owned()))?;
     let deadline = context.plane.hypervisor.clock().saturating_add(args.seconds("timeout", PATIENCE_NS)?);
     let request = context.plane.request(id, ToDomain::ArmKill { point, after })?;
-    Ok(Flow::Wait(Waiting::Armed { request, deadline }))
+    Ok(Flow::Wait(Waiting::Answer { request, deadline }))
 }
 
 pub fn upgrade<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Outcome {

@@ -83,6 +83,7 @@ pub fn run<H: Hypervisor>(context: &mut Context<'_, '_, H>, line: &str) -> Outco
         Verb::MemMax => act::mem_max(context, &args),
         Verb::Sched => act::sched(context, &args),
         Verb::VcpuPin => act::vcpu_pin(context, &args),
+        Verb::VcpuSet => act::vcpu_set(context, &args),
         Verb::Kill => devices::kill(context, &args),
         Verb::Arm => devices::arm(context, &args),
         Verb::Upgrade => devices::upgrade(context, &args),

@@ -79,8 +79,8 @@ pub enum Waiting {
         /// When to give up.
         deadline: u64,
     },
-    /// A driver domain to be armed.
-    Armed {
+    /// A domain to carry out a request.
+    Answer {
         /// The request.
         request: Request,
         /// When to give up.
@@ -118,7 +118,7 @@ impl Waiting {
             Waiting::Ended { deadline, .. } | Waiting::Reaped { deadline } | Waiting::Power { deadline, .. } => {
                 *deadline
             }
-            Waiting::Armed { deadline, .. } => *deadline,
+            Waiting::Answer { deadline, .. } => *deadline,
             Waiting::Device(wait) => wait.deadline,
             Waiting::Survey(survey) => survey.deadline,
             Waiting::Memory(memory) => memory.deadline,
@@ -136,7 +136,7 @@ impl Waiting {
             Waiting::Memory(memory) => memory.poll(context, late),
             Waiting::Device(wait) => wait.poll(context, late),
             Waiting::Survey(survey) => survey.poll(context, late),
-            Waiting::Armed { request, .. } => match context.plane.answer(*request) {
+            Waiting::Answer { request, .. } => match context.plane.answer(*request) {
                 Some(answer) => Some(answer.map(|_| ()).map_err(|reason| Fault::from(format!("it refuses: {reason}")))),
                 None => late.then(|| Err(Fault::from("it does not answer".to_string()))),
             },

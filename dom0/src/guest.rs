@@ -1,0 +1,109 @@
+//! A Linux guest: the monitor as the domain's image, and the files of the guest in its memory, unread.
+//!
+//! dom0 only copies the files; the guest's own monitor parses them.
+
+use alloc::format;
+use alloc::string::String;
+
+use protocol::arguments::{GuestBoot, GuestFile, LOW_MEMORY_END};
+use protocol::domain::DomainSpec;
+use protocol::grant::MAX_GRANT_FRAMES;
+use protocol::handle::Handle;
+use protocol::hypercall::protection;
+use protocol::layout::{GUEST_MEMORY, GUEST_MEMORY_END, PAGE_SIZE};
+
+use crate::builder::{self, BuildError};
+use crate::bundle::Bundle;
+use crate::config::{Config, Guest, size};
+use crate::hypervisor::Hypervisor;
+
+/// Image of the monitor in the bundle.
+pub const MONITOR: &str = "monitor";
+/// Frames for a monitor's image, stack, heap and fixed tables.
+const MONITOR_PAGES: u64 = 8 << 8;
+/// Frames for each vCPU: contexts, state page, stack.
+const VCPU_PAGES: u64 = 32;
+/// Pages of guest memory behind one page table.
+const PAGES_PER_TABLE: u64 = 512;
+/// Most RAM of a guest, in pages: above 4 GiB its addresses go on, and the window has an end.
+const GUEST_PAGES_MAX: u64 = (GUEST_MEMORY_END - GUEST_MEMORY) / PAGE_SIZE - (2 << 18);
+
+/// The files of a guest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Files<'b> {
+    kernel: &'b [u8],
+    ramdisk: &'b [u8],
+}
+
+impl<'b> Files<'b> {
+    /// The files that a configuration names; `None` for a native guest.
+    pub fn find(bundle: &Bundle<'b>, config: &Config) -> Result<Option<Files<'b>>, String> {
+        let Guest::Linux { kernel, ramdisk, place } = &config.guest else { return Ok(None) };
+        let file = |key: &str, path: &str| {
+            let found = bundle.file(path.trim_start_matches('/'));
+            found.ok_or_else(|| format!("{place}: {key}: the bundle holds no {path}: add it"))
+        };
+        let ramdisk = ramdisk.as_deref().map_or(Ok(&[][..]), |path| file("ramdisk", path))?;
+        let files = Files { kernel: file("kernel", kernel)?, ramdisk };
+        let (needed, low) = (files.pages(), low_pages(config.memory_pages));
+        if needed >= low {
+            let text = format!("kernel and ramdisk have {}", size::mib(needed));
+            return Err(format!("{place}: memory: {text}, and that is all there is, {}: raise it", size::mib(low)));
+        }
+        if config.memory_pages > GUEST_PAGES_MAX {
+            return Err(format!("{place}: memory: {} are the most for a Linux guest", size::mib(GUEST_PAGES_MAX)));
+        }
+        Ok(Some(files))
+    }
+
+    fn pages(&self) -> u64 {
+        pages(self.kernel) + pages(self.ramdisk)
+    }
+
+    /// Puts the files at the top of the low memory of a domain in building; gives what its monitor has to know.
+    pub fn place<H: Hypervisor>(
+        &self,
+        hypervisor: &mut H,
+        domain: Handle,
+        memory_pages: u64,
+    ) -> Result<GuestBoot, BuildError> {
+        let mut end = low_pages(memory_pages) * PAGE_SIZE;
+        let mut put = |bytes: &[u8]| {
+            end = end.saturating_sub(pages(bytes) * PAGE_SIZE);
+            let file = GuestFile { address: end, length: bytes.len() as u64 };
+            let address = GUEST_MEMORY + end;
+            builder::populate(hypervisor, domain, address, pages(bytes), protection::WRITE)?;
+            builder::write(hypervisor, domain, address, bytes).map(|()| file)
+        };
+        let placed = put(self.ramdisk).and_then(|ramdisk| Ok((ramdisk, put(self.kernel)?)));
+        let (ramdisk, kernel) = placed.map_err(|error| BuildError {
+            error,
+            text: format!("kernel and ramdisk do not go into its memory: {error}: raise `memory`"),
+        })?;
+        Ok(GuestBoot { memory_pages, kernel, ramdisk })
+    }
+}
+
+/// What the core is asked for, for a Linux guest: its own memory is the guest's, and what the monitor needs comes on top.
+pub fn spec(config: &Config, native: DomainSpec) -> DomainSpec {
+    let beside = |pages: u64| pages + MONITOR_PAGES + VCPU_PAGES * u64::from(config.vcpus) + pages / PAGES_PER_TABLE;
+    DomainSpec {
+        memory_pages: beside(native.memory_pages),
+        max_pages: beside(native.max_pages),
+        guest_grant_frames: MAX_GRANT_FRAMES as u32,
+        ..native
+    }
+}
+
+/// Frames that a domain has beside the memory of its configuration.
+pub fn beside(config: &Config) -> u64 {
+    builder::spec(config).memory_pages.saturating_sub(config.memory_pages)
+}
+
+fn pages(bytes: &[u8]) -> u64 {
+    (bytes.len() as u64).div_ceil(PAGE_SIZE)
+}
+
+fn low_pages(memory_pages: u64) -> u64 {
+    memory_pages.min(LOW_MEMORY_END / PAGE_SIZE)
+}

@@ -1,0 +1,58 @@
+//! The small guest: the distribution's cloud kernel, unchanged, and a RAM disk with busybox and the frontends' modules.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::cpio::Archive;
+use super::packages;
+use super::{Files, folder};
+use crate::{bundle, workspace};
+
+/// Modules of the kernel package that go into the RAM disk, in the order in which they are loaded.
+const MODULES: [&str; 7] = [
+    "drivers/block/xen-blkfront.ko",
+    "drivers/net/xen-netfront.ko",
+    "lib/crc16.ko",
+    "crypto/crc32c_generic.ko",
+    "fs/mbcache.ko",
+    "fs/jbd2/jbd2.ko",
+    "fs/ext4/ext4.ko",
+];
+
+/// Makes what is not there yet.
+pub fn prepare() -> Result<Files> {
+    let folder = folder("busybox");
+    let kernel_package = packages::behind(packages::CLOUD_KERNEL)?;
+    let root = packages::unpack(&[&kernel_package, "busybox-static"], &folder.join("packages"))?;
+    let (kernel, ramdisk) = (packages::named(&root.join("boot"), "vmlinuz-")?, folder.join("initrd"));
+    fs::write(&ramdisk, archive(&root)?).with_context(|| format!("cannot write {}", ramdisk.display()))?;
+    Ok(Files { kernel, ramdisk, disk: None })
+}
+
+fn archive(root: &Path) -> Result<Vec<u8>> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let mut archive = Archive::default();
+    for name in ["bin", "dev", "proc", "sys", "tmp", "mnt", "lib"] {
+        archive.directory(name);
+    }
+    archive.device("dev/console", 5, 1);
+    archive.device("dev/null", 1, 3);
+    archive.file("bin/busybox", 0o755, &read(&root.join("bin/busybox"))?);
+    archive.link("bin/sh", "busybox");
+    let modules = packages::named(&root.join("lib/modules"), "")?.join("kernel");
+    let mut order = String::new();
+    for module in MODULES {
+        let path = modules.join(module);
+        // What a kernel has built in it has no module for.
+        if path.exists() {
+            let name = bundle::file_name(&path);
+            archive.file(&format!("lib/{name}"), 0o644, &read(&path)?);
+            order.push_str(&format!("{name}\n"));
+        }
+    }
+    archive.file("lib/order", 0o644, order.as_bytes());
+    archive.file("init", 0o755, &read(&workspace::root().join("images/guests/busybox.init"))?);
+    Ok(archive.finish())
+}

@@ -1,0 +1,100 @@
+//! Linux guests for users and tests: kernels and root disks of the distribution, made with its own tools.
+
+mod busybox;
+mod cpio;
+mod debian;
+mod packages;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::bundle::Entry;
+use crate::emulator::{Access, Disk};
+use crate::system::{self, Tool};
+use crate::{process, workspace};
+
+/// The guests that can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// Debian's cloud kernel, with busybox in a RAM disk
+    Busybox,
+    /// Debian: the stock kernel and RAM disk, and a root disk by debootstrap
+    Debian,
+}
+
+/// Prepare a Linux guest: fetch its kernel, make its root disk
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// Which
+    kind: Kind,
+    /// Install missing system packages without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+/// What a guest is made of.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Its kernel, as the distribution ships it.
+    pub kernel: PathBuf,
+    /// Its initial RAM disk.
+    pub ramdisk: PathBuf,
+    /// Its root disk, if it has one.
+    pub disk: Option<PathBuf>,
+}
+
+impl Kind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Busybox => "busybox",
+            Kind::Debian => "debian",
+        }
+    }
+
+    /// Programs that making it needs.
+    pub fn tools(self) -> &'static [Tool] {
+        match self {
+            Kind::Busybox => &[],
+            Kind::Debian => &[system::DEBOOTSTRAP, system::MKFS_EXT4],
+        }
+    }
+
+    /// Makes what is not there yet.
+    pub fn prepare(self) -> Result<Files> {
+        match self {
+            Kind::Busybox => busybox::prepare(),
+            Kind::Debian => debian::prepare(),
+        }
+    }
+
+    /// Puts the guest's files into a bundle. Its root disk is to be the machine's disk with the number `disks`; gives it.
+    pub fn bundle(self, entries: &mut Vec<Entry>, disks: usize) -> Result<Option<Disk>> {
+        let files = self.prepare()?;
+        let name = self.name();
+        entries.push(Entry::file(format!("boot/{name}/vmlinuz"), &files.kernel)?);
+        entries.push(Entry::file(format!("boot/{name}/initrd"), &files.ramdisk)?);
+        let config = workspace::root().join("images/guests").join(format!("{name}.toml"));
+        let text = std::fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
+        let disk = format!("phy:virtio{disks}");
+        entries.push(Entry::new(format!("auto/{name}.toml"), text.replace("phy:ROOT", &disk)));
+        Ok(files.disk.map(|file| Disk { file, access: Access::Keep }))
+    }
+}
+
+/// Where the files of a guest are.
+fn folder(name: &str) -> PathBuf {
+    workspace::target().join("guests").join(name)
+}
+
+/// Prepares a guest, and says where it is.
+pub fn run(arguments: &Arguments) -> Result<u8> {
+    system::require(arguments.kind.tools(), arguments.yes)?;
+    let files = arguments.kind.prepare()?;
+    for file in [Some(&files.kernel), Some(&files.ramdisk), files.disk.as_ref()].into_iter().flatten() {
+        process::step(workspace::short(file));
+    }
+    process::step(format_args!("`cargo xtask run --guest {}` boots it", arguments.kind.name()));
+    Ok(0)
+}
