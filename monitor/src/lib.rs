@@ -27,6 +27,7 @@ pub mod machine;
 pub mod msr;
 pub mod ports_io;
 pub mod state;
+pub mod store;
 pub mod terminal;
 pub mod time;
 pub mod walk;
