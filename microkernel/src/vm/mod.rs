@@ -10,15 +10,15 @@ pub mod svm;
 
 use protocol::event::{MAX_VCPUS, UPCALL_PENDING, vcpu_record};
 use protocol::grant::MAX_GRANT_FRAMES;
-use protocol::layout::{GUEST_MEMORY, vm_state};
+use protocol::layout::{GUEST_MEMORY, GUEST_MEMORY_END, vm_state};
 use protocol::vm::{Exit, word};
 
-use crate::domain::NO_FRAME;
+use crate::domain::{Domain, NO_FRAME};
 use crate::frames::Kind;
 use crate::platform::{ENTERED_BY_GUEST, MXCSR, Registers, reg};
 use crate::prelude::*;
 use crate::sched::VcpuId;
-use crate::space::{Access, NO_EXECUTE, WINDOW_SHIFT};
+use crate::space::{Access, NO_EXECUTE, WINDOW_SHIFT, table};
 
 /// What a domain has for its virtual machine.
 #[derive(Clone, Copy)]
@@ -47,6 +47,45 @@ impl Vm {
         places: [0; _],
         contexts: [NO_FRAME; _],
     };
+}
+
+impl Vm {
+    /// Places for its tables that only the core reaches, and for its grant table of so many pages.
+    pub fn tables(&mut self, frames: usize) -> impl Iterator<Item = &mut Frame> {
+        let nested = [&mut self.root, &mut self.directory].into_iter().take(2 * usize::from(frames > 0));
+        nested.chain(self.grants.iter_mut().take(frames)).chain(self.active.iter_mut().take(frames))
+    }
+}
+
+impl Domain {
+    /// Whether it has a virtual machine.
+    pub const fn has_vm(&self) -> bool {
+        self.spec.guest_grant_frames > 0
+    }
+
+    /// Pages of the guest's grant table, those pages, and those with the records of how its entries are in use.
+    pub const fn guest_tables(&self) -> (u32, &[Frame; MAX_GRANT_FRAMES], &[Frame; MAX_GRANT_FRAMES]) {
+        (self.spec.guest_grant_frames, &self.vm.grants, &self.vm.active)
+    }
+}
+
+/// Whether a page is guest memory, in a domain that has some.
+pub fn is_guests(address: u64) -> bool {
+    (GUEST_MEMORY..GUEST_MEMORY_END).contains(&address)
+}
+
+/// What a domain and its guest may do with a page that is populated with `access`.
+pub fn access(address: u64, access: Access) -> Result<Access> {
+    match access {
+        _ if !is_guests(address) => Ok(access),
+        Access::Write => Ok(Access::Guest),
+        _ => Err(Error::Invalid),
+    }
+}
+
+/// The address of a page that a guest names, if a guest can have it.
+pub fn guest_address(page: u64) -> Option<u64> {
+    (page < GUEST_MEMORY_END - GUEST_MEMORY).then_some(GUEST_MEMORY + page)
 }
 
 /// What the context of a guest holds between its registers and its vector state. The shell knows it too.
@@ -101,8 +140,13 @@ impl<M: Machine> Core<M> {
         self.in_guest(caller).map_or(caller.context, |context| Frame(self.guest(context).native as u32))
     }
 
-    /// Makes what a vCPU needs for a guest.
+    /// Makes what a vCPU needs for a guest, if its domain has a virtual machine.
     pub(crate) fn add_guest(&mut self, slot: Slot, index: u32, native: Frame) -> Result<()> {
+        if !self.domains[slot].has_vm() {
+            return Ok(());
+        }
+        let vm = &self.domains[slot].vm;
+        self.machine.store(vm.root.at(0), table(vm.directory));
         let context = self.frames.take(&self.machine, slot, Kind::OBJECT)?;
         self.domains[slot].vm.contexts[index as usize] = context;
         let vmcb = self.frames.take(&self.machine, slot, Kind::OBJECT)?.at(0).0;
@@ -139,15 +183,25 @@ impl<M: Machine> Core<M> {
         svm::prepare(&self.machine, Phys(vmcb), vm.root);
     }
 
-    /// Makes the tables for what was mapped in guest memory the guest's too.
+    /// Makes the tables for what was mapped the guest's too, if it is guest memory.
     pub(crate) fn share_tables(&self, slot: Slot, address: u64) {
         let domain = &self.domains[slot];
+        if !is_guests(address) {
+            return;
+        }
         let entry = self.machine.load(domain.space.window_entry(&self.machine, address));
         let index = (address - GUEST_MEMORY) >> WINDOW_SHIFT;
         self.machine.store(domain.vm.directory.at(index as usize * 8), entry & !NO_EXECUTE);
     }
 
-    /// Pages left guest memory: no guest runs again with translations from before.
+    /// Guest memory was taken apart, and nothing runs: the guest's tables are empty too.
+    pub(crate) fn forget_tables(&self, slot: Slot) {
+        if self.domains[slot].has_vm() {
+            self.machine.zero(self.domains[slot].vm.directory);
+        }
+    }
+
+    /// Pages left the address space: no guest runs again with translations from before.
     pub(crate) fn forget_translations(&self, slot: Slot) {
         for &context in self.domains[slot].vm.contexts.iter().filter(|&&context| context != NO_FRAME) {
             self.machine.store(context.at(GUEST + core::mem::offset_of!(Guest, stale)), 1);
