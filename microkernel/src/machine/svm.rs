@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use microkernel::platform::{Phys, Registers, XSTATE};
 use microkernel::vm::svm::{ASID, EXIT_CODE, EXIT_EVENT, EXIT_INTERRUPT, INJECT, MSR_MAP, PORT_MAP, XCR0};
-use microkernel::vm::{GUEST, Guest};
+use microkernel::vm::{GUEST, Guest, RUN, Run};
 use protocol::system::Features;
 use protocol::vm::event::VALID;
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
@@ -106,24 +106,24 @@ struct Prepared {
 /// The last steps in Rust before the guest of a context runs: the timer, and what has to be forgotten.
 extern "C" fn prepare_guest(context: *mut Registers) -> Prepared {
     let this = Cpu::current();
-    // SAFETY: the safe core gave the context of a guest to this CPU alone, and its frame is mapped.
-    let (guest, stale) = unsafe {
-        let guest = context.byte_add(GUEST).cast::<Guest>();
-        (&raw mut *guest, AtomicU64::from_ptr(&raw mut (*guest).stale))
+    // SAFETY: the safe core gave the context of a guest to this CPU alone, and its frame is mapped; of the fields only `stale`
+    // is written by others.
+    let (Guest { vmcb, deadline, .. }, run, stale) = unsafe {
+        let run = context.byte_add(RUN).cast::<Run>();
+        (context.byte_add(GUEST).cast::<Guest>().read(), run, AtomicU64::from_ptr(&raw mut (*run).stale))
     };
-    // SAFETY: as above; of the fields only `stale` is written by others.
-    let (vmcb, deadline, cpu) = unsafe { ((*guest).vmcb, (*guest).deadline, (*guest).cpu) };
     if deadline < this.armed.get() {
         timer::arm(this, deadline);
     }
     let here = this.index as u64 + 1;
-    let moved = cpu != here || this.svm.guest.get() != context;
+    // SAFETY: as above.
+    let moved = unsafe { (*run).cpu } != here || this.svm.guest.get() != context;
     let flush = stale.swap(0, Relaxed) != 0 || moved;
     this.svm.guest.set(context);
     let field = |offset: usize| window::pointer::<u64>(Phys(vmcb + offset as u64));
     // SAFETY: as above; the control block goes with the context.
     unsafe {
-        (*guest).cpu = here;
+        (*run).cpu = here;
         field(PORT_MAP).write((&raw const PORTS) as u64 - CORE_BASE);
         field(MSR_MAP).write((&raw const MSRS) as u64 - CORE_BASE);
         field(ASID).write(if flush { SPACE | FLUSH } else { SPACE });
@@ -154,7 +154,7 @@ global_asm!(
     window = const window::BASE,
     xcr0 = const XCR0,
     core_xcr0 = sym CORE_XCR0,
-    debug = const GUEST + offset_of!(Guest, debug),
+    debug = const RUN + offset_of!(Run, debug),
     exit_code = const EXIT_CODE,
     exit_interrupt = const EXIT_INTERRUPT,
     inject = const INJECT,

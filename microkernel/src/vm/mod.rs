@@ -88,7 +88,7 @@ pub fn guest_address(page: u64) -> Option<u64> {
     (page < GUEST_MEMORY_END - GUEST_MEMORY).then_some(GUEST_MEMORY + page)
 }
 
-/// What the context of a guest holds between its registers and its vector state. The shell knows it too.
+/// What the context of a guest holds behind its registers: where everything else is. The shell knows it too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Guest {
@@ -100,6 +100,12 @@ pub struct Guest {
     pub native: u64,
     /// TSC at which it has to exit.
     pub deadline: u64,
+}
+
+/// What it holds behind that, which changes with each run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Run {
     /// Not 0: guest memory was taken away since it ran last.
     pub stale: u64,
     /// The CPU it ran on last, plus one.
@@ -108,8 +114,10 @@ pub struct Guest {
     pub debug: [u64; 4],
 }
 
-/// Offset of [`Guest`] in its context.
+/// Offset of [`Guest`] in its context, and of [`Run`].
 pub const GUEST: usize = size_of::<Registers>();
+/// See [`GUEST`].
+pub const RUN: usize = GUEST + size_of::<Guest>();
 
 impl Guest {
     /// Place of a word of the state page.
@@ -204,7 +212,7 @@ impl<M: Machine> Core<M> {
     /// Pages left the address space: no guest runs again with translations from before.
     pub(crate) fn forget_translations(&self, slot: Slot) {
         for &context in self.domains[slot].vm.contexts.iter().filter(|&&context| context != NO_FRAME) {
-            self.machine.store(context.at(GUEST + core::mem::offset_of!(Guest, stale)), 1);
+            self.machine.store(context.at(RUN + core::mem::offset_of!(Run, stale)), 1);
         }
     }
 
@@ -218,12 +226,12 @@ impl<M: Machine> Core<M> {
 
     /// Lets the vCPU on this CPU run its guest, until the deadline in ns. Gives why it does not, if it does not.
     pub(crate) fn enter_guest(&mut self, caller: Caller, context: Frame, deadline: u64) -> Option<Exit> {
-        svm::load(&self.machine, &self.guest(context), context);
-        let deadline = self.clock.tsc(deadline);
-        self.machine.store(context.at(GUEST + core::mem::offset_of!(Guest, deadline)), deadline);
+        let guest = Guest { deadline: self.clock.tsc(deadline), ..self.guest(context) };
+        svm::load(&self.machine, &guest, context);
+        self.machine.store(context.at(GUEST + core::mem::offset_of!(Guest, deadline)), guest.deadline);
         self.vcpus[caller.vcpu].context = context;
         self.cpus[self.here].current.context = context;
-        self.check_guest(self.here)
+        self.check(caller, context, &guest)
     }
 
     /// Ends the run of a guest whose state is in its page.
@@ -241,15 +249,19 @@ impl<M: Machine> Core<M> {
     /// Ends the run of the guest on `cpu` if something else has come up. Gives what.
     pub fn check_guest(&mut self, cpu: usize) -> Option<Exit> {
         let caller = self.cpus[cpu].current;
-        let guest = self.guest(self.in_guest(caller)?);
+        let context = self.in_guest(caller)?;
+        self.check(caller, context, &self.guest(context))
+    }
+
+    fn check(&mut self, caller: Caller, context: Frame, guest: &Guest) -> Option<Exit> {
         let events = self.domains[caller.slot].events.at(vcpu_record(caller.index.into()) + UPCALL_PENDING);
         let exit = match self.machine.load(events) {
             0 if self.machine.tsc() >= guest.deadline => Exit::Deadline,
             0 => return None,
             _ => Exit::Event,
         };
-        svm::save(&self.machine, &guest, caller.context);
-        self.leave_guest(caller.vcpu, &guest, exit);
+        svm::save(&self.machine, guest, context);
+        self.leave_guest(caller.vcpu, guest, exit);
         Some(exit)
     }
 
