@@ -16,6 +16,7 @@ pub mod apic;
 pub mod boot;
 pub mod console;
 pub mod cpuid;
+pub mod devices;
 pub mod errno;
 pub mod events;
 pub mod exit;
