@@ -235,6 +235,36 @@ fn a_guest_can_close_its_own_connection_only_and_says_who_broke_the_rules() {
 }
 
 #[test]
+fn a_device_that_its_guest_let_go_of_is_offered_again_once_its_old_rings_are_forgotten() {
+    let image = image();
+    let mut stack = Stack::full(&image);
+    let closed = |device: &str| FromDomain::DeviceClosed { device: device.try_into().unwrap() };
+    for name in ["web", "disk"] {
+        stack.heard(name);
+        // Not its own, or none at all.
+        stack.sim.say(name, 0, closed(if name == "web" { "xvdz" } else { "xvda" }));
+    }
+    stack.settle();
+    assert_eq!((stack.heard("web"), stack.heard("disk")), (vec![], vec![]));
+    stack.sim.say("web", 0, closed("xvda"));
+    stack.settle();
+    let offered = stack.heard("web");
+    assert!(matches!(offered[..], [ToDomain::BlockOffer { .. }, ToDomain::BlockReady { .. }]), "{offered:?}");
+    let heard = stack.heard("disk");
+    assert!(matches!(heard[..], [ToDomain::Detach { connection: 0 }, ToDomain::BlockAttach(_)]), "{heard:?}");
+    assert_eq!((stack.state("web", "xvda"), stack.state("web", "eth0")), (Some(State::Serving), Some(State::Serving)));
+    // While it is asked to let go, that it did is the answer.
+    stack.mute.push("web");
+    let key = stack.key("web", "xvda");
+    stack.plane.detach(key, false);
+    stack.settle();
+    assert_eq!(stack.state("web", "xvda"), Some(State::Closing));
+    stack.sim.say("web", 0, closed("xvda"));
+    stack.settle();
+    assert_eq!(stack.state("web", "xvda"), None);
+}
+
+#[test]
 fn answers_that_make_no_sense_close_the_connection_and_name_their_author() {
     let image = image();
     let mut stack = Stack::full(&image);
@@ -358,6 +388,7 @@ enum Step {
     Attach(usize),
     Detach(usize, bool),
     Broken(usize, u16, bool),
+    Closed(usize, bool),
     Lie(usize, u32),
     Upgrade(usize, bool),
     Wait(u64),
@@ -381,6 +412,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..3_usize).prop_map(Step::Attach),
         3 => (0..3_usize, any::<bool>()).prop_map(|(who, force)| Step::Detach(who, force)),
         1 => (3..5_usize, 0..4_u16, any::<bool>()).prop_map(|(who, number, front)| Step::Broken(who, number, front)),
+        2 => (actor.clone(), any::<bool>()).prop_map(|(who, disk)| Step::Closed(who, disk)),
         2 => (actor.clone(), 0..40_u32).prop_map(|(who, id)| Step::Lie(who, id)),
         1 => (3..5_usize, any::<bool>()).prop_map(|(who, good)| Step::Upgrade(who, good)),
         2 => (0..20_000_000_000_u64).prop_map(Step::Wait),
@@ -431,6 +463,10 @@ impl Take for Stack<'_> {
                 let guilty = if front { Guilty::Frontend } else { Guilty::Backend };
                 let reason = "index 9".try_into().unwrap();
                 self.sim.say(ACTORS[who], 0, FromDomain::ConnectionBroken { connection, guilty, reason });
+            }
+            Step::Closed(who, disk) if id(self, who).is_some() => {
+                let device = if disk { "xvda" } else { "eth0" }.try_into().unwrap();
+                self.sim.say(ACTORS[who], 0, FromDomain::DeviceClosed { device });
             }
             Step::Lie(who, id) if self.plane.find(ACTORS[who]).is_some() => {
                 let message = match id % 4 {
