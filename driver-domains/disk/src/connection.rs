@@ -383,9 +383,11 @@ impl<M: DevicePages> Connection<M> {
         if outcome.is_ok() {
             for entry in self.pieces.iter(chain) {
                 let (Page::Mapped(DevicePage { address, .. }) | Page::Kept(_, address)) = entry.page else { continue };
-                let address = address + u64::from(entry.segment.first) * SECTOR;
+                let offset = u64::from(entry.segment.first) * SECTOR;
+                let page = Source { peer: self.goal.peer, reference: entry.segment.reference };
+                let length = (entry.segment.sectors() * SECTOR) as u32;
                 // There is room: no request has more segments.
-                let _ = pieces.push(Piece { address, length: (entry.segment.sectors() * SECTOR) as u32 });
+                let _ = pieces.push(Piece { address: address + offset, length, page, offset: offset as u16 });
             }
             outcome = disk.submit(tag(number, slot), operation, &pieces);
             if outcome.is_ok() {

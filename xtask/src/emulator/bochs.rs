@@ -1,11 +1,11 @@
 //! Bochs, the other emulator: a second opinion on processors (VMX, x2APIC) and on firmware.
 //!
-//! It boots a medium as an ATA disk. It has no virtio devices, so there is nothing for the driver domains of disk and network.
-//! Its serial port is a connection to a socket of ours.
+//! It boots a medium as an ATA disk, and has a network card of Intel's on a network like that of the other emulator. Its serial
+//! port is a connection to a socket of ours. It has no IOMMU, and no way to tell the boot menu so: a key does.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -13,13 +13,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::Options;
 use super::launch::{Launched, supervised};
+use super::network::MAC;
+use super::{Network, Options};
 use crate::process;
 use crate::system::{BOCHS, BOCHS_BIOS, BOCHS_VGA, Tool};
 
 /// What it needs of the system.
 pub const TOOLS: [Tool; 3] = [BOCHS, BOCHS_BIOS, BOCHS_VGA];
+/// The file that says how its network is.
+const NETWORK_FILE: &str = "slirp.conf";
 /// A processor with VMX, EPT and x2APIC.
 const CPU: &str = "corei7_skylake_x";
 /// Instructions that make up a second of the machine's time. Few, so that the seconds of the boot menu pass fast.
@@ -28,6 +31,10 @@ const INSTRUCTIONS_PER_SECOND: u32 = 10_000_000;
 const POWER_OFF: &str = "ACPI control: soft power off";
 /// Time from its start until it has connected the serial port; it loads its plugins before.
 const CONNECT_TIME: Duration = Duration::from_secs(20);
+/// The entry of the boot menu for a machine without an IOMMU, as the menu shows it.
+const MENU_ENTRY: &[u8] = b"without an IOMMU";
+/// What chooses it: the entry after the first.
+const CHOICE: &[u8] = b"\x0e\r";
 /// How often the connection is looked for.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -38,6 +45,9 @@ pub fn start(options: &Options, medium: &Path) -> Result<Launched> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port of 127.0.0.1 is free")?;
     let configuration = options.logs.join("bochsrc");
     fs::write(&configuration, self::configuration(options, medium, listener.local_addr()?.port())?)?;
+    if let Some(network) = &options.network {
+        fs::write(options.logs.join(NETWORK_FILE), self::network(network))?;
+    }
     let mut command = supervised(program);
     command.args(["-q", "-f"]).arg(&configuration).stdin(Stdio::piped());
     command.stdout(File::create(options.logs.join("bochs.out"))?);
@@ -45,6 +55,11 @@ pub fn start(options: &Options, medium: &Path) -> Result<Launched> {
     let mut child = command.spawn().context("cannot start Bochs")?;
     let connected = go(&mut child).and_then(|()| accept(&listener, &mut child));
     match connected.and_then(|serial| Ok((serial.try_clone()?, serial))) {
+        // A card can do nothing where DMA is refused.
+        Ok((input, serial)) if options.network.is_some() => {
+            let output = Box::new(Chooser { serial, shown: Vec::new(), chosen: false });
+            Ok(Launched { child, input: Box::new(input), output })
+        }
         Ok((input, output)) => Ok(Launched { child, input: Box::new(input), output: Box::new(output) }),
         Err(error) => {
             let _ = child.kill();
@@ -82,6 +97,36 @@ fn accept(listener: &TcpListener, child: &mut Child) -> Result<TcpStream> {
     }
 }
 
+/// What the machine says on its serial port. Presses a key when the boot menu is shown.
+struct Chooser {
+    serial: TcpStream,
+    /// The end of what was said, in which the menu may be.
+    shown: Vec<u8>,
+    chosen: bool,
+}
+
+impl Read for Chooser {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.serial.read(buffer)?;
+        if !self.chosen {
+            self.shown.extend_from_slice(&buffer[..count]);
+            self.chosen = self.shown.windows(MENU_ENTRY.len()).any(|bytes| bytes == MENU_ENTRY);
+            if self.chosen {
+                self.serial.write_all(CHOICE)?;
+            }
+            self.shown.drain(..self.shown.len().saturating_sub(MENU_ENTRY.len()));
+        }
+        Ok(count)
+    }
+}
+
+/// What says how its network is: as that of the other emulator.
+fn network(network: &Network) -> String {
+    let forward = |port| format!("hostfwd = tcp:127.0.0.1:{port}-10.0.2.15:80\n");
+    // The first line is what it knows the file by.
+    format!("# slirp config\n{}", network.http_port.map(forward).unwrap_or_default())
+}
+
 fn configuration(options: &Options, medium: &Path, port: u16) -> Result<String> {
     let mut text = String::new();
     let mut line = |words: std::fmt::Arguments| writeln!(text, "{words}");
@@ -98,6 +143,11 @@ fn configuration(options: &Options, medium: &Path, port: u16) -> Result<String> 
     // What is written is gone at the end.
     line(format_args!("ata0-master: type=disk, mode=volatile, path=\"{}\", cylinders=0", medium.display()))?;
     line(format_args!("boot: disk"))?;
+    line(format_args!("pci: enabled=1, chipset=i440fx"))?;
+    if options.network.is_some() {
+        let script = options.logs.join(NETWORK_FILE);
+        line(format_args!("e1000: enabled=1, mac={MAC}, ethmod=slirp, script=\"{}\"", script.display()))?;
+    }
     line(format_args!("com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}"))?;
     // It would look for a sound card of the host.
     line(format_args!("sound: waveoutdrv=dummy"))?;

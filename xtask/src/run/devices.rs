@@ -37,11 +37,12 @@ impl Devices {
     /// Puts the devices asked for into `options`.
     pub fn apply(&self, options: &mut Options) -> Result<()> {
         if options.in_bochs() {
-            process::step("Bochs has no virtio devices: no disk, no network");
-            (options.disks, options.network) = (Vec::new(), None);
-            return Ok(());
-        }
-        if let Some(medium) = &options.medium {
+            if self.no_disk || self.disk.is_some() {
+                bail!("--disk and --no-disk are not for --bochs, where the image is the only disk");
+            }
+            // The image is the disk, as the driver of ATA disks finds it.
+            options.disks.clear();
+        } else if let Some(medium) = &options.medium {
             // The disk domain cannot read a USB stick, but it can read the same thing as a virtio disk.
             options.disks = vec![Disk { file: medium.file.clone(), access: Access::Snapshot }];
         }
