@@ -6,7 +6,7 @@ mod sim;
 use dom0::bundle::Bundle;
 use dom0::plane::{Phase, Plane};
 use proptest::prelude::*;
-use protocol::arguments::{GivenInterrupt, GivenPorts, BootArguments, decode_arguments};
+use protocol::arguments::{BootArguments, GivenInterrupt, GivenPorts, decode_arguments};
 use protocol::control::{FromDomain, ToDomain};
 use protocol::domain::Reason;
 use protocol::event::{DOMAIN_EVENT_PORT, Port};

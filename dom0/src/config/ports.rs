@@ -42,9 +42,10 @@ pub fn parse(text: &str) -> Result<Range, String> {
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let count = port(first).zip(port(last)).and_then(|(first, last)| last.checked_sub(first)?.checked_add(1));
-    port(first).zip(count).map(|(first, count)| Range { first, count }).ok_or_else(|| {
-        format!("`{}` is no range of I/O ports", shown(text))
-    })
+    port(first)
+        .zip(count)
+        .map(|(first, count)| Range { first, count })
+        .ok_or_else(|| format!("`{}` is no range of I/O ports", shown(text)))
 }
 
 #[cfg(test)]
