@@ -30,7 +30,7 @@ const TIMEOUT_NS: u64 = 3_000_000_000;
 
 /// Longest time that a reset of an Intel card may take, which is some microseconds by its manual.
 const RESET_TIME: Duration = Duration::from_secs(1);
-/// Time between two looks at it meanwhile; the manual wants a microsecond before the first.
+/// Time between two looks at it meanwhile.
 const RESET_STEP: Duration = Duration::from_millis(1);
 
 async fn run(domain: Domain) {

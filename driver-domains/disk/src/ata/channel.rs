@@ -240,13 +240,13 @@ impl<R: Registers> Channel<R> {
                 return Ok(Poll::Pending);
             }
             if now & (status::ERROR | status::FAULT) != 0 {
-                let error = self.registers.read(register::ERROR);
-                self.running = None;
                 // A disk that goes on wanting data has to be reset before it takes another command.
-                return match now & status::DATA {
-                    0 => Ok(Poll::Ready(Err(Cause::Number("the disk answered with error", error.into())))),
-                    _ => Err(Fault("it fails and wants to move data")),
-                };
+                if now & status::DATA != 0 {
+                    return Err(Fault("it fails and wants to move data"));
+                }
+                self.running = None;
+                let error = self.registers.read(register::ERROR);
+                return Ok(Poll::Ready(Err(Cause::Number("the disk answered with error", error.into()))));
             }
             match (running.left, now & status::DATA != 0) {
                 (0, false) => self.running = None,
