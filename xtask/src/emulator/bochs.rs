@@ -57,8 +57,7 @@ pub fn start(options: &Options, medium: &Path) -> Result<Launched> {
     match connected.and_then(|serial| Ok((serial.try_clone()?, serial))) {
         // A card can do nothing where DMA is refused.
         Ok((input, serial)) if options.network.is_some() => {
-            let output = Box::new(Chooser { serial, shown: Vec::new(), chosen: false });
-            Ok(Launched { child, input: Box::new(input), output })
+            Ok(Launched { child, input: Box::new(input), output: Box::new(Chooser::new(serial)) })
         }
         Ok((input, output)) => Ok(Launched { child, input: Box::new(input), output: Box::new(output) }),
         Err(error) => {
@@ -98,14 +97,14 @@ fn accept(listener: &TcpListener, child: &mut Child) -> Result<TcpStream> {
 }
 
 /// What the machine says on its serial port. Presses a key when the boot menu is shown.
-struct Chooser {
-    serial: TcpStream,
+struct Chooser<S> {
+    serial: S,
     /// The end of what was said, in which the menu may be.
     shown: Vec<u8>,
     chosen: bool,
 }
 
-impl Read for Chooser {
+impl<S: Read + Write> Read for Chooser<S> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.serial.read(buffer)?;
         if !self.chosen {
@@ -117,6 +116,12 @@ impl Read for Chooser {
             self.shown.drain(..self.shown.len().saturating_sub(MENU_ENTRY.len()));
         }
         Ok(count)
+    }
+}
+
+impl<S> Chooser<S> {
+    const fn new(serial: S) -> Chooser<S> {
+        Chooser { serial, shown: Vec::new(), chosen: false }
     }
 }
 
@@ -174,6 +179,8 @@ pub fn powered_off(logs: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     #[test]
@@ -186,8 +193,52 @@ mod tests {
     fn the_configuration_names_the_medium_and_the_serial_port() {
         let options = Options::new(3, "/tmp/x".into());
         let text = configuration(&options, Path::new("/tmp/y.img"), 4321).unwrap();
-        for part in ["path=\"/tmp/y.img\"", "dev=127.0.0.1:4321", "count=3:1:1", "megs: 512\n"] {
+        for part in ["path=\"/tmp/y.img\"", "dev=127.0.0.1:4321", "count=3:1:1", "megs: 512\n", "/tmp/x/slirp.conf"] {
             assert!(text.contains(part), "no {part} in\n{text}");
+        }
+        let text = configuration(&Options { network: None, ..options }, Path::new("/tmp/y.img"), 4321).unwrap();
+        assert!(!text.contains("e1000"), "{text}");
+    }
+
+    #[test]
+    fn the_network_leads_to_the_web_server_if_a_port_does() {
+        assert_eq!(network(&Network::default()), "# slirp config\n");
+        let text = network(&Network { http_port: Some(8080) });
+        assert!(text.ends_with("\nhostfwd = tcp:127.0.0.1:8080-10.0.2.15:80\n"), "{text}");
+    }
+
+    /// A serial port that says a few bytes at a time.
+    struct Serial {
+        says: VecDeque<u8>,
+        heard: Vec<u8>,
+    }
+
+    impl Read for Serial {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let count = buffer.len().min(5);
+            self.says.read(&mut buffer[..count])
+        }
+    }
+
+    impl Write for Serial {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.heard.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_boot_menu_is_answered_once_and_nothing_else_is() {
+        for (says, heard) in
+            [("Bulkhead, without", 0), ("*Bulkhead\n Bulkhead, without an IOMMU (x) without an IOMMU", 1)]
+        {
+            let serial = Serial { says: says.bytes().collect(), heard: Vec::new() };
+            let mut chooser = Chooser::new(serial);
+            let mut text = String::new();
+            chooser.read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), chooser.serial.heard), (says, CHOICE.repeat(heard)));
         }
     }
 }

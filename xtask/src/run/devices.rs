@@ -76,6 +76,7 @@ impl Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::emulator::{Firmware, Medium};
     use std::net::{Ipv4Addr, TcpListener};
 
     fn applied(arguments: &Devices) -> Result<Options> {
@@ -91,6 +92,17 @@ mod tests {
         assert!(error.contains("--http-port") && error.contains(&taken.to_string()), "{error}");
         let free = applied(&Devices { http_port: Some(0), ..Devices::default() }).unwrap();
         assert!(free.network.unwrap().http_port.is_some_and(|port| port != 0 && port != taken));
+    }
+
+    #[test]
+    fn in_bochs_the_image_is_the_only_disk() {
+        let medium = Medium { file: "x.img".into(), firmware: Firmware::Bochs };
+        let options = || Options { medium: Some(medium.clone()), ..Options::new(1, PathBuf::new()) };
+        let mut found = options();
+        Devices { http_port: Some(0), ..Devices::default() }.apply(&mut found).unwrap();
+        assert!(found.disks.is_empty() && found.network.is_some());
+        let none = Devices { no_disk: true, ..Devices::default() };
+        assert!(none.apply(&mut options()).unwrap_err().to_string().contains("--bochs"));
     }
 
     #[test]
