@@ -235,6 +235,36 @@ fn a_guest_can_close_its_own_connection_only_and_says_who_broke_the_rules() {
 }
 
 #[test]
+fn a_device_that_its_guest_let_go_of_is_offered_again_once_its_old_rings_are_forgotten() {
+    let image = image();
+    let mut stack = Stack::full(&image);
+    let closed = |device: &str| FromDomain::DeviceClosed { device: device.try_into().unwrap() };
+    for name in ["web", "disk"] {
+        stack.heard(name);
+        // Not its own, or none at all.
+        stack.sim.say(name, 0, closed(if name == "web" { "xvdz" } else { "xvda" }));
+    }
+    stack.settle();
+    assert_eq!((stack.heard("web"), stack.heard("disk")), (vec![], vec![]));
+    stack.sim.say("web", 0, closed("xvda"));
+    stack.settle();
+    let offered = stack.heard("web");
+    assert!(matches!(offered[..], [ToDomain::BlockOffer { .. }, ToDomain::BlockReady { .. }]), "{offered:?}");
+    let heard = stack.heard("disk");
+    assert!(matches!(heard[..], [ToDomain::Detach { connection: 0 }, ToDomain::BlockAttach(_)]), "{heard:?}");
+    assert_eq!((stack.state("web", "xvda"), stack.state("web", "eth0")), (Some(State::Serving), Some(State::Serving)));
+    // While it is asked to let go, that it did is the answer.
+    stack.mute.push("web");
+    let key = stack.key("web", "xvda");
+    stack.plane.detach(key, false);
+    stack.settle();
+    assert_eq!(stack.state("web", "xvda"), Some(State::Closing));
+    stack.sim.say("web", 0, closed("xvda"));
+    stack.settle();
+    assert_eq!(stack.state("web", "xvda"), None);
+}
+
+#[test]
 fn answers_that_make_no_sense_close_the_connection_and_name_their_author() {
     let image = image();
     let mut stack = Stack::full(&image);

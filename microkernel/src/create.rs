@@ -11,11 +11,11 @@ use protocol::layout::{ARGUMENTS, CONSOLE, CONTROL_IN, CONTROL_OUT, EVENTS, RETA
 use protocol::layout::{GRANT_TABLE, HEARTBEAT, PAGE_SHIFT};
 use protocol::start::{MAGIC, StartInfo};
 
-use crate::domain::Domain;
+use crate::domain::{Domain, NO_FRAME};
 use crate::frames::Kind;
 use crate::handles::Entry;
 use crate::prelude::*;
-use crate::space::{Access, Space, leaf};
+use crate::space::{Access, Space, leaf, table};
 
 /// What a domain may do with itself.
 const SELF_RIGHTS: Rights = Rights::INSPECT.union(Rights::CONNECT).union(Rights::COPY);
@@ -46,6 +46,10 @@ impl<M: Machine> Core<M> {
         let root = self.object(slot)?;
         self.machine.copy(self.template.at(2048), root.at(2048), 2048);
         self.domains[slot].space = Space(root);
+        if spec.guest_grant_frames > 0 {
+            let vm = &self.domains[slot].vm;
+            self.machine.store(vm.root.at(0), table(vm.directory));
+        }
         for page in [START_INFO, ARGUMENTS] {
             self.map_new(slot, page, Kind::PRIVATE, Access::Read)?;
         }
@@ -67,6 +71,9 @@ impl<M: Machine> Core<M> {
             self.domains[slot].vcpus[index as usize] = id;
             self.domains[slot].info.vcpus = index + 1;
             self.sched.add(id, &spec.schedule);
+            if spec.guest_grant_frames > 0 {
+                self.add_guest(slot, index, context)?;
+            }
         }
         let rights = if slot == Slot::DOM0 { Rights::all() } else { SELF_RIGHTS };
         self.add_handle(slot, Entry::new(ObjectKind::Domain, rights, self.reference(slot)))?;
@@ -84,14 +91,18 @@ impl<M: Machine> Core<M> {
         let frame = self.frames.take(&self.machine, slot, kind)?;
         let space = self.domains[slot].space;
         let mapped = space.map(&self.machine, &mut self.frames, slot, address, leaf(frame, access));
-        mapped.inspect_err(|_| self.frames.give_back(&self.machine, frame)).map(|()| frame)
+        mapped.inspect_err(|_| self.frames.give_back(&self.machine, frame))?;
+        if access == Access::Guest {
+            self.share_tables(slot, address);
+        }
+        Ok(frame)
     }
 
-    /// Makes a grant table fit for a fresh image: only the entries of its rings are in use.
+    /// Makes the grant tables fit for a fresh image: only the entries of its rings are in use.
     pub(crate) fn renew_grants(&mut self, slot: Slot) {
         let domain = &self.domains[slot];
-        let pages = domain.grants.iter().zip(&domain.active).take(domain.spec.grant_frames as usize);
-        pages.for_each(|(&table, &active)| [table, active].into_iter().for_each(|page| self.machine.zero(page)));
+        let pages = domain.grants.iter().chain(&domain.active).chain(&domain.vm.grants).chain(&domain.vm.active);
+        pages.filter(|&&page| page != NO_FRAME).for_each(|&page| self.machine.zero(page));
         for (reference, peer, page) in [
             (REF_CONSOLE, PEER_CONSOLE, CONSOLE),
             (REF_CONTROL_IN, PEER_DOM0, CONTROL_IN),

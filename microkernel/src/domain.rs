@@ -11,6 +11,7 @@ use crate::ports::{Ports, TABLE_FRAMES};
 use crate::prelude::*;
 use crate::sched::VcpuId;
 use crate::space::Space;
+use crate::vm::Vm;
 
 /// Records of mappings in a frame.
 const MAPPINGS_PER_FRAME: usize = PAGE_SIZE as usize / size_of::<Mapping>();
@@ -64,6 +65,8 @@ pub struct Domain {
     pub io_ports: [u32; PORT_RANGES],
     /// How far its teardown is.
     pub progress: u64,
+    /// Its virtual machine.
+    pub vm: Vm,
 }
 
 impl Domain {
@@ -84,6 +87,7 @@ impl Domain {
         mapping_free: 0,
         io_ports: [0; _],
         progress: 0,
+        vm: Vm::NONE,
     };
 
     /// Its vCPUs.
@@ -97,11 +101,20 @@ impl Domain {
         self.vcpus.get(index as usize).copied().filter(|_| index < self.info.vcpus as u64)
     }
 
-    /// Places of an entry of the grant table, and of the record of how it is in use.
-    pub fn grant(&self, reference: u32) -> Option<(Phys, Phys)> {
-        let valid = (reference as usize) < self.spec.grant_frames as usize * ENTRIES_PER_PAGE;
+    /// Places of an entry of the grant table, or that of the guest, and of the record of how it is in use.
+    pub fn grant(&self, reference: u32, guests: bool) -> Option<(Phys, Phys)> {
+        let (frames, grants, active) = match guests {
+            false => (self.spec.grant_frames, &self.grants, &self.active),
+            true => (self.spec.guest_grant_frames, &self.vm.grants, &self.vm.active),
+        };
+        let valid = (reference as usize) < frames as usize * ENTRIES_PER_PAGE;
         let place = |table| record::<Active, _>(table, reference as usize);
-        valid.then(|| (place(&self.grants), place(&self.active)))
+        valid.then(|| (place(grants), place(active)))
+    }
+
+    /// Whether it has a virtual machine.
+    pub const fn has_vm(&self) -> bool {
+        self.spec.guest_grant_frames > 0
     }
 
     /// Places for all of its tables that only the core reaches.
@@ -109,7 +122,10 @@ impl Domain {
         let mapping_frames = (self.spec.max_mappings as usize).div_ceil(MAPPINGS_PER_FRAME);
         let grant_tables = self.active.iter_mut().take(self.spec.grant_frames as usize);
         let tables = [&mut self.handles, &mut self.records].into_iter().chain(&mut self.ports.0).chain(grant_tables);
-        tables.chain(self.mappings.iter_mut().take(mapping_frames))
+        let (vm, frames) = (&mut self.vm, self.spec.guest_grant_frames as usize);
+        let guests = vm.grants.iter_mut().take(frames).chain(vm.active.iter_mut().take(frames));
+        let nested = [&mut vm.root, &mut vm.directory].into_iter().take(2 * usize::from(frames > 0));
+        tables.chain(self.mappings.iter_mut().take(mapping_frames)).chain(guests).chain(nested)
     }
 
     /// Place of the record of a mapping; the index is below `max_mappings`.

@@ -67,6 +67,9 @@ impl<M: Machine> Core<M> {
         let knew = self.machine.fetch_or(domain.events.at(record + UPCALL_PENDING), 1) & 1 != 0;
         let id = domain.vcpus[vcpu as usize % MAX_VCPUS];
         if knew || !self.sched.waits(id) {
+            if !knew {
+                self.interrupt_guest(id);
+            }
             return None;
         }
         self.machine.store(self.vcpus[id].context.at(reg::RAX * 8), 1);

@@ -26,7 +26,7 @@ impl Kind {
     pub const MEMORY: Kind = Kind(2);
     /// Mapped in its owner's address space; may not be granted.
     pub const PRIVATE: Kind = Kind(3);
-    /// Page table, context or table of its owner; mapped nowhere.
+    /// Page table, context or table of its owner; mapped nowhere, but for the grant table of a guest.
     pub const OBJECT: Kind = Kind(4);
     /// Taken from its owner's address space, which other CPUs may still have cached.
     pub const PARKED: Kind = Kind(5);

@@ -6,10 +6,13 @@
 
 use protocol::domain::State;
 use protocol::grant::{GrantEntry, PEERS, PERMIT_ACCESS, READING, READONLY, WRITING};
-use protocol::layout::PAGE_SHIFT;
+use protocol::layout::{GUEST_MEMORY, GUEST_MEMORY_END, PAGE_SHIFT};
 
 use crate::frames::Kind;
 use crate::prelude::*;
+
+/// In an entry of a peer table, beside the reference of a domain: its guest is meant.
+pub const GUESTS: u64 = 1 << 16;
 
 /// A grant in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -25,7 +28,9 @@ pub struct Grant {
     pub granter: Slot,
     /// 1 if it may be written.
     pub write: u8,
-    spare: u16,
+    /// 1 if the entry is in the table of the granter's guest.
+    pub guests: u8,
+    spare: u8,
 }
 
 /// How an entry is in use: how often, how often of that for writing, and the frame.
@@ -38,20 +43,20 @@ pub struct Active {
 }
 
 impl<M: Machine> Core<M> {
-    /// The domain that entry `index` of a peer table names.
-    pub(crate) fn peer(&self, slot: Slot, index: u64) -> Result<Slot> {
-        let found = (index < PEERS as u64).then(|| self.machine.load(self.domains[slot].peer(index)));
-        let peer = found.and_then(|reference| self.resolve(reference));
-        peer.filter(|&peer| !self.domains[peer].is_gone()).ok_or(Error::NoPeer)
+    /// The domain that entry `index` of a peer table names, and whether its guest is meant.
+    pub(crate) fn peer(&self, slot: Slot, index: u64) -> Result<(Slot, bool)> {
+        let found = if index < PEERS as u64 { self.machine.load(self.domains[slot].peer(index)) } else { 0 };
+        let peer = self.resolve(found).filter(|&peer| !self.domains[peer].is_gone()).ok_or(Error::NoPeer)?;
+        Ok((peer, found & GUESTS != 0))
     }
 
     /// Begins to use a grant of peer `index` of `user`.
     pub(crate) fn acquire(&mut self, user: Slot, index: u64, reference: u64, write: bool) -> Result<Grant> {
-        let granter = self.peer(user, index)?;
+        let (granter, guests) = self.peer(user, index)?;
         let domain = &self.domains[granter];
         let reference = u32::try_from(reference).map_err(|_| Error::BadGrant)?;
         // Once a reset has begun, what is granted belongs to the past.
-        let places = domain.grant(reference).filter(|_| domain.state != Some(State::Resetting));
+        let places = domain.grant(reference, guests).filter(|_| domain.state != Some(State::Resetting));
         let (entry, active) = places.ok_or(Error::BadGrant)?;
         let page = self.mark(user, granter, entry, write)?;
         let before: Active = zerocopy::transmute!(self.machine.load(active));
@@ -60,19 +65,24 @@ impl<M: Machine> Core<M> {
             let same = before.uses == 0 || *frame == before.frame;
             info.owner == granter && info.kind == Kind::MEMORY && same && before.uses < u16::MAX
         };
-        let Some(frame) = domain.space.translate(&self.machine, page, write).filter(usable) else {
+        let address =
+            if guests { (page < GUEST_MEMORY_END - GUEST_MEMORY).then_some(GUEST_MEMORY + page) } else { Some(page) };
+        let frame = address.and_then(|address| domain.space.translate(&self.machine, address, write));
+        let Some(frame) = frame.filter(usable) else {
             self.unmark(entry, before);
             return Err(Error::BadGrant);
         };
         let now = Active { uses: before.uses + 1, writes: before.writes + write as u16, frame };
         self.machine.store(active, zerocopy::transmute!(now));
-        Ok(Grant { frame, reference, epoch: domain.info.resets, granter, write: write as u8, spare: 0 })
+        let (epoch, write, guests) = (domain.info.resets, write.into(), guests.into());
+        Ok(Grant { frame, reference, epoch, granter, write, guests, spare: 0 })
     }
 
     /// Ends the use of a grant. One of an older epoch is not accounted for any more.
     pub(crate) fn release(&mut self, grant: Grant) {
         let domain = &self.domains[grant.granter];
-        if let Some((entry, active)) = domain.grant(grant.reference).filter(|_| domain.info.resets == grant.epoch) {
+        let places = domain.grant(grant.reference, grant.guests != 0);
+        if let Some((entry, active)) = places.filter(|_| domain.info.resets == grant.epoch) {
             let mut now: Active = zerocopy::transmute!(self.machine.load(active));
             now.uses = now.uses.saturating_sub(1);
             now.writes = now.writes.saturating_sub(grant.write as u16);
@@ -88,7 +98,7 @@ impl<M: Machine> Core<M> {
         let GrantEntry { flags, peer, frame } = zerocopy::transmute!(found);
         let open = flags & !(READONLY | READING | WRITING) == PERMIT_ACCESS && !(write && flags & READONLY != 0);
         let known = (peer as usize) < PEERS
-            && self.machine.load(self.domains[granter].peer(peer.into())) == self.reference(user);
+            && self.machine.load(self.domains[granter].peer(peer.into())) & !GUESTS == self.reference(user);
         // Who changes an entry while it is taken has not granted it.
         if open && known && self.machine.compare_exchange(entry, found, found | status as u64) {
             Ok((frame as u64) << PAGE_SHIFT)

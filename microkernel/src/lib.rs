@@ -35,3 +35,4 @@ mod teardown;
 mod testing;
 mod user;
 mod vcpu;
+pub mod vm;

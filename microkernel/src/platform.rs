@@ -107,7 +107,7 @@ pub struct Registers {
     pub rflags: u64,
     /// FS base.
     pub fs_base: u64,
-    /// How the vCPU entered the core last: [`ENTERED_BY_CALL`] or [`ENTERED_BY_TRAP`].
+    /// How the vCPU entered the core last: [`ENTERED_BY_CALL`] or one of its siblings.
     pub entered: u64,
 }
 
@@ -115,6 +115,8 @@ pub struct Registers {
 pub const ENTERED_BY_CALL: u64 = 0;
 /// It was interrupted or starts afresh: all registers are valid, and its vector state is in the context frame.
 pub const ENTERED_BY_TRAP: u64 = 1;
+/// The context is that of a guest; see [`crate::vm::Guest`].
+pub const ENTERED_BY_GUEST: u64 = 2;
 
 /// Index in [`Registers::general`].
 pub mod reg {

@@ -28,6 +28,8 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const ROOT: u32 = 39;
 const LEAF: u32 = 12;
 const STEP: u32 = 9;
+/// log2 of what an entry spans in the table below the root.
+pub const WINDOW_SHIFT: u32 = ROOT - STEP;
 
 /// What a domain may do with a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub enum Access {
     Write = PRESENT | USER | NO_EXECUTE | WRITE,
     /// Read and execute.
     Execute = PRESENT | USER,
+    /// Read and write; a guest, which has the same table, may execute. An entry above it keeps the domain itself from that.
+    Guest = PRESENT | USER | WRITE,
 }
 
 /// An address space, by its root.
@@ -53,6 +57,11 @@ pub const fn frame_of(entry: u64) -> Frame {
 /// The entry for a page.
 pub const fn leaf(frame: Frame, access: Access) -> u64 {
     frame.at(0).0 | access as u64
+}
+
+/// The entry for a table.
+pub const fn table(frame: Frame) -> u64 {
+    frame.at(0).0 | PRESENT | WRITE | USER
 }
 
 /// The entry for a page of registers.
@@ -84,6 +93,11 @@ impl Space {
     pub fn entry(self, m: &impl Memory, address: u64) -> Option<Phys> {
         let (at, shift) = self.walk(m, address, LEAF);
         (shift == LEAF).then_some(at)
+    }
+
+    /// Place of the entry for `address` in the table below the root, which every address space has.
+    pub fn window_entry(self, m: &impl Memory, address: u64) -> Phys {
+        self.walk(m, address, WINDOW_SHIFT).0
     }
 
     /// What the domain reaches at `address`: the entry, 0 if there is nothing.
@@ -120,7 +134,9 @@ impl Space {
                 m.store(at, entry);
                 return Ok(());
             }
-            m.store(at, frames.take(m, owner, Kind::OBJECT)?.at(0).0 | PRESENT | WRITE | USER);
+            let guests = shift == WINDOW_SHIFT && entry & (WRITE | NO_EXECUTE) == WRITE;
+            let guard = if guests { NO_EXECUTE } else { 0 };
+            m.store(at, table(frames.take(m, owner, Kind::OBJECT)?) | guard);
         }
     }
 

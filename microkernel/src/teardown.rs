@@ -7,7 +7,8 @@
 use protocol::domain::{Reason, State};
 use protocol::event::PORTS;
 use protocol::layout::{ARGUMENTS, CONSOLE, CONTROL_IN, CONTROL_OUT, IMAGE_BASE, IMAGE_END, USER_END, VCPU_AREAS};
-use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, HEAP, HEAP_END, HEARTBEAT, MMIO, MMIO_END};
+use protocol::layout::{GRANT_WINDOW, GRANT_WINDOW_END, GUEST_MEMORY, GUEST_MEMORY_END, HEAP, HEAP_END};
+use protocol::layout::{HEARTBEAT, MMIO, MMIO_END};
 
 use crate::domain::{Domain, NO_FRAME};
 use crate::events::LINES;
@@ -23,9 +24,10 @@ const SPACE: u64 = 1 << 40;
 pub(crate) const GONE: u64 = u64::MAX;
 
 /// What a reset takes from the address space. The vCPU areas are all there is in their GiB.
-const RESET_AREAS: [(u64, u64); 5] = [
+const RESET_AREAS: [(u64, u64); 6] = [
     (IMAGE_BASE, IMAGE_END),
     (HEAP, HEAP_END),
+    (GUEST_MEMORY, GUEST_MEMORY_END),
     (MMIO, MMIO_END),
     (VCPU_AREAS, VCPU_AREAS + (1 << 30)),
     (GRANT_WINDOW, GRANT_WINDOW_END),
@@ -71,6 +73,9 @@ impl<M: Machine> Core<M> {
             let frame = self.domains[slot].space.translate(&self.machine, page, false);
             frame.into_iter().for_each(|frame| self.machine.zero(frame));
         }
+        if self.domains[slot].has_vm() {
+            self.machine.zero(self.domains[slot].vm.directory);
+        }
         self.disown(slot);
         self.renew_events(slot);
         self.renew_grants(slot);
@@ -102,6 +107,7 @@ impl<M: Machine> Core<M> {
 
     fn begin_end(&mut self, slot: Slot, state: State) {
         self.disarm(slot);
+        self.hide_grants(slot);
         let domain = &mut self.domains[slot];
         if domain.state == Some(State::Running) {
             domain.info.reason = Reason::Killed as u32;
@@ -145,12 +151,14 @@ impl<M: Machine> Core<M> {
     fn give_up(&mut self, slot: Slot) {
         self.disown(slot);
         for id in self.domains[slot].vcpus() {
-            let context = core::mem::replace(&mut self.vcpus[id], Caller::NOBODY).context;
+            let context = self.native(id);
+            self.vcpus[id] = Caller::NOBODY;
             // It is not on a CPU any more, so the scheduler lets go of it.
             self.sched.remove(id);
             self.frames.give_back(&self.machine, context);
         }
         let mut gone = core::mem::replace(&mut self.domains[slot], Domain::NONE);
+        gone.vm.contexts.into_iter().for_each(|context| self.remove_guest(context));
         let root = gone.space.0;
         for frame in gone.tables().map(|place| *place).chain([root]).filter(|&frame| frame != NO_FRAME) {
             self.frames.give_back(&self.machine, frame);

@@ -53,7 +53,8 @@ pub fn check_start(entry: u64, stack: u64) -> Result<()> {
 impl<M: Machine> Core<M> {
     /// Starts a vCPU at `entry` with stack pointer `stack` (0: the layout's), all other registers zero.
     pub(crate) fn start_vcpu(&mut self, id: VcpuId, entry: u64, stack: u64) {
-        let Caller { index, context, .. } = self.vcpus[id];
+        let (index, context) = (self.vcpus[id].index, self.native(id));
+        self.vcpus[id].context = context;
         let stack = if stack == 0 { vcpu_stack_top(index.into()) } else { stack };
         let mut registers = Registers { rip: entry, rflags: FRESH_FLAGS, fs_base: stack, ..Registers::default() };
         registers.general[reg::RDI] = index.into();
@@ -62,6 +63,7 @@ impl<M: Machine> Core<M> {
         self.machine.zero(context);
         self.machine.put(context.at(0), &registers);
         self.machine.store(context.at(MXCSR.0), MXCSR.1);
+        self.renew_guest(id);
         self.sched.start(id, self.now());
     }
 

@@ -244,6 +244,12 @@ pub enum FromDomain {
         /// What it is like now.
         limits: DiskLimits,
     },
+    /// From a frontend, unasked: it let go of a device by itself and does not use its rings any more; it can be offered the
+    /// device again.
+    DeviceClosed {
+        /// Its name.
+        device: String<DEVICE_MAX>,
+    },
 }
 
 /// A frame could not be taken.

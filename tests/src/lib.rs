@@ -103,6 +103,7 @@ impl Setup {
 
     /// The program `bin` of the test images, as `images/<bin>`.
     pub fn image(mut self, bin: &str) -> Setup {
+        built();
         let entry = Entry::file(format!("images/{bin}"), &workspace::domain_elf(bin));
         self.entries.push(entry.unwrap_or_else(|error| panic!("{error:#}")));
         self

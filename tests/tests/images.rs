@@ -68,3 +68,13 @@ fn a_disk_answers_and_a_card_changes_hands() {
         assert!(log.contains(&format!("sector {sector} has sum {sum:08x}")), "{log}");
     }
 }
+
+#[test]
+fn guests_exit_for_what_they_do() {
+    run("machines", 2, "count=3", &["machine"], Duration::from_secs(120));
+}
+
+#[test]
+fn guests_share_a_cpu() {
+    run("machines", 1, "count=2", &["machine"], Duration::from_secs(120));
+}

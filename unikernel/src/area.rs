@@ -3,7 +3,7 @@
 //! No reference to such memory is ever made: an [`Area`] is an address range, and every access copies. Rust's memory model
 //! knows nothing of other domains; volatile and atomic accesses are what holds across that border.
 
-use core::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use protocol::layout::PAGE_SIZE;
 use protocol::ring::Shared;
@@ -68,6 +68,21 @@ impl Area {
         assert!(offset.is_multiple_of(2), "unaligned word in a shared area");
         // SAFETY: as in `word`.
         unsafe { AtomicU16::from_ptr(address as *mut u16) }
+    }
+
+    /// The aligned 64-bit word at `offset`, for atomic access.
+    pub(crate) fn double(&self, offset: usize) -> &AtomicU64 {
+        let address = self.check(offset, 8);
+        assert!(offset.is_multiple_of(8), "unaligned word in a shared area");
+        // SAFETY: as in `word`.
+        unsafe { AtomicU64::from_ptr(address as *mut u64) }
+    }
+
+    /// The byte at `offset`, for atomic access.
+    pub(crate) fn byte(&self, offset: usize) -> &AtomicU8 {
+        let address = self.check(offset, 1);
+        // SAFETY: as in `word`.
+        unsafe { AtomicU8::from_ptr(address as *mut u8) }
     }
 }
 

@@ -71,7 +71,16 @@ pub async fn serve(mut handler: impl FnMut(ToDomain) -> FromDomain) -> ControlEr
 }
 
 /// The same for a handler that can put an answer off: it then gives `None`, and keeps the right to answer.
-pub async fn serve_later(mut handler: impl FnMut(ToDomain, Reply) -> Option<FromDomain>) -> ControlError {
+pub async fn serve_later(handler: impl FnMut(ToDomain, Reply) -> Option<FromDomain>) -> ControlError {
+    serve_with(true, handler).await
+}
+
+/// The same for a domain whose end and memory are not its program's own matter: all but `Ping` goes to the handler.
+pub async fn serve_all(handler: impl FnMut(ToDomain, Reply) -> Option<FromDomain>) -> ControlError {
+    serve_with(false, handler).await
+}
+
+async fn serve_with(common: bool, mut handler: impl FnMut(ToDomain, Reply) -> Option<FromDomain>) -> ControlError {
     // SAFETY: as for the other page.
     let page = unsafe { Area::page(CONTROL_IN) };
     let mut ring = Consumer::attach(CONTROL, &page);
@@ -93,8 +102,10 @@ pub async fn serve_later(mut handler: impl FnMut(ToDomain, Reply) -> Option<From
             match envelope {
                 Err(_) => log::warn!("control: a message that is none of version {VERSION} was skipped"),
                 Ok(Envelope { id, message, .. }) => {
-                    let then = Then::after(&message);
-                    let answer = answer(message, |message| handler(message, Reply(id)));
+                    let common = common || message == ToDomain::Ping;
+                    let then = if common { Then::after(&message) } else { Then::GoOn };
+                    let mut handle = |message| handler(message, Reply(id));
+                    let answer = if common { answer(message, handle) } else { handle(message) };
                     if let Some(answer) = answer
                         && let Err(error) = say(id, answer).await
                     {

@@ -39,6 +39,12 @@ pub fn tsc() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// What CPUID says here: EAX, EBX, ECX and EDX.
+pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let found = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+    [found.eax, found.ebx, found.ecx, found.edx]
+}
+
 /// Reads a byte from an I/O port.
 ///
 /// # Safety

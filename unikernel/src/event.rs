@@ -178,6 +178,15 @@ pub fn send(port: Port) -> Result<()> {
     unsafe { raw::event_send(port.0.into()) }.map(|_| ())
 }
 
+/// A channel of the domain to itself whose events go to one of its vCPUs: gives the port to send to, and the one that becomes
+/// pending.
+pub fn own_channel(vcpu: u32) -> Result<(Port, Port)> {
+    let (from, to) = crate::domain::connect(&crate::domain::DomainHandle::SELF, &crate::domain::DomainHandle::SELF)?;
+    // SAFETY: no effect on this domain's memory but that of the event page.
+    unsafe { raw::event_bind_vcpu(to.0.into(), vcpu.into()) }?;
+    Ok((from, to))
+}
+
 /// Closes a port; the peer's stays, unconnected.
 pub fn close(port: Port) -> Result<()> {
     crate::domain::disconnect(&crate::domain::DomainHandle::SELF, port)

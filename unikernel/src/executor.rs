@@ -80,6 +80,23 @@ fn spawned() -> core::cell::RefMut<'static, Vec<Task>> {
     SPAWNED.0.borrow_mut()
 }
 
+type Idle = Box<dyn FnMut(u64)>;
+
+/// What to do instead of waiting. Only vCPU 0 touches it.
+struct IdleHook(Cell<Option<Idle>>);
+
+// SAFETY: every access is in `on_idle`, which insists on vCPU 0, or in `run`, which only vCPU 0 executes.
+unsafe impl Sync for IdleHook {}
+
+static IDLE: IdleHook = IdleHook(Cell::new(None));
+
+/// From now on `hook` is called whenever no task wants to run, with the time at which the next timer is due. It returns at the
+/// latest then, or when something is pending for vCPU 0 ([`crate::event::block`] does); what it wakes runs when it returns.
+pub fn on_idle(hook: impl FnMut(u64) + 'static) {
+    assert!(cfg!(freestanding) && crate::vcpu::current() == 0, "the event loop is that of vCPU 0");
+    IDLE.0.set(Some(Box::new(hook)));
+}
+
 /// Starts a task beside the calling one.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
     spawned().push(Box::pin(task));
@@ -137,7 +154,11 @@ pub fn run(first: Task) -> ! {
         first.await;
         finished.store(true, Ordering::Relaxed);
     }));
+    let mut idle: Idle = Box::new(crate::event::block);
     while !done.load(Ordering::Relaxed) {
+        if let Some(hook) = IDLE.0.take() {
+            idle = hook;
+        }
         for task in spawned().drain(..) {
             executor.add(task);
         }
@@ -150,7 +171,7 @@ pub fn run(first: Task) -> ! {
         if executor.ready() {
             executor.turn();
         } else {
-            crate::event::block(deadline);
+            idle(deadline);
         }
     }
     crate::exit::shutdown(0)

@@ -14,6 +14,12 @@ pub fn reboot() -> ! {
     exit(Reason::Reboot, 0, b"")
 }
 
+/// Ends the domain as crashed, for a reason that is not a bug of its program: the first [`MESSAGE_MAX`] bytes of the message go
+/// into its death report.
+pub fn crash(message: &str) -> ! {
+    exit(Reason::Panic, 0, message.as_bytes())
+}
+
 /// Ends the domain; the first [`MESSAGE_MAX`] bytes of the message go into its death report.
 pub(crate) fn exit(reason: Reason, code: u64, message: &[u8]) -> ! {
     let (address, length) = bytes(&message[..message.len().min(MESSAGE_MAX)]);

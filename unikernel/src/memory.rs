@@ -16,7 +16,7 @@ use crate::heap::{Growth, Pages, trim};
 use crate::hypercall::{raw, to_the_end};
 
 /// Pages that one hypercall populates or releases.
-const PAGES_PER_CALL: u64 = 512;
+pub(crate) const PAGES_PER_CALL: u64 = 512;
 
 /// End of the part of the heap window that the allocator may fill; [`crate::pages`] has the rest.
 pub(crate) const ALLOCATOR_END: u64 = HEAP + (HEAP_END - HEAP) / 2;

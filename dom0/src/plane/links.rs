@@ -12,7 +12,7 @@ use protocol::connection::{Duty, Guilty, Happening, State};
 use protocol::control::{Envelope, FromDomain, ToDomain};
 
 use super::Plane;
-use super::device::{Ask, Attached, Device, Side, device_name, keys};
+use super::device::{Ask, Attached, Device, Link, Side, device_name, keys};
 use super::domain::Phase;
 use crate::config::shown;
 use crate::hypervisor::Hypervisor;
@@ -166,6 +166,10 @@ impl<H: Hypervisor> Plane<'_, H> {
                 self.device_broken(from, &device, &reason);
                 return None;
             }
+            FromDomain::DeviceClosed { device } => {
+                self.device_closed(from, &device);
+                return None;
+            }
             FromDomain::DiskResized { connection, limits } => {
                 if let Some(device) = self.linked(from, connection) {
                     let (guest, name) = (device.guest, device_name(&device.name));
@@ -302,12 +306,7 @@ impl<H: Hypervisor> Plane<'_, H> {
 
     /// A guest says that a driver domain broke the rules, and has closed the connection: so it is, whoever is right.
     fn device_broken(&mut self, guest: u16, name: &str, reason: &str) {
-        let own = |device: &&Device| device.guest == guest && device.name == name && !device.orphan;
-        let Some((key, link)) =
-            self.devices.iter().find(own).and_then(|device| Some((device.key, device.link.as_ref()?)))
-        else {
-            return;
-        };
+        let Some((key, link)) = self.link_of(guest, name) else { return };
         if link.state == State::Closed {
             return;
         }
@@ -315,6 +314,22 @@ impl<H: Hypervisor> Plane<'_, H> {
         let judge = self.handle(guest).map(|(_, name)| name).unwrap_or_default();
         self.fault(key, backend, format!("{BROKE}, says {judge}, which closed the connection: {}", shown(reason)));
         self.happen(key, Happening::Broken);
+    }
+
+    /// A guest let go of a device by itself, say because its driver was unloaded: the device is there for it to take again.
+    fn device_closed(&mut self, guest: u16, name: &str) {
+        let Some((key, link)) = self.link_of(guest, name) else { return };
+        match link.state {
+            State::Closing => self.happen(key, Happening::Released),
+            State::Waiting { .. } | State::Serving => self.happen(key, Happening::FrontendLost),
+            State::Offered | State::Closed => {}
+        }
+    }
+
+    /// A guest's device that is linked: its key, and the link.
+    fn link_of(&self, guest: u16, name: &str) -> Option<(u32, &Link)> {
+        let own = |device: &&Device| device.guest == guest && device.name == name && !device.orphan;
+        self.devices.iter().find(own).and_then(|device| Some((device.key, device.link.as_ref()?)))
     }
 
     /// A domain is ready: what it has to be asked is sent.

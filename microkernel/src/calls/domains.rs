@@ -4,9 +4,10 @@ use protocol::domain::{ALL_VCPUS, CLASS_DRIVER, DomainCreated, DomainSpec, MAX_M
 use protocol::domain::{DeathReport, Reason, SchedParams, State, WEIGHTS};
 use protocol::event::MAX_VCPUS;
 use protocol::grant::{MAX_GRANT_FRAMES, PEER_FIRST_FREE, PEERS};
-use protocol::system::MAX_CPUS;
+use protocol::system::{Features, MAX_CPUS};
 
 use super::at_most;
+use crate::grants::GUESTS;
 use crate::prelude::*;
 use crate::vcpu::check_start;
 
@@ -28,6 +29,9 @@ impl<M: Machine> Core<M> {
             && self.is_valid(&spec.schedule);
         if !valid {
             return Err(Error::Invalid);
+        }
+        if spec.guest_grant_frames > 0 && self.info.features & Features::SVM.bits() == 0 {
+            return Err(Error::Unsupported);
         }
         // The id is the index in the caller's peer table too.
         let free =
@@ -155,14 +159,15 @@ impl<M: Machine> Core<M> {
     }
 
     pub(super) fn domain_peer(&mut self, _: Caller, slot: Slot, index: u64, peer: Slot, face: u64) -> Result {
-        if index >= PEERS as u64 || peer == slot || face > 1 {
+        let missing = face == 1 && !self.domains[peer].has_vm();
+        if index >= PEERS as u64 || peer == slot || face > 1 || missing {
             return Err(Error::Invalid);
         }
         let at = self.domains[slot].peer(index);
         if self.resolve(self.machine.load(at)).is_some() {
             return Err(Error::Exists);
         }
-        self.machine.store(at, self.reference(peer));
+        self.machine.store(at, self.reference(peer) | if face == 1 { GUESTS } else { 0 });
         Ok(0)
     }
 }

@@ -1,7 +1,8 @@
 //! Hypercalls on memory: populating, releasing, and writing into a domain in building.
 
 use protocol::hypercall::protection;
-use protocol::layout::{ARGUMENTS, HEAP, HEAP_END, IMAGE_BASE, IMAGE_END, VCPU_AREA_SIZE, VCPU_AREAS};
+use protocol::layout::{ARGUMENTS, GUEST_MEMORY, GUEST_MEMORY_END, HEAP, HEAP_END, IMAGE_BASE, IMAGE_END};
+use protocol::layout::{VCPU_AREA_SIZE, VCPU_AREAS};
 
 use super::at_most;
 use crate::frames::{END, Kind};
@@ -16,6 +17,11 @@ const MAX_WRITE: usize = 65536;
 /// The addresses of pages.
 pub(super) fn each(address: u64, pages: u64) -> impl Iterator<Item = u64> + Clone {
     (0..pages).map(move |page| address + page * PAGE_SIZE)
+}
+
+/// Whether a page is guest memory, in a domain that has some.
+pub(super) fn is_guests(address: u64) -> bool {
+    (GUEST_MEMORY..GUEST_MEMORY_END).contains(&address)
 }
 
 impl<M: Machine> Core<M> {
@@ -36,6 +42,11 @@ impl<M: Machine> Core<M> {
     /// Maps zeroed memory in one of the areas that a domain may fill.
     pub(crate) fn populate(&mut self, slot: Slot, address: u64, pages: u64, access: Access) -> Result<()> {
         self.check_area(slot, address, pages)?;
+        let access = match access {
+            _ if !is_guests(address) => access,
+            Access::Write => Access::Guest,
+            _ => return Err(Error::Invalid),
+        };
         self.check_unmapped(slot, address, pages, pages)?;
         each(address, pages).try_for_each(|address| self.map_new(slot, address, Kind::MEMORY, access).map(|_| ()))
     }
@@ -57,7 +68,7 @@ impl<M: Machine> Core<M> {
             match space.lookup(&self.machine, address) {
                 0 => return Err(Error::BadAddress),
                 entry => match self.frames.info(&self.machine, frame_of(entry)) {
-                    info if info.count > 0 || info.kind == Kind::DEVICE => return Err(Error::Busy),
+                    info if info.count > 0 || info.kind != Kind::MEMORY => return Err(Error::Busy),
                     _ => {}
                 },
             }
@@ -66,12 +77,16 @@ impl<M: Machine> Core<M> {
         for frame in each(address, pages).filter_map(|address| space.unmap(&self.machine, address)) {
             self.frames.park(&self.machine, &mut parked, frame);
         }
+        if is_guests(address) {
+            self.forget_translations(caller.slot);
+        }
         self.cpus[self.here].parked = parked;
         self.after_flush(caller);
         Ok(0)
     }
 
-    /// Checks that pages lie in the image, heap or stack area of a domain. The lowest page of a stack area is never mapped.
+    /// Checks that pages lie in the image, heap or stack area of a domain, or in its guest memory. The lowest page of a stack
+    /// area is never mapped.
     pub(super) fn check_area(&self, slot: Slot, address: u64, pages: u64) -> Result<()> {
         let length = at_most(pages, MAX_PAGES)? as u64 * PAGE_SIZE;
         if length == 0 {
@@ -82,6 +97,7 @@ impl<M: Machine> Core<M> {
         let inside = |start: u64, end: u64| address >= start && address < end && length <= end - address;
         let known = inside(IMAGE_BASE, IMAGE_END)
             || inside(HEAP, HEAP_END)
+            || self.domains[slot].has_vm() && inside(GUEST_MEMORY, GUEST_MEMORY_END)
             || stack < stacks && inside(stack + PAGE_SIZE, stack + VCPU_AREA_SIZE);
         if known && address.is_multiple_of(PAGE_SIZE) { Ok(()) } else { Err(Error::BadAddress) }
     }

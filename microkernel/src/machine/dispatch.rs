@@ -66,7 +66,14 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
         if vector != apic::SPURIOUS {
             apic::end_of_interrupt();
         }
+        core.check_guest(this.index);
     })
+}
+
+/// The guest that ran on this CPU exited, for something else than an interrupt.
+pub extern "C" fn on_guest_exit() -> Leave {
+    let this = Cpu::current();
+    enter(this, false, |core| core.guest_exit(this.index))
 }
 
 /// The first entry on each CPU, on its own stack.

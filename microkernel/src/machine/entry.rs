@@ -1,7 +1,8 @@
 //! Every way into the core and out of it, except the first: the one place that knows how registers are kept.
 //!
 //! The core is compiled for the host target, so any Rust function may use XMM registers. The rules, all of them kept here:
-//! - Interrupts are off in the core. The only exception is the `sti; hlt` below, and there nothing is worth keeping.
+//! - Interrupts are off in the core. The exceptions are below: the `sti; hlt`, and the window behind a guest; there nothing is
+//!   worth keeping.
 //! - A hypercall keeps what the calling convention names. XMM0..15 belong to the core from there on; the exit zeroes them, and
 //!   with AVX their upper parts, so nothing of the core shows. x87 and MXCSR stay untouched all along, because the core
 //!   never uses them.
@@ -12,12 +13,18 @@
 //! - Whether GS is the core's follows from the ring an interrupt came from, except in the few instructions around `swapgs`.
 //!   Maskable interrupts do not come there; NMI needs no GS; any other exception there ends the core, so its entry looks at
 //!   the register itself and never goes back.
+//! - A guest's vector state is loaded by the last instructions before VMRUN and saved by the first after it, before any Rust,
+//!   and both with the core's XCR0. GIF is clear from before the guest's GS base is loaded until the core's is again, so not
+//!   even an NMI comes in between. An interrupt that ended the run is taken behind that, in a window of one instruction in
+//!   which, as in the halt, nothing is worth keeping.
 //! - RIP is checked before SYSRET and IRET: a non-canonical one would fault in ring 0. It is the domain's fault then.
 
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-use microkernel::platform::{ENTERED_BY_CALL, ENTERED_BY_TRAP, Registers, XSTATE, reg};
+use microkernel::platform::ENTERED_BY_TRAP;
+use microkernel::platform::{ENTERED_BY_CALL, ENTERED_BY_GUEST, Registers, XSTATE, reg};
+use microkernel::vm::{GUEST, Guest, svm as vmcb};
 use x86_64::registers::rflags::RFlags;
 
 use super::descriptors::{USER_CODE, USER_DATA};
@@ -78,6 +85,17 @@ global_asm!(
     entered = const offset_of!(Registers, entered),
     by_call = const ENTERED_BY_CALL,
     by_trap = const ENTERED_BY_TRAP,
+    by_guest = const ENTERED_BY_GUEST,
+    prepare_guest = sym super::svm::prepare_guest,
+    on_guest_exit = sym super::dispatch::on_guest_exit,
+    window = const super::window::BASE,
+    guest_xcr0 = const vmcb::XCR0,
+    core_xcr0 = sym super::features::XCR0,
+    debug = const GUEST + offset_of!(Guest, debug),
+    exit_code = const vmcb::EXIT_CODE,
+    exit_interrupt = const vmcb::EXIT_INTERRUPT,
+    inject = const vmcb::INJECT,
+    spurious = const super::apic::SPURIOUS,
     stack = const offset_of!(Cpu, stack),
     context = const offset_of!(Cpu, context),
     scratch = const offset_of!(Cpu, scratch),

@@ -19,6 +19,7 @@ mod percpu;
 mod serial;
 mod smp;
 mod start;
+mod svm;
 mod symbols;
 mod timer;
 mod window;

@@ -15,6 +15,7 @@ use super::descriptors::{CORE_CODE, Segments};
 use super::entry::{SYSCALL_MASK, syscall_entry};
 use super::paging::{FRAME, Tables, WRITE};
 use super::start::{BOOT_STACK, BOOT_STACK_SIZE};
+use super::svm;
 
 const SYSENTER_CS: u32 = 0x174;
 
@@ -50,6 +51,10 @@ pub struct Cpu {
     pub armed: Cell<u64>,
     /// The I/O ports that the bitmap allows.
     pub ports: Cell<[u32; PORT_RANGES]>,
+    /// Physical address of two frames for what SVM saves of this CPU's own state; 0 without SVM.
+    pub host: u64,
+    /// The context of the guest that ran last; null for none.
+    pub guest: Cell<*mut Registers>,
     /// Segment tables.
     pub segments: Segments,
 }
@@ -60,6 +65,7 @@ impl Cpu {
         let area = AREAS + index as u64 * AREA_SIZE;
         let length = (CPU_PAGE - 1) * FRAME + (size_of::<Cpu>() as u64).next_multiple_of(FRAME);
         let memory = tables.take(length)?;
+        let host = if svm::is_on() { tables.take(2 * FRAME)? } else { 0 };
         tables.map(area + FRAME, memory, length, WRITE)?;
         let stack = area + (1 + STACK_PAGES) * FRAME;
         let this = (area + CPU_PAGE * FRAME) as *mut Cpu;
@@ -74,6 +80,8 @@ impl Cpu {
                 root: Cell::new(tables.root),
                 armed: Cell::new(u64::MAX),
                 ports: Cell::new([0; PORT_RANGES]),
+                host,
+                guest: Cell::new(core::ptr::null_mut()),
                 segments: Segments::new(stack),
             });
             Ok(&mut *this)
@@ -92,7 +100,10 @@ impl Cpu {
             Star::write_raw(0x13, CORE_CODE);
             Msr::new(SYSENTER_CS).write(0);
         }
+        let host = self.host;
         self.segments.load();
+        // Last: it keeps a copy of the registers set above.
+        svm::install(host);
     }
 
     /// The CPU this runs on.

@@ -120,7 +120,7 @@ impl Scheduler {
 
     /// The CPU that a vCPU is on.
     #[inline]
-    fn on_cpu(&self, id: VcpuId) -> Option<usize> {
+    pub fn on_cpu(&self, id: VcpuId) -> Option<usize> {
         let cpu = self.entities[id].cpu.into();
         (self.cpus[cpu].current == Some(id)).then_some(cpu)
     }

@@ -9,5 +9,6 @@ mod pci;
 pub mod sim;
 mod smp;
 mod storm;
+mod vm;
 pub mod walker;
 pub mod world;

@@ -14,18 +14,19 @@ use crate::domain::NO_FRAME;
 use crate::frames::Kind;
 use crate::grants::Active;
 use crate::mappings::{Mapping, NOWHERE};
-use crate::platform::{Frame, Memory};
+use crate::platform::{Frame, Memory, Phys};
 use crate::ports::{Entry, Use};
-use crate::space::{PRESENT, REGISTERS, WRITE, frame_of};
+use crate::space::{NO_EXECUTE, PRESENT, REGISTERS, WRITE, frame_of};
 use crate::table::Slot;
 use crate::teardown::GONE;
+use crate::vm::{GUEST, Guest};
 
 /// What the page tables of a domain hold: leaves as (address, entry), and the tables themselves.
 fn walk(world: &World, root: Frame) -> (Vec<(u64, u64)>, Vec<Frame>) {
     let m = &world.core.machine;
     let (mut leaves, mut tables) = (Vec::new(), std::vec![root]);
-    let mut todo = std::vec![(root, 39, 0_u64)];
-    while let Some((table, shift, base)) = todo.pop() {
+    let mut todo = std::vec![(root, 39, 0_u64, 0)];
+    while let Some((table, shift, base, above)) = todo.pop() {
         for index in 0..if shift == 39 { 256 } else { 512 } {
             let entry = m.load(table.at(index * 8));
             if entry & PRESENT == 0 {
@@ -35,11 +36,12 @@ fn walk(world: &World, root: Frame) -> (Vec<(u64, u64)>, Vec<Frame>) {
             assert_eq!(entry & 4, 4, "an entry that ring 3 cannot use");
             let address = base | (index as u64) << shift;
             if shift == 12 {
-                assert!(entry & WRITE == 0 || entry >> 63 == 1, "{address:#x} is writable and executable");
+                let forbidden = (entry | above) & NO_EXECUTE != 0;
+                assert!(entry & WRITE == 0 || forbidden, "{address:#x} is writable and executable");
                 leaves.push((address, entry));
             } else {
                 tables.push(frame_of(entry));
-                todo.push((frame_of(entry), shift - 9, address));
+                todo.push((frame_of(entry), shift - 9, address, above | entry));
             }
         }
     }
@@ -53,7 +55,7 @@ impl World {
         let m = &core.machine;
         let mut seen = BTreeMap::<u32, (Slot, Kind)>::new();
         let mut pins = BTreeMap::<u32, u32>::new();
-        let mut uses = BTreeMap::<(usize, u32), (u16, u16)>::new();
+        let mut uses = BTreeMap::<(usize, bool, u32), (u16, u16)>::new();
         let mut used = std::vec![0; core.domains.0.len()];
         let mut note = |frame: Frame, slot: Slot, kinds: &[Kind]| {
             let info = core.frames.info(m, frame);
@@ -76,6 +78,8 @@ impl World {
                     self.check_registers(slot, address, entry);
                 } else if slot == Slot::DOM0 && (BUNDLE..BUNDLE + (1 << 20)).contains(&address) {
                     assert_eq!(core.frames.info(m, frame_of(entry)).kind, Kind::RESERVED);
+                } else if domain.vm.places.contains(&address) {
+                    assert!(domain.vm.grants.contains(&frame_of(entry)), "{address:#x} is not the guest's grant table");
                 } else {
                     let kinds: &[Kind] = if address >= HEAP {
                         &[Kind::MEMORY, Kind::DEVICE]
@@ -86,8 +90,13 @@ impl World {
                 }
             }
             let objects = [domain.handles, domain.records].into_iter().chain(domain.ports.0).chain(domain.active);
-            let contexts = domain.vcpus().map(|id| core.vcpus[id].context);
-            for frame in objects.chain(domain.mappings).chain(contexts).filter(|&frame| frame != NO_FRAME) {
+            let contexts = domain.vcpus().map(|id| core.native(id));
+            let vm = &domain.vm;
+            let guests = vm.contexts.into_iter().filter(|&context| context != NO_FRAME);
+            let blocks = guests.clone().map(|context| Phys(m.get::<Guest>(context.at(GUEST)).vmcb).frame());
+            let nested = [vm.root, vm.directory].into_iter().chain(vm.grants).chain(vm.active);
+            let objects = objects.chain(nested).chain(guests).chain(blocks).chain(domain.mappings).chain(contexts);
+            for frame in objects.filter(|&frame| frame != NO_FRAME) {
                 note(frame, slot, &[Kind::OBJECT]);
             }
             let mut held = 0;
@@ -105,7 +114,7 @@ impl World {
                 let info = core.frames.info(m, grant.frame);
                 assert!(info.owner == grant.granter && matches!(info.kind, Kind::MEMORY | Kind::ORPHAN), "{info:?}");
                 if core.domains[grant.granter].info.resets == grant.epoch {
-                    let uses = uses.entry((grant.granter.number(), grant.reference)).or_default();
+                    let uses = uses.entry((grant.granter.number(), grant.guests == 1, grant.reference)).or_default();
                     *uses = (uses.0 + 1, uses.1 + grant.write as u16);
                 }
             }
@@ -121,11 +130,13 @@ impl World {
                 // What its grants were used for is forgotten at the end.
                 continue;
             }
-            for reference in 0..domain.spec.grant_frames * ENTRIES_PER_PAGE as u32 {
-                let (_, active) = domain.grant(reference).unwrap();
-                let active: Active = m.get(active);
-                let expected = uses.remove(&(slot.number(), reference)).unwrap_or_default();
-                assert_eq!((active.uses, active.writes), expected, "{slot:?} reference {reference}");
+            for (guests, frames) in [(false, domain.spec.grant_frames), (true, domain.spec.guest_grant_frames)] {
+                for reference in 0..frames * ENTRIES_PER_PAGE as u32 {
+                    let (_, active) = domain.grant(reference, guests).unwrap();
+                    let active: Active = m.get(active);
+                    let expected = uses.remove(&(slot.number(), guests, reference)).unwrap_or_default();
+                    assert_eq!((active.uses, active.writes), expected, "{slot:?} reference {reference}");
+                }
             }
         }
         assert!(uses.is_empty());
@@ -136,7 +147,7 @@ impl World {
     pub fn check_grants(&self, slot: Slot) {
         let (m, domain) = (&self.core.machine, &self.core.domains[slot]);
         for reference in 0..domain.spec.grant_frames * ENTRIES_PER_PAGE as u32 {
-            let (entry, active) = domain.grant(reference).unwrap();
+            let (entry, active) = domain.grant(reference, false).unwrap();
             let (flags, active) = (m.load(entry) as u16, m.get::<Active>(active));
             assert_eq!(
                 (flags & READING != 0, flags & WRITING != 0),

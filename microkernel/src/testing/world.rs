@@ -134,7 +134,7 @@ impl World {
                 cpus: cpus as u32,
                 tsc_hz: 1_000_000_000,
                 total_frames: end as u64,
-                features: (Features::NX | Features::IOMMU_OFF_INSECURE).bits(),
+                features: (Features::NX | Features::SVM | Features::IOMMU_OFF_INSECURE).bits(),
                 ..SystemInfo::default()
             },
             template: TEMPLATE,

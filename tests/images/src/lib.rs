@@ -13,6 +13,7 @@ pub mod puppet;
 pub mod random;
 pub mod resources;
 pub mod verdict;
+pub mod vm;
 
 use alloc::format;
 use alloc::string::String;

@@ -1,5 +1,10 @@
 //! Virtual machines: what a monitor sees of the guest it is there for.
 
 pub mod cpu;
+pub mod memory;
+pub mod page;
 
+pub use crate::cpu::cpuid;
 pub use cpu::VirtualCpu;
+pub use memory::GuestMemory;
+pub use page::GuestPage;

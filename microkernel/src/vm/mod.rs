@@ -1,0 +1,227 @@
+//! Virtual machines: domains whose vCPUs can run a guest beside their own image.
+//!
+//! A vCPU has two contexts then, and what it runs is the one that stands in the tables: [`Core::vcpus`] and, while it is on a
+//! CPU, that CPU's `current`. So no way through the core has to ask which it is. Whatever ends a run of the guest puts its
+//! state into its page, and the native context back, whose call returns with the reason.
+//!
+//! Guest memory is a window of the domain's own address space: the tables below the window's entries are the same for both.
+
+pub mod svm;
+
+use protocol::event::{MAX_VCPUS, UPCALL_PENDING, vcpu_record};
+use protocol::grant::MAX_GRANT_FRAMES;
+use protocol::layout::{GUEST_MEMORY, vm_state};
+use protocol::vm::{Exit, word};
+
+use crate::domain::NO_FRAME;
+use crate::frames::Kind;
+use crate::platform::{ENTERED_BY_GUEST, MXCSR, Registers, reg};
+use crate::prelude::*;
+use crate::sched::VcpuId;
+use crate::space::{Access, NO_EXECUTE, WINDOW_SHIFT};
+
+/// What a domain has for its virtual machine.
+#[derive(Clone, Copy)]
+pub struct Vm {
+    /// Root of the page tables that translate guest-physical addresses.
+    pub root: Frame,
+    /// The one table that is below it. Its entries lead to tables of the domain's own address space.
+    pub directory: Frame,
+    /// Grant table of the guest.
+    pub grants: [Frame; MAX_GRANT_FRAMES],
+    /// For each entry of it how it is in use.
+    pub active: [Frame; MAX_GRANT_FRAMES],
+    /// Where the pages of the grant table are mapped; 0 is nowhere.
+    pub places: [u64; MAX_GRANT_FRAMES],
+    /// Contexts of the guest by vCPU.
+    pub contexts: [Frame; MAX_VCPUS],
+}
+
+impl Vm {
+    /// No virtual machine.
+    pub const NONE: Vm = Vm {
+        root: NO_FRAME,
+        directory: NO_FRAME,
+        grants: [NO_FRAME; _],
+        active: [NO_FRAME; _],
+        places: [0; _],
+        contexts: [NO_FRAME; _],
+    };
+}
+
+/// What the context of a guest holds between its registers and its vector state. The shell knows it too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Guest {
+    /// Physical address of the control block that the processor runs it from.
+    pub vmcb: u64,
+    /// Physical address of its state page.
+    pub state: u64,
+    /// Frame of the native context of its vCPU.
+    pub native: u64,
+    /// TSC at which it has to exit.
+    pub deadline: u64,
+    /// Not 0: guest memory was taken away since it ran last.
+    pub stale: u64,
+    /// The CPU it ran on last, plus one.
+    pub cpu: u64,
+    /// DR0 to DR3.
+    pub debug: [u64; 4],
+}
+
+/// Offset of [`Guest`] in its context.
+pub const GUEST: usize = size_of::<Registers>();
+
+impl Guest {
+    /// Place of a word of the state page.
+    const fn word(&self, word: usize) -> Phys {
+        Phys(self.state + 8 * word as u64)
+    }
+
+    /// Place in the control block.
+    const fn vmcb(&self, offset: usize) -> Phys {
+        Phys(self.vmcb + offset as u64)
+    }
+}
+
+impl<M: Machine> Core<M> {
+    fn guest(&self, context: Frame) -> Guest {
+        self.machine.get(context.at(GUEST))
+    }
+
+    /// The context of the guest that a vCPU runs, if it does.
+    fn in_guest(&self, caller: Caller) -> Option<Frame> {
+        let context = self.domains[caller.slot].vm.contexts[caller.index as usize % MAX_VCPUS];
+        (context == caller.context && context != NO_FRAME).then_some(context)
+    }
+
+    /// The native context of a vCPU.
+    pub(crate) fn native(&self, id: VcpuId) -> Frame {
+        let caller = self.vcpus[id];
+        self.in_guest(caller).map_or(caller.context, |context| Frame(self.guest(context).native as u32))
+    }
+
+    /// Makes what a vCPU needs for a guest.
+    pub(crate) fn add_guest(&mut self, slot: Slot, index: u32, native: Frame) -> Result<()> {
+        let context = self.frames.take(&self.machine, slot, Kind::OBJECT)?;
+        self.domains[slot].vm.contexts[index as usize] = context;
+        let vmcb = self.frames.take(&self.machine, slot, Kind::OBJECT)?.at(0).0;
+        let mut guest = Guest { vmcb, native: native.0.into(), ..Guest::default() };
+        self.machine.put(context.at(GUEST), &guest);
+        guest.state = self.map_new(slot, vm_state(index), Kind::PRIVATE, Access::Write)?.at(0).0;
+        self.machine.put(context.at(GUEST), &guest);
+        Ok(())
+    }
+
+    /// Gives back what [`Core::add_guest`] made, or a part of it, but the state page.
+    pub(crate) fn remove_guest(&mut self, context: Frame) {
+        if context != NO_FRAME {
+            let vmcb = Phys(self.guest(context).vmcb).frame();
+            for frame in [vmcb, context].into_iter().filter(|&frame| frame != NO_FRAME) {
+                self.frames.give_back(&self.machine, frame);
+            }
+        }
+    }
+
+    /// Makes the guest of a vCPU that is about to start one that never ran.
+    pub(crate) fn renew_guest(&mut self, id: VcpuId) {
+        let Caller { slot, index, .. } = self.vcpus[id];
+        let vm = &self.domains[slot].vm;
+        let context = vm.contexts[index as usize % MAX_VCPUS];
+        if context == NO_FRAME {
+            return;
+        }
+        let Guest { vmcb, state, native, .. } = self.guest(context);
+        [context, Phys(vmcb).frame(), Phys(state).frame()].into_iter().for_each(|frame| self.machine.zero(frame));
+        self.machine.put(context.at(GUEST), &Guest { vmcb, state, native, ..Guest::default() });
+        self.machine.put(context.at(0), &Registers { entered: ENTERED_BY_GUEST, ..Registers::default() });
+        self.machine.store(context.at(MXCSR.0), MXCSR.1);
+        svm::prepare(&self.machine, Phys(vmcb), vm.root);
+    }
+
+    /// Makes the tables for what was mapped in guest memory the guest's too.
+    pub(crate) fn share_tables(&self, slot: Slot, address: u64) {
+        let domain = &self.domains[slot];
+        let entry = self.machine.load(domain.space.window_entry(&self.machine, address));
+        let index = (address - GUEST_MEMORY) >> WINDOW_SHIFT;
+        self.machine.store(domain.vm.directory.at(index as usize * 8), entry & !NO_EXECUTE);
+    }
+
+    /// Pages left guest memory: no guest runs again with translations from before.
+    pub(crate) fn forget_translations(&self, slot: Slot) {
+        for &context in self.domains[slot].vm.contexts.iter().filter(|&&context| context != NO_FRAME) {
+            self.machine.store(context.at(GUEST + core::mem::offset_of!(Guest, stale)), 1);
+        }
+    }
+
+    /// Takes the pages of the guest's grant table out of guest memory.
+    pub(crate) fn hide_grants(&mut self, slot: Slot) {
+        let domain = &mut self.domains[slot];
+        for place in core::mem::take(&mut domain.vm.places).into_iter().filter(|&place| place != 0) {
+            domain.space.unmap(&self.machine, place);
+        }
+    }
+
+    /// Lets the vCPU on this CPU run its guest, until the deadline in ns. Gives why it does not, if it does not.
+    pub(crate) fn enter_guest(&mut self, caller: Caller, context: Frame, deadline: u64) -> Option<Exit> {
+        svm::load(&self.machine, &self.guest(context), context);
+        let deadline = self.clock.tsc(deadline);
+        self.machine.store(context.at(GUEST + core::mem::offset_of!(Guest, deadline)), deadline);
+        self.vcpus[caller.vcpu].context = context;
+        self.cpus[self.here].current.context = context;
+        self.check_guest(self.here)
+    }
+
+    /// Ends the run of a guest whose state is in its page.
+    fn leave_guest(&mut self, id: VcpuId, guest: &Guest, exit: Exit) {
+        let native = Frame(guest.native as u32);
+        self.machine.store(guest.word(word::EXIT), exit as u64);
+        self.machine.store(native.at(reg::RAX * 8), exit as u64);
+        self.vcpus[id].context = native;
+        let current = &mut self.cpus[self.here].current;
+        if !current.is_nobody() && current.vcpu == id {
+            current.context = native;
+        }
+    }
+
+    /// Ends the run of the guest on `cpu` if something else has come up. Gives what.
+    pub fn check_guest(&mut self, cpu: usize) -> Option<Exit> {
+        let caller = self.cpus[cpu].current;
+        let guest = self.guest(self.in_guest(caller)?);
+        let events = self.domains[caller.slot].events.at(vcpu_record(caller.index.into()) + UPCALL_PENDING);
+        let exit = match self.machine.load(events) {
+            0 if self.machine.tsc() >= guest.deadline => Exit::Deadline,
+            0 => return None,
+            _ => Exit::Event,
+        };
+        svm::save(&self.machine, &guest, caller.context);
+        self.leave_guest(caller.vcpu, &guest, exit);
+        Some(exit)
+    }
+
+    /// Something is pending for a vCPU that does not wait: if it runs its guest, that run ends.
+    #[cold]
+    pub(crate) fn interrupt_guest(&mut self, id: VcpuId) {
+        let caller = self.vcpus[id];
+        let Some(context) = self.in_guest(caller) else { return };
+        match self.sched.on_cpu(id) {
+            Some(cpu) if cpu != self.here => self.sched.kicks |= 1 << cpu,
+            _ => {
+                let guest = self.guest(context);
+                svm::save(&self.machine, &guest, context);
+                self.leave_guest(id, &guest, Exit::Event);
+            }
+        }
+    }
+
+    /// The guest on `cpu` exited, for something else than an interrupt.
+    pub fn guest_exit(&mut self, cpu: usize) {
+        self.here = cpu;
+        let caller = self.cpus[cpu].current;
+        let Some(context) = self.in_guest(caller) else { return };
+        let guest = self.guest(context);
+        if let Some(exit) = svm::exit(&self.machine, &guest, context) {
+            self.leave_guest(caller.vcpu, &guest, exit);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What the guest finds when it starts: its memory, its kernel, and what it is told of its machine.
+
+use alloc::vec::Vec;
+
+use protocol::arguments::GuestBoot;
+use protocol::error::Error;
+use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
+use unikernel::vm::GuestMemory;
+
+use crate::layout::{
+    ACPI, BASE_RAM_END, COMMAND_LINE, CONSOLE_FRAME, MEMORY_MAP, MODULES, Ram, SPECIAL, START_INFO, STORE_FRAME,
+};
+use crate::loader::{self, LoadError};
+use crate::{acpi, state};
+
+/// First word of the start info (Xen `public/arch-x86/hvm/start_info.h`).
+const MAGIC: u32 = 0x336e_c578;
+/// Version with the memory map.
+const VERSION: u32 = 1;
+/// Longest command line.
+const COMMAND_LINE_MAX: usize = 2047;
+
+/// Why a guest cannot start.
+#[derive(Debug)]
+pub enum BootError {
+    /// Its memory is not to be had.
+    Memory(Error),
+    /// It is too small.
+    TooSmall,
+    /// Its kernel cannot be loaded.
+    Kernel(LoadError),
+}
+
+impl core::fmt::Display for BootError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            BootError::Memory(error) => write!(f, "cannot populate the guest's memory: {error}"),
+            BootError::TooSmall => write!(f, "a guest needs at least 16 MiB of memory"),
+            BootError::Kernel(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// Least RAM that a guest can have, in bytes.
+const RAM_MIN: u64 = 16 << 20;
+
+/// The ranges of frames that a guest's memory is made of.
+pub fn frames(boot: &GuestBoot) -> Vec<(u64, u64)> {
+    let mut frames = Ram::new(boot).frames();
+    frames.extend([(ACPI >> PAGE_SHIFT, 1), (SPECIAL >> PAGE_SHIFT, 8)]);
+    frames
+}
+
+/// Populates the memory, loads the kernel, and writes what it is told. Gives the entry point.
+pub fn prepare(memory: &mut GuestMemory, boot: &GuestBoot, command_line: &str, vcpus: u32) -> Result<u32, BootError> {
+    let ram = Ram::new(boot);
+    if ram.low_end < RAM_MIN {
+        return Err(BootError::TooSmall);
+    }
+    let special = [(ACPI >> PAGE_SHIFT, 1), (STORE_FRAME, 1), (CONSOLE_FRAME, 1)];
+    for (first, count) in ram.frames().into_iter().chain(special) {
+        memory.complete(first, count).map_err(BootError::Memory)?;
+    }
+    let entry = loader::load(memory, boot).map_err(BootError::Kernel)?;
+    describe(memory, boot, &ram, command_line, vcpus).map_err(BootError::Memory)?;
+    Ok(entry)
+}
+
+/// Writes start info, memory map, RAM disk, command line and ACPI tables.
+fn describe(memory: &GuestMemory, boot: &GuestBoot, ram: &Ram, command_line: &str, vcpus: u32) -> Result<(), Error> {
+    let map = ram.map();
+    let has_disk = boot.ramdisk.length > 0;
+    let mut info = Vec::new();
+    for word in [MAGIC, VERSION, 0, has_disk.into()] {
+        info.extend(word.to_le_bytes());
+    }
+    for address in [if has_disk { MODULES } else { 0 }, COMMAND_LINE, ACPI, MEMORY_MAP] {
+        info.extend(address.to_le_bytes());
+    }
+    info.extend((map.len() as u64).to_le_bytes());
+    memory.write(START_INFO, &info)?;
+    if has_disk {
+        let module = [boot.ramdisk.address, boot.ramdisk.length, 0, 0];
+        memory.write(MODULES, module.map(u64::to_le_bytes).as_flattened())?;
+    }
+    let mut table = Vec::new();
+    for (address, size, kind) in map {
+        table.extend([address, size, kind.into()].map(u64::to_le_bytes).as_flattened());
+    }
+    memory.write(MEMORY_MAP, &table)?;
+    let end = command_line.floor_char_boundary(COMMAND_LINE_MAX);
+    memory.write(COMMAND_LINE, &command_line.as_bytes()[..end])?;
+    memory.write(ACPI, &acpi::tables(vcpus))
+}
+
+/// Makes a CPU enter the kernel.
+pub fn enter(state: &impl state::State, entry: u32) {
+    state::enter_pvh(state, entry, START_INFO);
+}
+
+const _: () = assert!(COMMAND_LINE + (COMMAND_LINE_MAX as u64) < BASE_RAM_END && SPECIAL.is_multiple_of(PAGE_SIZE));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_info_names_what_is_there() {
+        let boot = GuestBoot {
+            memory_pages: 8192,
+            ramdisk: protocol::arguments::GuestFile { address: 0x1ff_0000, length: 77 },
+            ..GuestBoot::default()
+        };
+        let mut memory = GuestMemory::take(&frames(&boot)).unwrap();
+        memory.complete(0, 256).unwrap();
+        memory.complete(ACPI >> PAGE_SHIFT, 1).unwrap();
+        describe(&memory, &boot, &Ram::new(&boot), "console=hvc0 é", 1).unwrap();
+        let word = |at| memory.load_u64(at).unwrap();
+        assert_eq!(word(START_INFO), 0x1_336e_c578);
+        assert_eq!(word(START_INFO + 8), 1 << 32);
+        assert_eq!((word(START_INFO + 16), word(START_INFO + 32)), (MODULES, ACPI));
+        assert_eq!((word(START_INFO + 40), word(START_INFO + 48)), (MEMORY_MAP, 4));
+        assert_eq!((word(MODULES), word(MODULES + 8)), (0x1ff_0000, 77));
+        assert_eq!((word(MEMORY_MAP + 24), word(MEMORY_MAP + 32), word(MEMORY_MAP + 40)), (0x10_0000, 0x1f0_0000, 1));
+        let mut line = [0; 16];
+        memory.read(COMMAND_LINE, &mut line).unwrap();
+        assert_eq!(&line, "console=hvc0 é\0".as_bytes());
+    }
+
+    #[test]
+    fn a_guest_without_memory_or_kernel_does_not_start() {
+        let boot = |pages| GuestBoot { memory_pages: pages, ..GuestBoot::default() };
+        for pages in [0, 100, 8192] {
+            let mut memory = GuestMemory::take(&frames(&boot(pages))).unwrap();
+            assert!(prepare(&mut memory, &boot(pages), "", 1).is_err());
+        }
+    }
+}

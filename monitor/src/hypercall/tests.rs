@@ -1,0 +1,183 @@
+//! Hypercalls as a guest makes them, and as a hostile one does.
+
+use std::vec::Vec;
+
+use proptest::prelude::*;
+use protocol::event::Port;
+use protocol::vm::{segment, word};
+
+use super::*;
+use crate::guest::Activity;
+use crate::guest::testing::guest;
+use crate::layout::{CONSOLE_FRAME, STORE_FRAME};
+use crate::state::testing::Page;
+
+/// A virtual address that is mapped, writable, for 64 KiB.
+const AREA: u64 = 0x40_0000;
+
+/// A guest in 64-bit mode.
+fn machine() -> (Guest, Page) {
+    let (guest, state) = guest(2);
+    state.set_segment(segment::CS, 8, 0xa9b, u32::MAX, 0);
+    (guest, state)
+}
+
+fn call(guest: &mut Guest, state: &Page, number: u64, arguments: [u64; 3]) -> i64 {
+    let registers = [register::RAX, register::RDI, register::RSI, register::RDX];
+    for (register, value) in registers.into_iter().zip([number, arguments[0], arguments[1], arguments[2]]) {
+        state.set_register(register, value);
+    }
+    execute(guest, state, 0, 1000).unwrap();
+    state.register(register::RAX) as i64
+}
+
+/// The same with a structure of 32-bit words.
+fn with(guest: &mut Guest, state: &Page, number: u64, command: u64, words: &[u32]) -> (i64, Vec<u32>) {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    Space::new(&guest.memory, state).write(AREA, &bytes).unwrap();
+    let result = call(guest, state, number, [command, AREA, 1]);
+    let mut out = std::vec![0; bytes.len()];
+    Space::new(&guest.memory, state).read(AREA, &mut out).unwrap();
+    (result, out.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
+}
+
+const SELF: u32 = DOMAIN_SELF as u32;
+
+#[test]
+fn a_kernel_finds_its_way_at_boot() {
+    let (mut guest, state) = machine();
+    let g = &mut guest;
+    state.set(word::RIP, 0x100);
+    assert_eq!(with(g, &state, 17, 6, &[0, 0]), (0, [0, 0x0001_0305].to_vec()));
+    assert_eq!(state.get(word::RIP), 0x103);
+    assert_eq!(with(g, &state, 12, 7, &[SELF, 0, 0, 0, 0x11, 0]).0, 0);
+    assert_eq!(call(g, &state, 34, [9, AREA, 0]), -38);
+    assert_eq!(call(g, &state, 17, [0, 0, 0]), 0x0004_0011);
+    assert_eq!(with(g, &state, 34, 0, &[SELF, 0, 0xf3, 2 << 24]).0, 0);
+    assert_eq!(g.callback, 2 << 56 | 0xf3);
+    for (index, value) in [(17, CONSOLE_FRAME), (1, STORE_FRAME), (18, 2), (2, 1), (26, 0)] {
+        assert_eq!(with(g, &state, 34, 1, &[SELF, index, 0, 0]).1[2..], [value as u32, 0]);
+    }
+    let space = Space::new(&g.memory, &state);
+    space.write(AREA, &[0x12u64.to_le_bytes(), 0x100u64.to_le_bytes()].concat()).unwrap();
+    assert_eq!(call(g, &state, 24, [10, 1, AREA]), 0);
+    assert!(g.events.upcall_pending(1) && !g.events.upcall_pending(0));
+    assert_eq!(with(g, &state, 32, 1, &[0, 0, 0]), (0, [0, 0, 3].to_vec()));
+    assert_eq!(with(g, &state, 32, 7, &[0, 0]), (0, [0, 4].to_vec()));
+    assert_eq!(with(g, &state, 20, 6, &[SELF, 0, 0, 0]), (0, [SELF, 1, 8, 0].to_vec()));
+    assert_eq!(with(g, &state, 20, 8, &[1]), (0, [1].to_vec()));
+    assert_eq!(with(g, &state, 20, 8, &[2]).0, -22);
+    assert_eq!(with(g, &state, 12, 7, &[SELF, 1, 7, 0, 0x17fff, 0]).0, 0);
+    assert_eq!(with(g, &state, 12, 7, &[SELF, 1, 8, 0, 0x17fff, 0]).0, -22);
+    assert_eq!(with(g, &state, 20, 6, &[SELF, 0, 0, 0]).1[1], 8);
+}
+
+#[test]
+fn timers_are_set_and_stopped() {
+    let (mut guest, state) = machine();
+    let space = Space::new(&guest.memory, &state);
+    space.write(AREA, &[2000u64.to_le_bytes(), 0u64.to_le_bytes()].concat()).unwrap();
+    assert_eq!(call(&mut guest, &state, 24, [7, 0, 0]), 0);
+    assert_eq!(call(&mut guest, &state, 24, [8, 0, AREA]), 0);
+    assert_eq!(guest.vcpus[0].timer, Some(2000));
+    assert_eq!(call(&mut guest, &state, 24, [9, 0, 0]), 0);
+    assert_eq!(guest.vcpus[0].timer, None);
+    assert_eq!(call(&mut guest, &state, 24, [8, 1, AREA]), -22, "another vCPU's");
+    assert_eq!(call(&mut guest, &state, 24, [9, 2, AREA]), -2);
+    assert_eq!(call(&mut guest, &state, 15, [77, 0, 0]), 0);
+    assert_eq!(guest.vcpus[0].timer, Some(77));
+}
+
+#[test]
+fn signals_leave_the_guest_where_they_lead_out() {
+    let (mut guest, state) = machine();
+    assert_eq!(with(&mut guest, &state, 32, 4, &[1]).0, 0);
+    assert_eq!(guest.outbox.ports, [Port(11)]);
+    assert_eq!(with(&mut guest, &state, 32, 6, &[SELF | 2 << 16, 0]), (0, [SELF | 2 << 16, 3].to_vec()));
+    assert_eq!(with(&mut guest, &state, 32, 4, &[3]).0, 0);
+    assert_eq!(with(&mut guest, &state, 32, 4, &[9]).0, -22);
+    assert_eq!(with(&mut guest, &state, 32, 5, &[SELF, 3, 9, 9, 9, 9]).1, [SELF, 3, 1, 0, 2, 0]);
+    assert_eq!(with(&mut guest, &state, 32, 3, &[3]).0, 0);
+    assert_eq!(call(&mut guest, &state, 18, [0, 5, AREA]), 0);
+    assert_eq!(guest.outbox.ports, [Port(11), Port(12)]);
+}
+
+#[test]
+fn a_balloon_gives_and_takes() {
+    let (mut guest, state) = machine();
+    let list = AREA + 0x800;
+    let frames: Vec<u8> = [3u64, 4, 16, 5].iter().flat_map(|frame| frame.to_le_bytes()).collect();
+    Space::new(&guest.memory, &state).write(list, &frames).unwrap();
+    let request = [list as u32, 0, 4, 0, 0, 0, SELF, 0];
+    assert_eq!(with(&mut guest, &state, 12, 1, &request).0, 2, "frame 16 is the shared_info");
+    assert!(!guest.memory.populated(3) && !guest.memory.populated(4) && guest.memory.populated(5));
+    assert_eq!(with(&mut guest, &state, 12, 6, &request).0, 2);
+    assert!(guest.memory.populated(3) && guest.memory.populated(4));
+    let special = [(CONSOLE_FRAME).to_le_bytes()].concat();
+    Space::new(&guest.memory, &state).write(list, &special).unwrap();
+    assert_eq!(with(&mut guest, &state, 12, 1, &request).0, 0);
+}
+
+#[test]
+fn polling_blocks_until_a_port_is_pending() {
+    use crate::guest::Next;
+    let (mut guest, state) = machine();
+    let port = guest.events.bind_ipi(0).unwrap();
+    Space::new(&guest.memory, &state).write(AREA + 0x800, &port.to_le_bytes()).unwrap();
+    let request = [AREA as u32 + 0x800, 0, 1, 0, 0, 0];
+    assert_eq!(with(&mut guest, &state, 29, 3, &request).0, 0);
+    assert_eq!(guest.vcpus[0].activity, Activity::Polling([port].to_vec(), u64::MAX));
+    assert_eq!(guest.prepare(0, &state, 5), Next::Wait(u64::MAX));
+    guest.raise(port);
+    assert_eq!(guest.prepare(0, &state, 5), Next::Run(u64::MAX));
+}
+
+#[test]
+fn only_supervisors_in_64_bit_mode_are_heard() {
+    let (mut guest, state) = machine();
+    state.set_segment(segment::SS, 0, 0xcf3, u32::MAX, 0);
+    assert_eq!(call(&mut guest, &state, 17, [0, 0, 0]), -1);
+    state.set_segment(segment::SS, 0, 0xc93, u32::MAX, 0);
+    assert_eq!(call(&mut guest, &state, 999, [0, 0, 0]), -38);
+    assert_eq!(call(&mut guest, &state, 17, [6, 0xdead_0000, 0]), -14);
+    state.set_segment(segment::CS, 8, 0xc9b, u32::MAX, 0);
+    assert_eq!(call(&mut guest, &state, 17, [0, 0, 0]), -38);
+}
+
+#[test]
+fn the_end_has_a_reason() {
+    let (mut guest, state) = machine();
+    guest.print(b"Kernel panic - not syncing\n");
+    let mut end = |reason: u32| {
+        Space::new(&guest.memory, &state).write(AREA, &reason.to_le_bytes()).unwrap();
+        let registers = [(register::RAX, 29), (register::RDI, 2), (register::RSI, AREA)];
+        registers.iter().for_each(|&(register, value)| state.set_register(register, value));
+        execute(&mut guest, &state, 0, 0)
+    };
+    assert_eq!(end(0), Err(End::PowerOff));
+    assert_eq!(end(1), Err(End::Reboot));
+    assert!(matches!(end(3), Err(End::Crash(text)) if text.ends_with("last lines: Kernel panic - not syncing")));
+    assert_eq!(end(2), Ok(()));
+    assert_eq!(state.register(register::RAX), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Any number with any arguments is answered, or ends the guest with a reason.
+    #[test]
+    fn any_hypercall_is_answered(calls in prop::collection::vec((0u64..45, 0u64..28, prop::collection::vec(prop_oneof![any::<u32>(), Just(SELF), 0u32..8, Just(AREA as u32)], 10), any::<bool>()), 1..20)) {
+        let (mut guest, state) = machine();
+        for (number, command, words, pointed) in calls {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let _ = Space::new(&guest.memory, &state).write(AREA, &bytes);
+            let at = if pointed { AREA } else { u64::from(words[0]) << 32 | u64::from(words[1]) };
+            let arguments = if number == 24 { [command, u64::from(words[2] % 3), at] } else { [command, at, 1] };
+            for (register, value) in [register::RAX, register::RDI, register::RSI, register::RDX].into_iter().zip([number, arguments[0], arguments[1], arguments[2]]) {
+                state.set_register(register, value);
+            }
+            let _ = execute(&mut guest, &state, 0, 1000);
+            guest.prepare(0, &state, 1000);
+        }
+    }
+}

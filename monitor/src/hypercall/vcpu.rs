@@ -1,0 +1,101 @@
+//! `vcpu_op` and `set_timer_op`: timers, and the places where a vCPU finds its records.
+
+use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
+
+use super::{Answer, Call, DONE, Outcome};
+use crate::errno::Errno;
+use crate::guest::Activity;
+use crate::state::State;
+
+/// Bytes of a runstate area.
+const RUNSTATE: usize = 48;
+/// Bytes of a time area.
+const TIME_AREA: u64 = 32;
+/// The shot must lie in the future.
+const FUTURE: u32 = 1;
+
+impl<S: State> Call<'_, S> {
+    pub(super) fn vcpu_op(&mut self) -> Answer {
+        let [command, target, address] = self.arguments;
+        let target = u32::try_from(target).unwrap_or(u32::MAX);
+        if target as usize >= self.guest.vcpus.len() {
+            return Err(Errno::ENOENT);
+        }
+        match command {
+            2 => {
+                if target != self.vcpu {
+                    self.guest.vcpus[target as usize].activity = Activity::Off;
+                    self.guest.wake(Some(target));
+                }
+                DONE
+            }
+            3 => Ok(Outcome::Value((self.guest.vcpus[target as usize].activity != Activity::Off).into())),
+            5 => {
+                let area = self.load::<8>(address)?.u64(0);
+                // It runs, and always did.
+                self.store(area, &[0; RUNSTATE])?;
+                DONE
+            }
+            // The periodic timer never runs.
+            7 => DONE,
+            8 | 9 if target != self.vcpu => Err(Errno::EINVAL),
+            8 => {
+                let request = self.load::<16>(address)?;
+                let due = request.u64(0);
+                if request.u32(8) & FUTURE != 0 && due <= self.now {
+                    return Err(Errno::ETIME);
+                }
+                self.guest.vcpus[target as usize].timer = Some(due);
+                DONE
+            }
+            9 => {
+                self.guest.vcpus[target as usize].timer = None;
+                DONE
+            }
+            10 => {
+                let request = self.load::<16>(address)?;
+                let page = self.guest.memory.pin(request.u64(0)).map_err(|_| Errno::EINVAL)?;
+                let clock = self.guest.clock;
+                self.guest.events.register_vcpu_info(target, page, request.u32(8) as usize, &clock)?;
+                self.guest.wake(Some(target));
+                DONE
+            }
+            11 => {
+                self.guest.vcpus[target as usize].nmi = true;
+                self.guest.wake(Some(target));
+                DONE
+            }
+            13 => {
+                let area = self.load::<8>(address)?.u64(0);
+                self.time_area(area)
+            }
+            // Starting by a context, the periodic timer, physical addresses of areas: not there.
+            0 | 1 | 6 | 12 | 14 | 15 => Err(Errno::ENOSYS),
+            other => self.unknown("vcpu_op", other),
+        }
+    }
+
+    /// The clock for user space, at a virtual address; written once, for it stays true.
+    fn time_area(&mut self, area: u64) -> Answer {
+        if area == 0 {
+            return DONE;
+        }
+        let offset = area % PAGE_SIZE;
+        if !offset.is_multiple_of(8) || offset > PAGE_SIZE - TIME_AREA {
+            return Err(Errno::EINVAL);
+        }
+        let physical = self.space().translate(area, true)?;
+        let page = self.guest.memory.pin(physical >> PAGE_SHIFT).map_err(|_| Errno::EFAULT)?;
+        self.guest.clock.publish(&page, offset as usize);
+        DONE
+    }
+
+    /// `set_timer_op`, the older way; 0 is never.
+    pub(super) fn set_timer(&mut self) -> Answer {
+        let due = self.arguments[0];
+        if let Some(vcpu) = self.guest.vcpus.get_mut(self.vcpu as usize) {
+            vcpu.timer = (due != 0).then_some(due);
+        }
+        DONE
+    }
+}

@@ -1,0 +1,95 @@
+//! Compressed kernels: what Linux can be built with, recognised by the first bytes.
+
+use alloc::boxed::Box;
+
+use miniz_oxide::inflate::stream::{InflateState, inflate};
+use miniz_oxide::{DataFormat, MZFlush, MZStatus};
+
+use super::file::Reader;
+use super::{LoadError, lz4};
+
+/// Bytes that an expander hands on at a time.
+const CHUNK: usize = 32 << 10;
+
+/// Where expanded bytes go.
+pub type Sink<'s> = &'s mut dyn FnMut(&[u8]) -> Result<(), LoadError>;
+
+/// Expands what the reader stands at.
+pub fn expand(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
+    let mut magic = [0; 4];
+    let head = reader.peek()?;
+    let seen = head.len().min(4);
+    magic[..seen].copy_from_slice(&head[..seen]);
+    match magic {
+        lz4::MAGIC => {
+            reader.skip(4);
+            lz4::expand(reader, sink)
+        }
+        [0x1f, 0x8b, ..] => gzip(reader, sink),
+        [0x28, 0xb5, 0x2f, 0xfd] => zstd(reader, sink),
+        [0xfd, b'7', b'z', b'X'] => Err(LoadError::Compression("XZ")),
+        [b'B', b'Z', b'h', _] => Err(LoadError::Compression("BZIP2")),
+        [0x5d, 0, 0, _] => Err(LoadError::Compression("LZMA")),
+        [0x89, b'L', b'Z', b'O'] => Err(LoadError::Compression("LZO")),
+        _ => Err(LoadError::NoKernel),
+    }
+}
+
+/// RFC 1952, the first member.
+fn gzip(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
+    let mut header = [0; 10];
+    reader.fill(&mut header)?;
+    let flags = header[3];
+    if header[2] != 8 {
+        return Err(LoadError::Damaged);
+    }
+    if flags & 4 != 0 {
+        let extra = usize::from(reader.byte()?) | usize::from(reader.byte()?) << 8;
+        (0..extra).try_for_each(|_| reader.byte().map(drop))?;
+    }
+    for name in [8, 16] {
+        while flags & name != 0 && reader.byte()? != 0 {}
+    }
+    if flags & 2 != 0 {
+        reader.fill(&mut header[..2])?;
+    }
+    let mut state = InflateState::new_boxed(DataFormat::Raw);
+    let mut out = alloc::vec![0; CHUNK];
+    loop {
+        let input = reader.peek()?;
+        let nothing = input.is_empty();
+        let result = inflate(&mut state, input, &mut out, MZFlush::None);
+        reader.skip(result.bytes_consumed);
+        sink(&out[..result.bytes_written])?;
+        match result.status {
+            Ok(MZStatus::StreamEnd) => return Ok(()),
+            Ok(_) if !nothing || result.bytes_written > 0 => {}
+            _ => return Err(LoadError::Damaged),
+        }
+    }
+}
+
+impl ruzstd::io::Read for Reader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, ruzstd::io::Error> {
+        let other = |_| ruzstd::io::Error::from(ruzstd::io::ErrorKind::Other);
+        let bytes = self.peek().map_err(other)?;
+        let count = bytes.len().min(out.len());
+        out[..count].copy_from_slice(&bytes[..count]);
+        self.skip(count);
+        Ok(count)
+    }
+}
+
+/// RFC 8878.
+fn zstd(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
+    use ruzstd::io::Read;
+    let mut decoder = ruzstd::decoding::StreamingDecoder::new(reader).map_err(|_| LoadError::Damaged)?;
+    let mut out: Box<[u8]> = alloc::vec![0; CHUNK].into();
+    loop {
+        match decoder.read(&mut out) {
+            Ok(0) => return Ok(()),
+            Ok(count) => sink(&out[..count])?,
+            Err(_) => return Err(LoadError::Damaged),
+        }
+    }
+}

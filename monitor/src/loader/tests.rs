@@ -1,0 +1,182 @@
+//! Kernels made up on the spot.
+
+use std::vec::Vec;
+
+use proptest::prelude::*;
+use protocol::arguments::{GuestBoot, GuestFile};
+use unikernel::vm::GuestMemory;
+
+use super::*;
+
+const PAGES: u64 = 2048;
+const FILE: u64 = 0x40_0000;
+
+/// An ELF file with a segment of `body` and 0x3000 bytes more at `address`, and a note.
+fn elf(class64: bool, address: u64, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let word = |out: &mut Vec<u8>, value: u64| match class64 {
+        true => out.extend(value.to_le_bytes()),
+        false => out.extend((value as u32).to_le_bytes()),
+    };
+    out.extend([0x7f, b'E', b'L', b'F', 1 + u8::from(class64), 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    out.extend([2, 0, if class64 { 62 } else { 3 }, 0, 1, 0, 0, 0]);
+    let (head, entry) = if class64 { (64, 56) } else { (52, 32) };
+    word(&mut out, 0);
+    word(&mut out, head);
+    word(&mut out, 0);
+    out.extend([0, 0, 0, 0, head as u8, 0, entry, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    let mut note = Vec::new();
+    // Another owner's note of the same number comes first.
+    for (owner, value) in [(*b"GNU\0", 7u32), (*b"Xen\0", 0x20_0040)] {
+        note.extend([4, 0, 0, 0, 4, 0, 0, 0, 18, 0, 0, 0]);
+        note.extend(owner);
+        note.extend(value.to_le_bytes());
+    }
+    let start = head + 2 * u64::from(entry);
+    let ends = [
+        (1, start, address, body.len() as u64, body.len() as u64 + 0x3000),
+        (4, start + body.len() as u64, 0, note.len() as u64, 0),
+    ];
+    for (kind, offset, address, bytes, memory) in ends {
+        out.extend(u32::to_le_bytes(kind));
+        match class64 {
+            true => {
+                out.extend([0; 4]);
+                [offset, address, address, bytes, memory, 4].iter().for_each(|&value| word(&mut out, value));
+            }
+            false => {
+                [offset, address, address, bytes, memory, 0, 4].iter().for_each(|&value| word(&mut out, value));
+            }
+        }
+    }
+    assert_eq!(out.len() as u64, start);
+    out.extend(body);
+    out.extend(note);
+    out
+}
+
+fn bzimage(payload: &[u8]) -> Vec<u8> {
+    let mut out = std::vec![0; 1024];
+    out[0x1f1] = 1;
+    out[0x202..0x206].copy_from_slice(b"HdrS");
+    out[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
+    out[0x24c..0x250].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend(payload);
+    out
+}
+
+fn lz4(data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::from([2, 0x21, 0x4c, 0x18]);
+    for block in data.chunks(8 << 20) {
+        let bytes = lz4_flex::block::compress(block);
+        out.extend((bytes.len() as u32).to_le_bytes());
+        out.extend(bytes);
+    }
+    out.extend((data.len() as u32).to_le_bytes());
+    out
+}
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    // With a file name, which the loader has to skip.
+    let mut out = Vec::from([0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3, b'v', 0]);
+    out.extend(miniz_oxide::deflate::compress_to_vec(data, 6));
+    out.extend([0; 8]);
+    out
+}
+
+fn zstd(data: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(data, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
+fn try_load(file: &[u8]) -> (GuestMemory, Result<u32, LoadError>) {
+    let mut memory = GuestMemory::take(&[(0, PAGES)]).unwrap();
+    memory.populate(0, PAGES).unwrap();
+    memory.write(FILE, file).unwrap();
+    let kernel = GuestFile { address: FILE, length: file.len() as u64 };
+    let ramdisk = GuestFile { address: (PAGES << 12) - 4096, length: 100 };
+    let entry = load(&memory, &GuestBoot { memory_pages: PAGES, kernel, ramdisk });
+    (memory, entry)
+}
+
+fn body(length: usize) -> Vec<u8> {
+    // Repetitive, but not only.
+    (0..length).map(|at| (at / 7 % 251 * (at % 13) + at / 4093) as u8).collect()
+}
+
+fn assert_loads(file: &[u8], body: &[u8]) {
+    let (memory, entry) = try_load(file);
+    assert_eq!(entry, Ok(0x20_0040));
+    let mut out = std::vec![0; body.len()];
+    memory.read(0x20_0000, &mut out).unwrap();
+    assert!(out == body);
+    let mut old = std::vec![1; file.len()];
+    memory.read(FILE, &mut old).unwrap();
+    assert!(old.iter().all(|&byte| byte == 0), "the file's memory is the guest's now");
+}
+
+#[test]
+fn kernels_load_in_every_form() {
+    let body = body(500_000);
+    for class64 in [true, false] {
+        assert_loads(&elf(class64, 0x20_0000, &body), &body);
+    }
+    let plain = elf(true, 0x20_0000, &body);
+    for compress in [lz4, gzip, zstd] {
+        assert_loads(&bzimage(&compress(&plain)), &body);
+    }
+}
+
+#[test]
+fn what_cannot_be_loaded_is_said() {
+    let body = body(10_000);
+    let error = |file: &[u8]| try_load(file).1.unwrap_err();
+    assert_eq!(error(&[0; 100]), LoadError::NoKernel);
+    assert_eq!(error(&[0; 1000]), LoadError::NoKernel);
+    assert_eq!(error(&bzimage(&[0xfd, b'7', b'z', b'X', b'Z', 0])), LoadError::Compression("XZ"));
+    assert_eq!(error(&bzimage(b"nothing known")), LoadError::NoKernel);
+    assert!(matches!(error(&elf(true, 0x3f_e000, &body)), LoadError::NoRoom { .. }), "over its own file");
+    assert!(matches!(error(&elf(true, 0x8_0000, &body)), LoadError::NoRoom { .. }));
+    assert!(matches!(error(&elf(true, u64::MAX - 5, &body)), LoadError::Damaged));
+    let mut file = elf(true, 0x20_0000, &body);
+    file.truncate(file.len() - 1);
+    assert_eq!(error(&file), LoadError::Truncated);
+    let whole = lz4(&elf(true, 0x20_0000, &body));
+    assert!(try_load(&bzimage(&whole[..whole.len() / 2])).1.is_err());
+    let mut memory = GuestMemory::take(&[(0, PAGES)]).unwrap();
+    memory.populate(0, PAGES).unwrap();
+    let kernel = GuestFile { address: FILE, length: 1 << 40 };
+    let boot = GuestBoot { memory_pages: PAGES, kernel, ramdisk: GuestFile::default() };
+    assert_eq!(load(&memory, &boot), Err(LoadError::Files));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// Whatever is damaged, the loader ends and stays inside the guest.
+    #[test]
+    fn damage_is_an_error_or_harmless(kind in 0usize..4, at in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 1..8)) {
+        let plain = elf(true, 0x20_0000, &body(20_000));
+        let mut file = match kind {
+            0 => plain,
+            1 => bzimage(&lz4(&plain)),
+            2 => bzimage(&gzip(&plain)),
+            _ => bzimage(&zstd(&plain)),
+        };
+        let at = at.index(file.len() - 8);
+        file[at..at + bytes.len()].copy_from_slice(&bytes);
+        let _ = try_load(&file);
+    }
+
+    /// The decoder agrees with the crate that is usually taken.
+    #[test]
+    fn lz4_expands_what_was_compressed(data in prop::collection::vec(0u8..4, 0..40_000)) {
+        let mut memory = GuestMemory::take(&[(0, PAGES)]).unwrap();
+        memory.populate(0, PAGES).unwrap();
+        let file = lz4(&data);
+        memory.write(0, &file).unwrap();
+        let mut reader = file::Reader::new(&memory, GuestFile { address: 4, length: file.len() as u64 - 4 });
+        let mut out = Vec::new();
+        lz4::expand(&mut reader, &mut |bytes| { out.extend_from_slice(bytes); Ok(()) }).unwrap();
+        prop_assert!(out == data);
+    }
+}
