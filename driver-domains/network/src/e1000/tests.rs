@@ -10,36 +10,16 @@ use protocol::ring::Shared;
 use virtio::queue::Dma;
 
 use super::*;
+use crate::testing::Memory;
 
 /// Where the driver's memory begins for the device.
 const BASE: u64 = 0x12_3456_7000;
 const OWN: Mac = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 const SECOND: u64 = 1_000_000_000;
 
-/// The driver's memory.
-#[derive(Clone)]
-struct Memory(Rc<RefCell<Vec<u8>>>);
-
-impl Memory {
-    fn at(address: u64) -> usize {
-        (address - BASE) as usize
-    }
-}
-
-impl Shared for Memory {
-    fn load_u32(&self, offset: usize) -> u32 {
-        u32::from_le_bytes(self.0.borrow()[offset..offset + 4].try_into().unwrap())
-    }
-    fn store_u32(&self, offset: usize, value: u32) {
-        self.write(offset, &value.to_le_bytes());
-    }
-    fn read(&self, offset: usize, out: &mut [u8]) {
-        out.copy_from_slice(&self.0.borrow()[offset..offset + out.len()]);
-    }
-    fn write(&self, offset: usize, bytes: &[u8]) {
-        self.0.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
-    }
-    fn fence(&self) {}
+/// The offset of a device address in the driver's memory.
+fn offset(address: u64) -> usize {
+    (address - BASE) as usize
 }
 
 impl Dma for Memory {
@@ -106,12 +86,12 @@ impl Chip {
         }
         self.set(ring + register::HEAD, (head + 1) % (self.get(ring + register::LENGTH) / DESCRIPTOR as u32));
         let [low, high] = [register::ADDRESS_LOW, register::ADDRESS_HIGH].map(|half| u64::from(self.get(ring + half)));
-        Some(Memory::at(low | high << 32) + head as usize * DESCRIPTOR)
+        Some(offset(low | high << 32) + head as usize * DESCRIPTOR)
     }
 
     fn buffer(&self, descriptor: usize) -> usize {
         let [low, high] = [0, 4].map(|half| u64::from(self.memory.load_u32(descriptor + half)));
-        Memory::at(low | high << 32)
+        offset(low | high << 32)
     }
 
     /// Sends what it was given.
@@ -180,7 +160,7 @@ impl Registers for Rc<Chip> {
 type Driver = E1000<Rc<Chip>, Memory>;
 
 fn parts() -> (Rc<Chip>, Memory) {
-    let memory = Memory(Rc::new(RefCell::new(vec![0; MEMORY])));
+    let memory = Memory::new(MEMORY);
     (Chip::new(&memory), memory)
 }
 
