@@ -388,6 +388,7 @@ enum Step {
     Attach(usize),
     Detach(usize, bool),
     Broken(usize, u16, bool),
+    Closed(usize, bool),
     Lie(usize, u32),
     Upgrade(usize, bool),
     Wait(u64),
@@ -411,6 +412,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..3_usize).prop_map(Step::Attach),
         3 => (0..3_usize, any::<bool>()).prop_map(|(who, force)| Step::Detach(who, force)),
         1 => (3..5_usize, 0..4_u16, any::<bool>()).prop_map(|(who, number, front)| Step::Broken(who, number, front)),
+        2 => (actor.clone(), any::<bool>()).prop_map(|(who, disk)| Step::Closed(who, disk)),
         2 => (actor.clone(), 0..40_u32).prop_map(|(who, id)| Step::Lie(who, id)),
         1 => (3..5_usize, any::<bool>()).prop_map(|(who, good)| Step::Upgrade(who, good)),
         2 => (0..20_000_000_000_u64).prop_map(Step::Wait),
@@ -461,6 +463,10 @@ impl Take for Stack<'_> {
                 let guilty = if front { Guilty::Frontend } else { Guilty::Backend };
                 let reason = "index 9".try_into().unwrap();
                 self.sim.say(ACTORS[who], 0, FromDomain::ConnectionBroken { connection, guilty, reason });
+            }
+            Step::Closed(who, disk) if id(self, who).is_some() => {
+                let device = if disk { "xvda" } else { "eth0" }.try_into().unwrap();
+                self.sim.say(ACTORS[who], 0, FromDomain::DeviceClosed { device });
             }
             Step::Lie(who, id) if self.plane.find(ACTORS[who]).is_some() => {
                 let message = match id % 4 {

@@ -15,7 +15,7 @@ use crate::domain::{Domain, NO_FRAME};
 use crate::frames::Kind;
 use crate::handles::Entry;
 use crate::prelude::*;
-use crate::space::{Access, Space, leaf, table};
+use crate::space::{Access, Space, leaf};
 
 /// What a domain may do with itself.
 const SELF_RIGHTS: Rights = Rights::INSPECT.union(Rights::CONNECT).union(Rights::COPY);
@@ -46,10 +46,6 @@ impl<M: Machine> Core<M> {
         let root = self.object(slot)?;
         self.machine.copy(self.template.at(2048), root.at(2048), 2048);
         self.domains[slot].space = Space(root);
-        if spec.guest_grant_frames > 0 {
-            let vm = &self.domains[slot].vm;
-            self.machine.store(vm.root.at(0), table(vm.directory));
-        }
         for page in [START_INFO, ARGUMENTS] {
             self.map_new(slot, page, Kind::PRIVATE, Access::Read)?;
         }
@@ -71,9 +67,7 @@ impl<M: Machine> Core<M> {
             self.domains[slot].vcpus[index as usize] = id;
             self.domains[slot].info.vcpus = index + 1;
             self.sched.add(id, &spec.schedule);
-            if spec.guest_grant_frames > 0 {
-                self.add_guest(slot, index, context)?;
-            }
+            self.add_guest(slot, index, context)?;
         }
         let rights = if slot == Slot::DOM0 { Rights::all() } else { SELF_RIGHTS };
         self.add_handle(slot, Entry::new(ObjectKind::Domain, rights, self.reference(slot)))?;
@@ -92,9 +86,7 @@ impl<M: Machine> Core<M> {
         let space = self.domains[slot].space;
         let mapped = space.map(&self.machine, &mut self.frames, slot, address, leaf(frame, access));
         mapped.inspect_err(|_| self.frames.give_back(&self.machine, frame))?;
-        if access == Access::Guest {
-            self.share_tables(slot, address);
-        }
+        self.share_tables(slot, address);
         Ok(frame)
     }
 

@@ -103,18 +103,11 @@ impl Domain {
 
     /// Places of an entry of the grant table, or that of the guest, and of the record of how it is in use.
     pub fn grant(&self, reference: u32, guests: bool) -> Option<(Phys, Phys)> {
-        let (frames, grants, active) = match guests {
-            false => (self.spec.grant_frames, &self.grants, &self.active),
-            true => (self.spec.guest_grant_frames, &self.vm.grants, &self.vm.active),
-        };
+        let native = (self.spec.grant_frames, &self.grants, &self.active);
+        let (frames, grants, active) = if guests { self.guest_tables() } else { native };
         let valid = (reference as usize) < frames as usize * ENTRIES_PER_PAGE;
         let place = |table| record::<Active, _>(table, reference as usize);
         valid.then(|| (place(grants), place(active)))
-    }
-
-    /// Whether it has a virtual machine.
-    pub const fn has_vm(&self) -> bool {
-        self.spec.guest_grant_frames > 0
     }
 
     /// Places for all of its tables that only the core reaches.
@@ -122,10 +115,8 @@ impl Domain {
         let mapping_frames = (self.spec.max_mappings as usize).div_ceil(MAPPINGS_PER_FRAME);
         let grant_tables = self.active.iter_mut().take(self.spec.grant_frames as usize);
         let tables = [&mut self.handles, &mut self.records].into_iter().chain(&mut self.ports.0).chain(grant_tables);
-        let (vm, frames) = (&mut self.vm, self.spec.guest_grant_frames as usize);
-        let guests = vm.grants.iter_mut().take(frames).chain(vm.active.iter_mut().take(frames));
-        let nested = [&mut vm.root, &mut vm.directory].into_iter().take(2 * usize::from(frames > 0));
-        tables.chain(self.mappings.iter_mut().take(mapping_frames)).chain(guests).chain(nested)
+        let guests = self.vm.tables(self.spec.guest_grant_frames as usize);
+        tables.chain(self.mappings.iter_mut().take(mapping_frames)).chain(guests)
     }
 
     /// Place of the record of a mapping; the index is below `max_mappings`.

@@ -6,10 +6,11 @@
 
 use protocol::domain::State;
 use protocol::grant::{GrantEntry, PEERS, PERMIT_ACCESS, READING, READONLY, WRITING};
-use protocol::layout::{GUEST_MEMORY, GUEST_MEMORY_END, PAGE_SHIFT};
+use protocol::layout::PAGE_SHIFT;
 
 use crate::frames::Kind;
 use crate::prelude::*;
+use crate::vm::guest_address;
 
 /// In an entry of a peer table, beside the reference of a domain: its guest is meant.
 pub const GUESTS: u64 = 1 << 16;
@@ -65,8 +66,7 @@ impl<M: Machine> Core<M> {
             let same = before.uses == 0 || *frame == before.frame;
             info.owner == granter && info.kind == Kind::MEMORY && same && before.uses < u16::MAX
         };
-        let address =
-            if guests { (page < GUEST_MEMORY_END - GUEST_MEMORY).then_some(GUEST_MEMORY + page) } else { Some(page) };
+        let address = if guests { guest_address(page) } else { Some(page) };
         let frame = address.and_then(|address| domain.space.translate(&self.machine, address, write));
         let Some(frame) = frame.filter(usable) else {
             self.unmark(entry, before);

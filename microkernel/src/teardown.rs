@@ -73,9 +73,7 @@ impl<M: Machine> Core<M> {
             let frame = self.domains[slot].space.translate(&self.machine, page, false);
             frame.into_iter().for_each(|frame| self.machine.zero(frame));
         }
-        if self.domains[slot].has_vm() {
-            self.machine.zero(self.domains[slot].vm.directory);
-        }
+        self.forget_tables(slot);
         self.disown(slot);
         self.renew_events(slot);
         self.renew_grants(slot);

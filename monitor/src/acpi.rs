@@ -37,12 +37,10 @@ fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
     let mut table = Vec::from(signature);
     table.extend(((HEADER + body.len()) as u32).to_le_bytes());
     table.extend([revision, 0]);
-    table.extend(b"BULKHDBULKHEAD\0");
-    table.push(0);
+    table.extend(b"BULKHDBULKHEAD");
     table.extend(1u32.to_le_bytes());
     table.extend(b"BLKH");
     table.extend(1u32.to_le_bytes());
-    table.truncate(HEADER);
     table.extend(body);
     table[CHECKSUM] = checksum(&table);
     table

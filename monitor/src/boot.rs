@@ -51,19 +51,36 @@ pub fn frames(boot: &GuestBoot) -> Vec<(u64, u64)> {
     frames
 }
 
-/// Populates the memory, loads the kernel, and writes what it is told. Gives the entry point.
-pub fn prepare(memory: &mut GuestMemory, boot: &GuestBoot, command_line: &str, vcpus: u32) -> Result<u32, BootError> {
-    let ram = Ram::new(boot);
-    if ram.low_end < RAM_MIN {
+/// Loads the kernel; gives the entry point. Half of the memory below its file is populated for that, more if it needs more:
+/// what the monitor expands it with is taken from the same pool of frames.
+pub fn load(memory: &mut GuestMemory, boot: &GuestBoot) -> Result<u32, BootError> {
+    if Ram::new(boot).low_end < RAM_MIN {
         return Err(BootError::TooSmall);
     }
+    for file in [boot.kernel, boot.ramdisk] {
+        let first = file.address >> PAGE_SHIFT;
+        let count = file.length.div_ceil(PAGE_SIZE);
+        memory.complete(first, count).map_err(BootError::Memory)?;
+    }
+    let below = boot.kernel.address >> PAGE_SHIFT;
+    for count in [below / 2, below] {
+        memory.complete(0, count).map_err(BootError::Memory)?;
+        match loader::load(memory, boot) {
+            Err(LoadError::Missing) if count < below => {}
+            loaded => return loaded.map_err(BootError::Kernel),
+        }
+    }
+    Err(BootError::Kernel(LoadError::Missing))
+}
+
+/// Populates the rest of the memory, and writes what the guest is told.
+pub fn complete(memory: &mut GuestMemory, boot: &GuestBoot, command_line: &str, vcpus: u32) -> Result<(), BootError> {
+    let ram = Ram::new(boot);
     let special = [(ACPI >> PAGE_SHIFT, 1), (STORE_FRAME, 1), (CONSOLE_FRAME, 1)];
     for (first, count) in ram.frames().into_iter().chain(special) {
         memory.complete(first, count).map_err(BootError::Memory)?;
     }
-    let entry = loader::load(memory, boot).map_err(BootError::Kernel)?;
-    describe(memory, boot, &ram, command_line, vcpus).map_err(BootError::Memory)?;
-    Ok(entry)
+    describe(memory, boot, &ram, command_line, vcpus).map_err(BootError::Memory)
 }
 
 /// Writes start info, memory map, RAM disk, command line and ACPI tables.
@@ -132,7 +149,7 @@ mod tests {
         let boot = |pages| GuestBoot { memory_pages: pages, ..GuestBoot::default() };
         for pages in [0, 100, 8192] {
             let mut memory = GuestMemory::take(&frames(&boot(pages))).unwrap();
-            assert!(prepare(&mut memory, &boot(pages), "", 1).is_err());
+            assert!(load(&mut memory, &boot(pages)).is_err());
         }
     }
 }

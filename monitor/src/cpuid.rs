@@ -176,8 +176,7 @@ fn xen(leaf: u32, subleaf: u32, context: &Context) -> Leaf {
             [0, 0, scale, shift as u8 as u32]
         }
         (3, 2) => [context.tsc_khz, 0, 0, 0],
-        // The domain's id means nothing in the guest: it is a peer index, and its own is never used.
-        (4, 0) => [XEN_HAS_IDS, context.vcpu, 1, 0],
+        (4, 0) => [XEN_HAS_IDS, context.vcpu, crate::store::GUEST.into(), 0],
         _ => [0; 4],
     }
 }

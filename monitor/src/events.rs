@@ -177,6 +177,15 @@ impl Events {
         }
     }
 
+    /// Ends that, if the port is still tied to this one.
+    pub fn disconnect(&mut self, port: u32, native: Port) {
+        if let Ok(Entry { binding: Binding::Peer(peer, tied), .. }) = self.entry(port)
+            && tied == native
+        {
+            self.ports[port as usize].binding = Binding::Unbound(peer);
+        }
+    }
+
     /// The guest signals on a port. Gives the monitor's port to send to, if it leads out, and a vCPU to wake.
     pub fn send(&self, port: u32) -> Result<(Option<Port>, Option<u32>), Errno> {
         match self.entry(port)?.binding {
@@ -352,6 +361,10 @@ mod tests {
         assert_eq!(events.send(port), Ok((Some(Port(9)), None)));
         events.bind_vcpu(port, 1).unwrap();
         assert_eq!(events.raise(port), Some(1));
+        events.disconnect(port, Port(8));
+        assert_eq!(events.send(port), Ok((Some(Port(9)), None)), "it is tied to another");
+        events.disconnect(port, Port(9));
+        assert_eq!(events.send(port), Ok((None, None)));
         assert_eq!(events.bind_vcpu(port, 2), Err(Errno::ENOENT));
         let timer = events.bind_virq(VIRQ_TIMER, 1).unwrap();
         assert_eq!((events.bind_vcpu(timer, 0), events.send(timer)), (Err(Errno::EINVAL), Err(Errno::EINVAL)));

@@ -14,6 +14,7 @@ extern crate std;
 pub mod acpi;
 pub mod apic;
 pub mod boot;
+pub mod bridge;
 pub mod console;
 pub mod cpuid;
 pub mod devices;
@@ -22,6 +23,7 @@ pub mod events;
 pub mod exit;
 pub mod guest;
 pub mod hypercall;
+pub mod keeper;
 pub mod layout;
 pub mod loader;
 pub mod machine;
@@ -34,15 +36,17 @@ pub mod time;
 pub mod walk;
 
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::sync::Arc;
 
 use protocol::arguments::GuestBoot;
-use protocol::control::{FromDomain, ToDomain};
 use unikernel::vm::{GuestMemory, VirtualCpu};
 use unikernel::{Domain, control, event, executor};
 
-use guest::{End, Guest, Services};
+use devices::start::Start;
+use guest::{Guest, Services};
+use keeper::Keeper;
 use machine::Machine;
 
 /// Runs the guest until it ends.
@@ -51,8 +55,8 @@ pub async fn run(domain: Domain) {
         fail("it has no kernel: the configuration of a Linux guest says kernel = \"...\"");
     };
     match start(&domain, &boot) {
-        Ok(machine) => {
-            control::serve_all(|message, _| Some(answer(&machine, message))).await;
+        Ok(keeper) => {
+            control::serve_all(|message, reply| keeper.message(message, reply)).await;
         }
         Err(reason) => fail(&reason),
     }
@@ -65,14 +69,18 @@ fn fail(reason: &str) -> ! {
 }
 
 /// Loads the guest and lets it run.
-fn start(domain: &Domain, boot: &GuestBoot) -> Result<Arc<Machine>, String> {
+fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
     let spec = &domain.info.spec;
     let cpu = VirtualCpu::current().ok_or("this domain has no virtual machine")?;
     let mut memory = GuestMemory::take(&boot::frames(boot)).ok_or("memory: it does not fit in a guest")?;
-    let entry = boot::prepare(&mut memory, boot, &domain.arguments.command_line, spec.vcpus)
+    let entry = boot::load(&mut memory, boot).map_err(|error| format!("{error}"))?;
+    // What the kernel was expanded with is the guest's now.
+    unikernel::memory::trim_heap();
+    boot::complete(&mut memory, boot, &domain.arguments.command_line, spec.vcpus)
         .map_err(|error| format!("{error}"))?;
     boot::enter(&cpu, entry);
-    let page = memory.pin(layout::CONSOLE_FRAME).map_err(|error| format!("console: {error}"))?;
+    let mut pin = |frame| memory.pin(frame).map_err(|error| format!("a ring has no page: {error}"));
+    let (console_page, store_page) = (pin(layout::CONSOLE_FRAME)?, pin(layout::STORE_FRAME)?);
     let channel = || event::own_channel(0).map_err(|error| format!("no event channel: {error}"));
     let (store, console) = (channel()?, channel()?);
     let clock = time::Clock { tsc: unikernel::time::ticks(), ns: unikernel::time::clock(), tsc_hz: domain.info.tsc_hz };
@@ -81,16 +89,19 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Arc<Machine>, String> {
     let guest = Guest::new(memory, ram, spec.vcpus, spec.guest_grant_frames, clock, services);
     let machine = Machine::new(guest).map_err(|error| format!("no event channel: {error}"))?;
     let machine = Arc::new(machine);
-    executor::spawn(terminal::serve(machine.clone(), page, console.1, domain.arguments.console));
+    executor::spawn(terminal::serve(machine.clone(), console_page, console.1, domain.arguments.console));
+    let (store_port, console_port) = machine.with(|guest| (guest.store_port, guest.console_port));
+    let start = Start {
+        name: domain.name(),
+        pages: boot.memory_pages,
+        pages_max: boot.memory_pages,
+        vcpus: spec.vcpus,
+        online: spec.vcpus,
+        store: (layout::STORE_FRAME, store_port),
+        console: (layout::CONSOLE_FRAME, console_port),
+    };
+    let keeper = Keeper::new(machine.clone(), store_page, &start);
+    keeper.start(store.1);
     machine::start(&machine, cpu).map_err(|error| format!("its vCPUs do not start: {error}"))?;
-    Ok(machine)
-}
-
-/// What dom0 asks.
-fn answer(machine: &Machine, message: ToDomain) -> FromDomain {
-    match message {
-        ToDomain::Shutdown => machine.end(End::PowerOff),
-        ToDomain::Reboot => machine.end(End::Reboot),
-        other => control::refuse(other),
-    }
+    Ok(keeper)
 }

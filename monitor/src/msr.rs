@@ -99,7 +99,8 @@ pub fn write(state: &impl State, apic: &mut Apic, vcpu: u32, msr: u32, value: u6
             state.set_system(word::EFER, new);
         }
         XEN_MSR_HYPERCALL => return Ok(Effect::HypercallPage(value)),
-        0x2ff if value == MTRR_DEFAULT => {}
+        // Kernels disable and enable them while they change others.
+        0x2ff if value & !0xcff == 0 => {}
         0x1d9 if value == 0 => {}
         // The counter is the machine's; HWCR and DE_CFG are as they are; microcode is not the guest's.
         0x10 | 0x8b | 0x79 | 0xc001_0020 | 0xc001_0015 | 0xc001_1029 => {}

@@ -4,12 +4,17 @@
 
 use std::time::Duration;
 
-use system_tests::{full, machine};
+use system_tests::{Setup, full, machine};
 use xtask::emulator::Exit;
 
 /// Boots `image` as the first domain and waits for its verdict; gives the core's log.
 fn run(image: &str, cpus: u32, words: &str, actors: &[&str], limit: Duration) -> String {
-    let setup = machine(cpus).first_domain(image).append(words);
+    run_on(machine(cpus), image, words, actors, limit)
+}
+
+/// The same on this machine.
+fn run_on(setup: Setup, image: &str, words: &str, actors: &[&str], limit: Duration) -> String {
+    let setup = setup.first_domain(image).append(words);
     let mut system = actors.iter().fold(setup, |setup, actor| setup.image(actor)).start();
     let exit = system.wait_exit(limit).unwrap_or_else(|error| panic!("{error:#}\n{}", system.debug_log()));
     let log = system.debug_log();
@@ -77,4 +82,14 @@ fn guests_exit_for_what_they_do() {
 #[test]
 fn guests_share_a_cpu() {
     run("machines", 1, "count=2", &["machine"], Duration::from_secs(120));
+}
+
+#[test]
+fn an_exit_is_short() {
+    let log = run_on(machine(1).undisturbed(), "machines", "exits=1000", &["machine"], Duration::from_secs(60));
+    // An instruction takes 8 ns there, and a tick is one.
+    let ticks = log.split("ticks an exit: ").nth(1).and_then(|rest| rest.lines().next()?.trim().parse::<u64>().ok());
+    let instructions = ticks.expect("the machine measures") / 8;
+    println!("{instructions} instructions from exit to exit");
+    assert!(instructions <= 1200, "{instructions} instructions from exit to exit");
 }

@@ -8,6 +8,7 @@ use super::at_most;
 use crate::frames::{END, Kind};
 use crate::prelude::*;
 use crate::space::{Access, frame_of};
+use crate::vm;
 
 /// Most pages of one call.
 pub(crate) const MAX_PAGES: usize = 512;
@@ -17,11 +18,6 @@ const MAX_WRITE: usize = 65536;
 /// The addresses of pages.
 pub(super) fn each(address: u64, pages: u64) -> impl Iterator<Item = u64> + Clone {
     (0..pages).map(move |page| address + page * PAGE_SIZE)
-}
-
-/// Whether a page is guest memory, in a domain that has some.
-pub(super) fn is_guests(address: u64) -> bool {
-    (GUEST_MEMORY..GUEST_MEMORY_END).contains(&address)
 }
 
 impl<M: Machine> Core<M> {
@@ -42,11 +38,7 @@ impl<M: Machine> Core<M> {
     /// Maps zeroed memory in one of the areas that a domain may fill.
     pub(crate) fn populate(&mut self, slot: Slot, address: u64, pages: u64, access: Access) -> Result<()> {
         self.check_area(slot, address, pages)?;
-        let access = match access {
-            _ if !is_guests(address) => access,
-            Access::Write => Access::Guest,
-            _ => return Err(Error::Invalid),
-        };
+        let access = vm::access(address, access)?;
         self.check_unmapped(slot, address, pages, pages)?;
         each(address, pages).try_for_each(|address| self.map_new(slot, address, Kind::MEMORY, access).map(|_| ()))
     }
@@ -77,9 +69,7 @@ impl<M: Machine> Core<M> {
         for frame in each(address, pages).filter_map(|address| space.unmap(&self.machine, address)) {
             self.frames.park(&self.machine, &mut parked, frame);
         }
-        if is_guests(address) {
-            self.forget_translations(caller.slot);
-        }
+        self.forget_translations(caller.slot);
         self.cpus[self.here].parked = parked;
         self.after_flush(caller);
         Ok(0)

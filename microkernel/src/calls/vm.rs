@@ -3,10 +3,10 @@
 use protocol::event::MAX_VCPUS;
 use protocol::grant::MAX_GRANT_FRAMES;
 
-use super::memory::is_guests;
 use crate::domain::NO_FRAME;
 use crate::prelude::*;
 use crate::space::{Access, leaf};
+use crate::vm::is_guests;
 
 impl<M: Machine> Core<M> {
     pub(super) fn vm_run(&mut self, caller: Caller, deadline: u64) -> Result {

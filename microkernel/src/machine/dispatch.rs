@@ -70,12 +70,6 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
     })
 }
 
-/// The guest that ran on this CPU exited, for something else than an interrupt.
-pub extern "C" fn on_guest_exit() -> Leave {
-    let this = Cpu::current();
-    enter(this, false, |core| core.guest_exit(this.index))
-}
-
 /// The first entry on each CPU, on its own stack.
 pub extern "C" fn on_start() -> Leave {
     super::start::crash_if_asked();
@@ -85,7 +79,7 @@ pub extern "C" fn on_start() -> Leave {
 /// Runs `work` with the lock held, and whatever must follow it; then takes the core's decision. Without one that is due, who
 /// made a hypercall goes on: the timer sees to deadlines.
 #[inline(always)]
-fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>)) -> Leave {
+pub fn enter(this: &Cpu, call: bool, work: impl FnOnce(&mut Core<Hardware>)) -> Leave {
     if !call {
         // Whoever asked for a flush has sent an interrupt too.
         serve_flushes();

@@ -22,9 +22,7 @@
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-use microkernel::platform::ENTERED_BY_TRAP;
-use microkernel::platform::{ENTERED_BY_CALL, ENTERED_BY_GUEST, Registers, XSTATE, reg};
-use microkernel::vm::{GUEST, Guest, svm as vmcb};
+use microkernel::platform::{ENTERED_BY_CALL, ENTERED_BY_GUEST, ENTERED_BY_TRAP, Registers, XSTATE, reg};
 use x86_64::registers::rflags::RFlags;
 
 use super::descriptors::{USER_CODE, USER_DATA};
@@ -86,16 +84,6 @@ global_asm!(
     by_call = const ENTERED_BY_CALL,
     by_trap = const ENTERED_BY_TRAP,
     by_guest = const ENTERED_BY_GUEST,
-    prepare_guest = sym super::svm::prepare_guest,
-    on_guest_exit = sym super::dispatch::on_guest_exit,
-    window = const super::window::BASE,
-    guest_xcr0 = const vmcb::XCR0,
-    core_xcr0 = sym super::features::XCR0,
-    debug = const GUEST + offset_of!(Guest, debug),
-    exit_code = const vmcb::EXIT_CODE,
-    exit_interrupt = const vmcb::EXIT_INTERRUPT,
-    inject = const vmcb::INJECT,
-    spurious = const super::apic::SPURIOUS,
     stack = const offset_of!(Cpu, stack),
     context = const offset_of!(Cpu, context),
     scratch = const offset_of!(Cpu, scratch),

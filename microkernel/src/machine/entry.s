@@ -11,16 +11,9 @@
     mov [\ctx + 8 * 12], r12; mov [\ctx + 8 * 13], r13; mov [\ctx + 8 * 14], r14; mov [\ctx + 8 * 15], r15
     .endm
 
-    .macro save_others ctx
-    mov [\ctx + 8 * 2], rcx; mov [\ctx + 8 * 3], rdx; mov [\ctx + 8 * 4], rsi; mov [\ctx + 8 * 5], rdi
-    mov [\ctx + 8 * 8], r8; mov [\ctx + 8 * 9], r9; mov [\ctx + 8 * 10], r10; mov [\ctx + 8 * 11], r11
-    .endm
-
-    // RBX last: it may be the context.
     .macro load_call_saved ctx
-    mov rbp, [\ctx + 8 * 6]
+    mov rbx, [\ctx + 8 * 1]; mov rbp, [\ctx + 8 * 6]
     mov r12, [\ctx + 8 * 12]; mov r13, [\ctx + 8 * 13]; mov r14, [\ctx + 8 * 14]; mov r15, [\ctx + 8 * 15]
-    mov rbx, [\ctx + 8 * 1]
     .endm
 
     // Puts RIP of the context in \ctx into rcx, 0 into rdx.
@@ -32,7 +25,7 @@
     .endm
 
     .text
-    .global syscall_entry, first_entry, interrupt_stubs
+    .global syscall_entry, first_entry, interrupt_stubs, leave_core, enter_by_trap
     .balign 64
 syscall_entry:
     swapgs
@@ -103,79 +96,6 @@ enter_by_trap:
     call {on_trap}
     jmp leave_core
 
-    // The context in rbx, the control block by its two addresses in rdi and r12. What is needed before the core's GS is back
-    // lies on the stack.
-leave_by_guest:
-    mov rbx, rax
-    mov rdi, rax
-    call {prepare_guest}
-    push rbx
-    push rdx
-    mov rsi, rax
-    movabs r12, {window}
-    add r12, rax
-    mov rdi, rbx
-    restore_vector_state
-    xor ecx, ecx; xor edx, edx
-    mov eax, [r12 + {guest_xcr0}]
-    cmp eax, [rip + {core_xcr0}]
-    je 2f
-    xsetbv
-2:  .irp n, 0, 1, 2, 3
-    mov rax, [rbx + {debug} + 8 * \n]
-    mov dr\n, rax
-    .endr
-    clgi
-    sti
-    mov rax, rsi
-    vmload rax
-    mov rcx, [rbx + 8 * 2]; mov rdx, [rbx + 8 * 3]; mov rsi, [rbx + 8 * 4]; mov rdi, [rbx + 8 * 5]
-    mov r8, [rbx + 8 * 8]; mov r9, [rbx + 8 * 9]; mov r10, [rbx + 8 * 10]; mov r11, [rbx + 8 * 11]
-    load_call_saved rbx
-    vmrun rax
-    cli
-    vmsave rax
-    push rbx
-    mov rbx, [rsp + 16]
-    save_call_saved rbx
-    save_others rbx
-    pop qword ptr [rbx + 8 * 1]
-    movabs r12, {window}
-    add r12, rax
-    pop rax
-    vmload rax
-    xor ecx, ecx
-    xgetbv
-    mov [r12 + {guest_xcr0}], eax
-    cmp eax, [rip + {core_xcr0}]
-    je 2f
-    xor edx, edx
-    mov eax, [rip + {core_xcr0}]
-    xsetbv
-    // Not XSAVEOPT: the guest may have made the processor think of an area of its own as this one.
-2:  mov eax, -1; mov edx, -1
-    xsave64 [rbx + {xstate}]
-    .irp n, 0, 1, 2, 3
-    mov rax, dr\n
-    mov [rbx + {debug} + 8 * \n], rax
-    .endr
-    mov eax, 0x400
-    mov dr7, rax
-    mov qword ptr [r12 + {inject}], 0
-    stgi
-    mov rsp, gs:[{stack}]
-    xor ebp, ebp
-    // An interrupt, or, one higher, an NMI.
-    mov eax, [r12 + {exit_code}]
-    sub eax, {exit_interrupt}
-    cmp eax, 1
-    jbe 2f
-    call {on_guest_exit}
-    jmp leave_core
-2:  sti; nop; cli
-    mov edi, {spurious}; xor esi, esi
-    jmp enter_by_trap
-
 first_entry:
     mov rsp, gs:[{stack}]
     xor ebp, ebp
@@ -222,7 +142,8 @@ interrupted:
     push rax
     mov rax, gs:[{context}]
     save_call_saved rax
-    save_others rax
+    mov [rax + 8 * 2], rcx; mov [rax + 8 * 3], rdx; mov [rax + 8 * 4], rsi; mov [rax + 8 * 5], rdi
+    mov [rax + 8 * 8], r8; mov [rax + 8 * 9], r9; mov [rax + 8 * 10], r10; mov [rax + 8 * 11], r11
     pop qword ptr [rax]
     pop rdi; pop rsi
     pop qword ptr [rax + {rip}]; pop rbx

@@ -13,6 +13,7 @@ use x86_64::registers::control::{Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use super::descriptors::USER_DATA;
+use super::svm;
 
 /// Whether AVX registers exist, for the entry code.
 pub static HAS_AVX: AtomicBool = AtomicBool::new(false);
@@ -21,13 +22,7 @@ pub static HAS_AVX: AtomicBool = AtomicBool::new(false);
 /// buffers.
 static BARRIERS: AtomicU32 = AtomicU32::new(0);
 
-/// What of the vector state is in use, for the entry code: XCR0.
-pub static XCR0: AtomicU32 = AtomicU32::new(0);
-
 const PREDICTION_COMMAND: u32 = 0x49;
-/// The MSR VM_CR, and the bit in it by which the firmware says no.
-const VM_CONTROL: u32 = 0xc001_0114;
-const SVM_DISABLED: u64 = 1 << 4;
 
 /// The leaf, or zeros if the CPU has none of that number.
 fn leaf(number: u32, sub: u32) -> CpuidResult {
@@ -50,21 +45,15 @@ pub fn detect() -> Features {
     found.set(Features::UMIP, bit(structured.ecx, 2));
     found.set(Features::X2APIC, bit(basic.ecx, 21));
     found.set(Features::XSAVE, bit(basic.ecx, 26) && bit(leaf(13, 1).eax, 0));
-    // With nested paging, and not switched off by the firmware.
-    let svm = bit(extended.ecx, 2) && bit(leaf(0x8000_000a, 0).edx, 0);
-    // SAFETY: every CPU with SVM has the register.
-    found.set(Features::SVM, svm && unsafe { Msr::new(VM_CONTROL).read() } & SVM_DISABLED == 0);
+    found.set(Features::SVM, bit(extended.ecx, 2) && bit(leaf(0x8000_000a, 0).edx, 0) && svm::is_allowed());
     found.set(Features::VMX, bit(basic.ecx, 5));
     found
 }
 
 /// Switches on, on this CPU, what [`detect`] found.
 pub fn enable(features: Features) {
-    let mut wanted = EferFlags::SYSTEM_CALL_EXTENSIONS | EferFlags::NO_EXECUTE_ENABLE;
-    wanted.set(EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE, features.contains(Features::SVM));
-    // SAFETY: EFER exists on every 64-bit CPU; SCE and NXE (whose absence was refused) and, where there is SVM, SVME break
-    // nothing.
-    unsafe { Efer::update(|efer| efer.insert(wanted)) };
+    // SAFETY: EFER exists on every 64-bit CPU; SCE and NXE (whose absence was refused) break nothing.
+    unsafe { Efer::update(|efer| efer.insert(EferFlags::SYSTEM_CALL_EXTENSIONS | EferFlags::NO_EXECUTE_ENABLE)) };
     let mut cr4 = Cr4::read();
     cr4.set(Cr4Flags::MACHINE_CHECK_EXCEPTION, bit(leaf(1, 0).edx, 7));
     cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.contains(Features::UMIP));
@@ -80,7 +69,6 @@ pub fn enable(features: Features) {
     // SAFETY: CR4.OSXSAVE was just set, and CPUID offers every bit of the value.
     unsafe { asm!("xsetbv", in("ecx") 0, in("eax") parts, in("edx") 0, options(nomem, nostack)) };
     HAS_AVX.store(bit(parts, 2), Relaxed);
-    XCR0.store(parts, Relaxed);
 }
 
 /// Keeps the domain that comes next from measuring what the one before did.

@@ -51,10 +51,8 @@ pub struct Cpu {
     pub armed: Cell<u64>,
     /// The I/O ports that the bitmap allows.
     pub ports: Cell<[u32; PORT_RANGES]>,
-    /// Physical address of two frames for what SVM saves of this CPU's own state; 0 without SVM.
-    pub host: u64,
-    /// The context of the guest that ran last; null for none.
-    pub guest: Cell<*mut Registers>,
+    /// What SVM needs of it.
+    pub svm: svm::Host,
     /// Segment tables.
     pub segments: Segments,
 }
@@ -65,7 +63,6 @@ impl Cpu {
         let area = AREAS + index as u64 * AREA_SIZE;
         let length = (CPU_PAGE - 1) * FRAME + (size_of::<Cpu>() as u64).next_multiple_of(FRAME);
         let memory = tables.take(length)?;
-        let host = if svm::is_on() { tables.take(2 * FRAME)? } else { 0 };
         tables.map(area + FRAME, memory, length, WRITE)?;
         let stack = area + (1 + STACK_PAGES) * FRAME;
         let this = (area + CPU_PAGE * FRAME) as *mut Cpu;
@@ -80,8 +77,7 @@ impl Cpu {
                 root: Cell::new(tables.root),
                 armed: Cell::new(u64::MAX),
                 ports: Cell::new([0; PORT_RANGES]),
-                host,
-                guest: Cell::new(core::ptr::null_mut()),
+                svm: svm::Host::new(tables)?,
                 segments: Segments::new(stack),
             });
             Ok(&mut *this)
@@ -100,7 +96,7 @@ impl Cpu {
             Star::write_raw(0x13, CORE_CODE);
             Msr::new(SYSENTER_CS).write(0);
         }
-        let host = self.host;
+        let host = self.svm.area;
         self.segments.load();
         // Last: it keeps a copy of the registers set above.
         svm::install(host);

@@ -13,7 +13,7 @@ use super::world::{Child, World, spec};
 use crate::platform::{ENTERED_BY_CALL, ENTERED_BY_GUEST, Memory, Next, Phys};
 use crate::space::{NO_EXECUTE, Space, WINDOW_SHIFT};
 use crate::table::Slot;
-use crate::vm::{GUEST, Guest, svm};
+use crate::vm::{GUEST, Guest, RUN, Run, svm};
 
 /// The specification of a small domain with a virtual machine.
 fn machine() -> DomainSpec {
@@ -95,10 +95,10 @@ fn both_sides_see_the_same_memory_and_only_the_guest_executes_it() {
         assert!(own == 0 && other == 0 || own == other | NO_EXECUTE, "{own:#x} {other:#x}");
     }
     // Released, it is gone from both, and no guest keeps what it knew.
-    world.core.machine.store(domain.vm.contexts[1].at(GUEST + 32), 0);
+    assert_eq!(world.core.machine.get::<Run>(domain.vm.contexts[0].at(RUN)).stale, 0);
     world.ok(child.slot, H::MemoryRelease, &[GUEST_MEMORY + 0x1000, 1]);
     assert_eq!((native(&world, child, 0x1000), nested(&world, child, 0x1000)), (None, None));
-    assert_eq!(guest(&world, child).stale, 1);
+    assert_eq!(world.core.machine.get::<Run>(world.core.domains[child.slot].vm.contexts[0].at(RUN)).stale, 1);
     world.check();
     for (address, access, error) in [
         (GUEST_MEMORY, 1, Error::Exists),

@@ -10,15 +10,15 @@ pub mod svm;
 
 use protocol::event::{MAX_VCPUS, UPCALL_PENDING, vcpu_record};
 use protocol::grant::MAX_GRANT_FRAMES;
-use protocol::layout::{GUEST_MEMORY, vm_state};
+use protocol::layout::{GUEST_MEMORY, GUEST_MEMORY_END, vm_state};
 use protocol::vm::{Exit, word};
 
-use crate::domain::NO_FRAME;
+use crate::domain::{Domain, NO_FRAME};
 use crate::frames::Kind;
 use crate::platform::{ENTERED_BY_GUEST, MXCSR, Registers, reg};
 use crate::prelude::*;
 use crate::sched::VcpuId;
-use crate::space::{Access, NO_EXECUTE, WINDOW_SHIFT};
+use crate::space::{Access, NO_EXECUTE, WINDOW_SHIFT, table};
 
 /// What a domain has for its virtual machine.
 #[derive(Clone, Copy)]
@@ -49,7 +49,46 @@ impl Vm {
     };
 }
 
-/// What the context of a guest holds between its registers and its vector state. The shell knows it too.
+impl Vm {
+    /// Places for its tables that only the core reaches, and for its grant table of so many pages.
+    pub fn tables(&mut self, frames: usize) -> impl Iterator<Item = &mut Frame> {
+        let nested = [&mut self.root, &mut self.directory].into_iter().take(2 * usize::from(frames > 0));
+        nested.chain(self.grants.iter_mut().take(frames)).chain(self.active.iter_mut().take(frames))
+    }
+}
+
+impl Domain {
+    /// Whether it has a virtual machine.
+    pub const fn has_vm(&self) -> bool {
+        self.spec.guest_grant_frames > 0
+    }
+
+    /// Pages of the guest's grant table, those pages, and those with the records of how its entries are in use.
+    pub const fn guest_tables(&self) -> (u32, &[Frame; MAX_GRANT_FRAMES], &[Frame; MAX_GRANT_FRAMES]) {
+        (self.spec.guest_grant_frames, &self.vm.grants, &self.vm.active)
+    }
+}
+
+/// Whether a page is guest memory, in a domain that has some.
+pub fn is_guests(address: u64) -> bool {
+    (GUEST_MEMORY..GUEST_MEMORY_END).contains(&address)
+}
+
+/// What a domain and its guest may do with a page that is populated with `access`.
+pub fn access(address: u64, access: Access) -> Result<Access> {
+    match access {
+        _ if !is_guests(address) => Ok(access),
+        Access::Write => Ok(Access::Guest),
+        _ => Err(Error::Invalid),
+    }
+}
+
+/// The address of a page that a guest names, if a guest can have it.
+pub fn guest_address(page: u64) -> Option<u64> {
+    (page < GUEST_MEMORY_END - GUEST_MEMORY).then_some(GUEST_MEMORY + page)
+}
+
+/// What the context of a guest holds behind its registers: where everything else is. The shell knows it too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Guest {
@@ -61,6 +100,12 @@ pub struct Guest {
     pub native: u64,
     /// TSC at which it has to exit.
     pub deadline: u64,
+}
+
+/// What it holds behind that, which changes with each run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Run {
     /// Not 0: guest memory was taken away since it ran last.
     pub stale: u64,
     /// The CPU it ran on last, plus one.
@@ -69,8 +114,10 @@ pub struct Guest {
     pub debug: [u64; 4],
 }
 
-/// Offset of [`Guest`] in its context.
+/// Offset of [`Guest`] in its context, and of [`Run`].
 pub const GUEST: usize = size_of::<Registers>();
+/// See [`GUEST`].
+pub const RUN: usize = GUEST + size_of::<Guest>();
 
 impl Guest {
     /// Place of a word of the state page.
@@ -101,8 +148,13 @@ impl<M: Machine> Core<M> {
         self.in_guest(caller).map_or(caller.context, |context| Frame(self.guest(context).native as u32))
     }
 
-    /// Makes what a vCPU needs for a guest.
+    /// Makes what a vCPU needs for a guest, if its domain has a virtual machine.
     pub(crate) fn add_guest(&mut self, slot: Slot, index: u32, native: Frame) -> Result<()> {
+        if !self.domains[slot].has_vm() {
+            return Ok(());
+        }
+        let vm = &self.domains[slot].vm;
+        self.machine.store(vm.root.at(0), table(vm.directory));
         let context = self.frames.take(&self.machine, slot, Kind::OBJECT)?;
         self.domains[slot].vm.contexts[index as usize] = context;
         let vmcb = self.frames.take(&self.machine, slot, Kind::OBJECT)?.at(0).0;
@@ -139,18 +191,28 @@ impl<M: Machine> Core<M> {
         svm::prepare(&self.machine, Phys(vmcb), vm.root);
     }
 
-    /// Makes the tables for what was mapped in guest memory the guest's too.
+    /// Makes the tables for what was mapped the guest's too, if it is guest memory.
     pub(crate) fn share_tables(&self, slot: Slot, address: u64) {
         let domain = &self.domains[slot];
+        if !is_guests(address) {
+            return;
+        }
         let entry = self.machine.load(domain.space.window_entry(&self.machine, address));
         let index = (address - GUEST_MEMORY) >> WINDOW_SHIFT;
         self.machine.store(domain.vm.directory.at(index as usize * 8), entry & !NO_EXECUTE);
     }
 
-    /// Pages left guest memory: no guest runs again with translations from before.
+    /// Guest memory was taken apart, and nothing runs: the guest's tables are empty too.
+    pub(crate) fn forget_tables(&self, slot: Slot) {
+        if self.domains[slot].has_vm() {
+            self.machine.zero(self.domains[slot].vm.directory);
+        }
+    }
+
+    /// Pages left the address space: no guest runs again with translations from before.
     pub(crate) fn forget_translations(&self, slot: Slot) {
         for &context in self.domains[slot].vm.contexts.iter().filter(|&&context| context != NO_FRAME) {
-            self.machine.store(context.at(GUEST + core::mem::offset_of!(Guest, stale)), 1);
+            self.machine.store(context.at(RUN + core::mem::offset_of!(Run, stale)), 1);
         }
     }
 
@@ -164,12 +226,12 @@ impl<M: Machine> Core<M> {
 
     /// Lets the vCPU on this CPU run its guest, until the deadline in ns. Gives why it does not, if it does not.
     pub(crate) fn enter_guest(&mut self, caller: Caller, context: Frame, deadline: u64) -> Option<Exit> {
-        svm::load(&self.machine, &self.guest(context), context);
-        let deadline = self.clock.tsc(deadline);
-        self.machine.store(context.at(GUEST + core::mem::offset_of!(Guest, deadline)), deadline);
+        let guest = Guest { deadline: self.clock.tsc(deadline), ..self.guest(context) };
+        svm::load(&self.machine, &guest, context);
+        self.machine.store(context.at(GUEST + core::mem::offset_of!(Guest, deadline)), guest.deadline);
         self.vcpus[caller.vcpu].context = context;
         self.cpus[self.here].current.context = context;
-        self.check_guest(self.here)
+        self.check(caller, context, &guest)
     }
 
     /// Ends the run of a guest whose state is in its page.
@@ -187,15 +249,19 @@ impl<M: Machine> Core<M> {
     /// Ends the run of the guest on `cpu` if something else has come up. Gives what.
     pub fn check_guest(&mut self, cpu: usize) -> Option<Exit> {
         let caller = self.cpus[cpu].current;
-        let guest = self.guest(self.in_guest(caller)?);
+        let context = self.in_guest(caller)?;
+        self.check(caller, context, &self.guest(context))
+    }
+
+    fn check(&mut self, caller: Caller, context: Frame, guest: &Guest) -> Option<Exit> {
         let events = self.domains[caller.slot].events.at(vcpu_record(caller.index.into()) + UPCALL_PENDING);
         let exit = match self.machine.load(events) {
             0 if self.machine.tsc() >= guest.deadline => Exit::Deadline,
             0 => return None,
             _ => Exit::Event,
         };
-        svm::save(&self.machine, &guest, caller.context);
-        self.leave_guest(caller.vcpu, &guest, exit);
+        svm::save(&self.machine, guest, context);
+        self.leave_guest(caller.vcpu, guest, exit);
         Some(exit)
     }
 

@@ -45,17 +45,20 @@ const RIP: usize = SAVE + 0x178;
 const RSP: usize = SAVE + 0x1d8;
 const RAX: usize = SAVE + 0x1f8;
 
-/// Where the words of the state page from [`word::SYSTEM`] to the segments lie.
+/// Where the words of the state page from [`word::SYSTEM`] on lie, in their order.
 #[rustfmt::skip]
-const REGISTERS: [usize; word::SEGMENTS - word::SYSTEM] = [
+static SYSTEM: [usize; word::SYSTEM_END - word::SYSTEM] = [
     // CR0, CR2, CR3, CR4, EFER, DR6, DR7, PAT
     SAVE + 0x158, SAVE + 0x240, SAVE + 0x150, SAVE + 0x148, EFER, SAVE + 0x168, SAVE + 0x160, SAVE + 0x268,
     // STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE, SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP
     SAVE + 0x200, SAVE + 0x208, SAVE + 0x210, SAVE + 0x218, SAVE + 0x220, SAVE + 0x228, SAVE + 0x230, SAVE + 0x238,
     XCR0, TSC_OFFSET,
+    // es cs ss ds fs gs
+    SAVE, SAVE + 0x8, SAVE + 0x10, SAVE + 0x18, SS, SS + 8, SAVE + 0x30, SAVE + 0x38, SAVE + 0x40, SAVE + 0x48,
+    SAVE + 0x50, SAVE + 0x58,
+    // ldtr tr gdtr idtr
+    SAVE + 0x70, SAVE + 0x78, SAVE + 0x90, SAVE + 0x98, SAVE + 0x60, SAVE + 0x68, SAVE + 0x80, SAVE + 0x88,
 ];
-/// Places of the segments in the save area, in the order of the state page: es cs ss ds fs gs ldtr tr gdtr idtr.
-const SEGMENTS: [usize; 10] = [0, 1, 2, 3, 4, 5, 7, 9, 6, 8];
 
 const SVME: u64 = 1 << 12;
 /// In attributes, in the first word of a segment: the privilege level.
@@ -77,13 +80,6 @@ const PENDING: u64 = 1 << 8 | 0xf << 16 | 1 << 20;
 pub const EXIT_INTERRUPT: u64 = 0x60;
 const EXIT_DEBUG: u64 = 0x41;
 const EXIT_ALIGNMENT: u64 = 0x51;
-
-/// Words of the system state: number in the page, and place in the VMCB.
-fn system() -> impl Iterator<Item = (usize, usize)> {
-    let registers = (word::SYSTEM..).zip(REGISTERS);
-    let places = SEGMENTS.into_iter().flat_map(|place| [SAVE + place * 16, SAVE + place * 16 + 8]);
-    registers.chain((word::SEGMENTS..).zip(places))
-}
 
 /// Makes a zeroed VMCB one that only misses the guest's state.
 pub fn prepare(m: &impl Memory, vmcb: Phys, root: Frame) {
@@ -119,7 +115,9 @@ pub fn load(m: &impl Memory, guest: &Guest, context: Frame) {
 }
 
 fn load_system(m: &impl Memory, guest: &Guest) {
-    system().for_each(|(word, place)| m.store(guest.vmcb(place), m.load(guest.word(word))));
+    for (word, &place) in (word::SYSTEM..).zip(&SYSTEM) {
+        m.store(guest.vmcb(place), m.load(guest.word(word)));
+    }
     m.store(guest.vmcb(EFER), m.load(guest.vmcb(EFER)) | SVME);
     let privilege = m.load(guest.vmcb(SS)) >> DPL_SHIFT & 3;
     m.store(guest.vmcb(CPL), privilege << 24);
@@ -137,9 +135,12 @@ pub fn save(m: &impl Memory, guest: &Guest, context: Frame) {
     set(word::RIP, get(RIP));
     set(word::RFLAGS, get(RFLAGS));
     m.store(guest.vmcb(SS), get(SS) & !(3 << DPL_SHIFT) | (get(CPL) >> 24 & 3) << DPL_SHIFT);
-    for (word, place) in system() {
-        set(word, if place == EFER { get(place) & !SVME } else { get(place) });
+    // SVME is the core's matter; it is out of the way while everything is copied.
+    m.store(guest.vmcb(EFER), get(EFER) & !SVME);
+    for (word, &place) in (word::SYSTEM..).zip(&SYSTEM) {
+        set(word, get(place));
     }
+    m.store(guest.vmcb(EFER), get(EFER) | SVME);
     set(word::CONTROL, if get(SHADOW) & 1 != 0 { control::SHADOW } else { 0 });
     // What was to be injected and never was is as pending as what an exit cut short.
     let pending = [EXIT_EVENT, INJECT].map(get);

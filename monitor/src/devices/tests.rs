@@ -28,6 +28,10 @@ const MAC: [u8; 6] = [0x00, 0x16, 0x3e, 1, 2, 0xab];
 /// dom0's ports to driver domains.
 const NATIVE: Port = Port(40);
 
+/// The monitor serves the guest's vCPUs on as many of its own.
+const fn is_send<T: Send>() {}
+const _: () = is_send::<(Store, Devices<u32>, Orders)>();
+
 /// The guest's ports: which wait for whom, and which are tied to what.
 #[derive(Default)]
 struct Ports {

@@ -27,7 +27,7 @@ pub fn expand(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> 
         }
         [0x1f, 0x8b, ..] => gzip(reader, sink),
         [0x28, 0xb5, 0x2f, 0xfd] => zstd(reader, sink),
-        [0xfd, b'7', b'z', b'X'] => Err(LoadError::Compression("XZ")),
+        [0xfd, b'7', b'z', b'X'] => xz(reader, sink),
         [b'B', b'Z', b'h', _] => Err(LoadError::Compression("BZIP2")),
         [0x5d, 0, 0, _] => Err(LoadError::Compression("LZMA")),
         [0x89, b'L', b'Z', b'O'] => Err(LoadError::Compression("LZO")),
@@ -71,12 +71,28 @@ fn gzip(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
 
 impl ruzstd::io::Read for Reader<'_> {
     fn read(&mut self, out: &mut [u8]) -> Result<usize, ruzstd::io::Error> {
-        let other = |_| ruzstd::io::Error::from(ruzstd::io::ErrorKind::Other);
-        let bytes = self.peek().map_err(other)?;
-        let count = bytes.len().min(out.len());
-        out[..count].copy_from_slice(&bytes[..count]);
-        self.skip(count);
-        Ok(count)
+        self.some(out).map_err(|_| ruzstd::io::ErrorKind::Other.into())
+    }
+}
+
+impl lzma_rust2::Read for Reader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> lzma_rust2::Result<usize> {
+        self.some(out).map_err(|_| lzma_rust2::Error::Other("the file ends"))
+    }
+}
+
+/// The format of xz-utils.
+fn xz(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
+    use lzma_rust2::{Error, Read};
+    let mut decoder = lzma_rust2::XzReader::new(reader, false);
+    let mut out: Box<[u8]> = alloc::vec![0; CHUNK].into();
+    loop {
+        match decoder.read(&mut out) {
+            Ok(0) => return Ok(()),
+            Ok(count) => sink(&out[..count])?,
+            Err(Error::OutOfMemory(_)) => return Err(LoadError::Memory),
+            Err(_) => return Err(LoadError::Damaged),
+        }
     }
 }
 

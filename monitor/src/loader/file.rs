@@ -44,6 +44,15 @@ impl<'m> Reader<'m> {
         self.from = (self.from + count).min(self.to);
     }
 
+    /// Takes some bytes, as many as are at hand and `out` holds.
+    pub fn some(&mut self, out: &mut [u8]) -> Result<usize, LoadError> {
+        let bytes = self.peek()?;
+        let count = bytes.len().min(out.len());
+        out[..count].copy_from_slice(&bytes[..count]);
+        self.skip(count);
+        Ok(count)
+    }
+
     /// The next byte.
     pub fn byte(&mut self) -> Result<u8, LoadError> {
         let byte = *self.peek()?.first().ok_or(LoadError::Truncated)?;

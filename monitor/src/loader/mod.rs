@@ -34,6 +34,8 @@ pub enum LoadError {
     Truncated,
     /// What it says contradicts itself.
     Damaged,
+    /// The monitor lacks the memory to expand it.
+    Memory,
     /// It is compressed in a way that is not known here.
     Compression(&'static str),
     /// There is no PVH entry point.
@@ -60,12 +62,11 @@ impl fmt::Display for LoadError {
             }
             LoadError::Truncated => write!(f, "the kernel's file ends too early"),
             LoadError::Damaged => write!(f, "the kernel's file is damaged"),
-            LoadError::Compression(name) => {
-                write!(
-                    f,
-                    "the kernel is compressed with {name}; LZ4, GZIP and ZSTD can be loaded, or the plain vmlinux"
-                )
-            }
+            LoadError::Memory => write!(f, "there is not enough memory to expand the kernel; give the guest more"),
+            LoadError::Compression(name) => write!(
+                f,
+                "the kernel is compressed with {name}; LZ4, GZIP, XZ and ZSTD can be loaded, or the plain vmlinux"
+            ),
             LoadError::NoEntry => {
                 write!(f, "the kernel has no PVH entry point; build it with CONFIG_XEN_PVH or CONFIG_PVH")
             }

@@ -25,6 +25,8 @@ struct Watch {
     token: String,
     /// It was set with a path below the guest's own directory, and that left out.
     relative: bool,
+    /// An event that stands for all that did not find room waits.
+    summed_up: bool,
 }
 
 impl Watch {
@@ -63,7 +65,7 @@ impl Watches {
             return Err(Refusal::Exists);
         }
         self.last = self.last.wrapping_add(1);
-        let watch = Watch { id: self.last, path: path.clone(), token: token.into(), relative };
+        let watch = Watch { id: self.last, path: path.clone(), token: token.into(), relative, summed_up: false };
         self.bytes += watch.cost();
         self.list.push(watch);
         self.waiting.push_back((self.last, path));
@@ -84,7 +86,7 @@ impl Watches {
 
     /// A node has changed, or was removed with all below it.
     pub fn fire(&mut self, changed: &Path, removed: bool) {
-        for watch in &self.list {
+        for watch in &mut self.list {
             let named = if changed.is_within(&watch.path) {
                 changed
             } else if removed && watch.path.is_within(changed) {
@@ -94,7 +96,8 @@ impl Watches {
             };
             if self.waiting.len() < EVENTS_MAX {
                 self.waiting.push_back((watch.id, named.clone()));
-            } else if !self.waiting.iter().rev().any(|(id, path)| *id == watch.id && *path == watch.path) {
+            } else if !watch.summed_up {
+                watch.summed_up = true;
                 self.waiting.push_back((watch.id, watch.path.clone()));
             }
         }
@@ -104,7 +107,8 @@ impl Watches {
     pub fn next_event(&mut self, home: &Path) -> Option<(String, &str)> {
         let (id, path) = self.waiting.pop_front()?;
         // Of a watch that is gone nothing waits.
-        let watch = self.list.iter().find(|watch| watch.id == id)?;
+        let watch = self.list.iter_mut().find(|watch| watch.id == id)?;
+        watch.summed_up &= path != watch.path;
         let below = if watch.relative { path.below(home) } else { None };
         Some((below.unwrap_or(path.as_str()).into(), &watch.token))
     }

@@ -62,8 +62,8 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 fn size() -> Result<Vec<String>> {
     let sizes = sizes::measure()?;
     println!("the core has {} lines, the budget is {}", sizes.total, sizes.budget);
-    let over = sizes.total >= sizes.budget;
-    Ok(over.then(|| "the core is over its budget; see `cargo xtask sizes`".to_string()).into_iter().collect())
+    println!("without virtual machines it has {}, the budget is {}", sizes.base, sizes::BASE_BUDGET);
+    Ok(sizes.over().then(|| "the core is over its budget; see `cargo xtask sizes`".to_string()).into_iter().collect())
 }
 
 /// Runs a command; its failure is the one problem it found.

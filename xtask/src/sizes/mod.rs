@@ -16,7 +16,12 @@ use crate::workspace;
 use count::Count;
 
 /// Lines at which the core is too large, and `cargo xtask check` fails.
-pub const BUDGET: usize = 5_500;
+pub const BUDGET: usize = 8_000;
+/// The same for what it is without virtual machines.
+pub const BASE_BUDGET: usize = 5_500;
+/// How the names of the files begin that are there for virtual machines only.
+const MACHINES: [&str; 4] =
+    ["microkernel/src/vm/", "microkernel/src/calls/vm.", "microkernel/src/machine/svm.", "protocol/src/vm."];
 
 /// Count the lines of the core against its budget
 #[derive(Clone, Debug, clap::Args)]
@@ -38,11 +43,14 @@ pub struct Sizes {
     pub total: usize,
     /// [`BUDGET`].
     pub budget: usize,
+    /// Lines of the files that are not there for virtual machines only.
+    #[serde(default)]
+    pub base: usize,
     /// Lines of each third-party crate that is linked into the core, by `name version`.
     pub third_party: BTreeMap<String, usize>,
 }
 
-/// Prints the sizes. The status is 1 if the core has reached [`BUDGET`].
+/// Prints the sizes. The status is 1 if the core has reached a budget.
 pub fn run(arguments: &Arguments) -> Result<u8> {
     let sizes = measure()?;
     if arguments.json {
@@ -55,7 +63,14 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         let before: Sizes = serde_json::from_str(&text).with_context(|| format!("{}", file.display()))?;
         print!("{}", comparison(&before, &sizes));
     }
-    Ok(u8::from(sizes.total >= BUDGET))
+    Ok(u8::from(sizes.over()))
+}
+
+impl Sizes {
+    /// Whether a budget is reached.
+    pub fn over(&self) -> bool {
+        self.total >= self.budget || self.base >= BASE_BUDGET
+    }
 }
 
 /// Counts everything.
@@ -72,7 +87,9 @@ pub fn measure() -> Result<Sizes> {
         files.insert(relative(&root, &file), lines);
     }
     let third_party = crates::third_party()?;
-    Ok(Sizes { total: files.values().sum(), files, budget: BUDGET, third_party })
+    let base = files.iter().filter(|(file, _)| !MACHINES.iter().any(|start| file.starts_with(start)));
+    let base = base.map(|(_, lines)| lines).sum();
+    Ok(Sizes { total: files.values().sum(), files, budget: BUDGET, base, third_party })
 }
 
 fn relative(root: &Path, file: &Path) -> String {
@@ -134,9 +151,12 @@ fn table(sizes: &Sizes) -> String {
     for (file, lines) in &sizes.files {
         out += &format!("{lines:>7}  {file}\n");
     }
-    let (total, budget) = (sizes.total, sizes.budget);
-    let side = if total < budget { "under" } else { "OVER" };
-    out += &format!("{total:>7}  total, {} {side} the budget of {budget}\n", total.abs_diff(budget));
+    for (lines, what, budget) in
+        [(sizes.base, "without virtual machines", BASE_BUDGET), (sizes.total, "total", sizes.budget)]
+    {
+        let side = if lines < budget { "under" } else { "OVER" };
+        out += &format!("{lines:>7}  {what}, {} {side} the budget of {budget}\n", lines.abs_diff(budget));
+    }
     out += "\nthird-party crates linked into it, counted likewise\n\n";
     for (name, lines) in &sizes.third_party {
         out += &format!("{lines:>7}  {name}\n");

@@ -4,4 +4,5 @@ mod crash;
 mod frontend;
 mod hostile;
 mod lifecycle;
+mod linux;
 mod world;

@@ -1,6 +1,6 @@
 //! Makes domains with virtual machines as the first domain, several at once, and looks at how they end.
 //!
-//! Boot line: `count=` (2) of them. The guests' grants are mapped meanwhile, and at the end nothing may be left.
+//! Boot line: `count=` (2) of them, or `exits=` that one is to measure. The guests' grants are mapped meanwhile, and at the end nothing may be left.
 #![cfg_attr(freestanding, no_std, no_main)]
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ extern crate alloc;
 use core::time::Duration;
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use protocol::domain::{Reason, State};
 use protocol::error::Error;
@@ -38,7 +39,10 @@ async fn start(domain: Domain) {
 }
 
 async fn run(domain: &Domain) -> Outcome {
-    let count = number(domain, "count", 2);
+    let (count, exits) = (number(domain, "count", 2), number(domain, "exits", 0));
+    if exits > 0 {
+        return measure(exits).await;
+    }
     // Once for the tables of this domain, without counting.
     round(1).await?;
     let before = Resources::now()?;
@@ -46,16 +50,43 @@ async fn run(domain: &Domain) -> Outcome {
     before.returned("after the machines").await
 }
 
+fn failed(stop: Stop) -> String {
+    format!("making a machine: {stop:?}")
+}
+
+/// Makes a domain with a virtual machine, and starts it.
+fn start_machine(words: &str) -> Outcome<Child> {
+    let (image, fuse) = (image("machine")?, &mut Fuse::new(u64::MAX));
+    let spec = protocol::domain::DomainSpec { guest_grant_frames: 8, ..spec("machine", MEMORY_PAGES) };
+    let child = Child::create(&spec, fuse).map_err(failed)?;
+    child.load(&image, words, fuse).map_err(failed)?;
+    child.start(&image, fuse).map_err(failed)?;
+    Ok(child)
+}
+
+/// Whether a machine has ended; an error if it did not mean to.
+fn has_ended(child: &Child) -> Outcome<bool> {
+    let info = child.handle.info().context("domain_info")?;
+    let died = info.state == State::Dead as u32;
+    if died && info.reason != Reason::Shutdown as u32 {
+        return Err(format!("a machine {}", obituary(child)));
+    }
+    Ok(died)
+}
+
+/// Lets one measure its exits.
+async fn measure(exits: u64) -> Outcome {
+    let child = start_machine(&format!("exits={exits}"))?;
+    while !has_ended(&child)? {
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 async fn round(count: u64) -> Outcome {
-    let failed = |stop: Stop| format!("making a machine: {stop:?}");
-    let image = image("machine")?;
     let mut machines = Vec::new();
     for index in 0..count {
-        let fuse = &mut Fuse::new(u64::MAX);
-        let spec = protocol::domain::DomainSpec { guest_grant_frames: 8, ..spec("machine", MEMORY_PAGES) };
-        let child = Child::create(&spec, fuse).map_err(failed)?;
-        child.load(&image, &format!("tag={} spin=300", index + 1), fuse).map_err(failed)?;
-        child.start(&image, fuse).map_err(failed)?;
+        let child = start_machine(&format!("tag={} spin=300", index + 1))?;
         // The peer's other face, beside the one that its maker got.
         let face = DomainHandle::SELF.set_peer(PEERS + index as u16, &child.handle, true);
         face.context("domain_peer")?;
@@ -70,13 +101,7 @@ async fn round(count: u64) -> Outcome {
     let (mut ended, mut mapped) = (alloc::vec![false; machines.len()], alloc::vec![false; machines.len()]);
     while ended.contains(&false) {
         for (index, child) in machines.iter().enumerate() {
-            let info = child.handle.info().context("domain_info")?;
-            if info.state == State::Dead as u32 {
-                ended[index] = true;
-                if info.reason != Reason::Shutdown as u32 {
-                    return Err(format!("a machine {}", obituary(child)));
-                }
-            }
+            ended[index] = has_ended(child)?;
             let source = Source { peer: PEERS + index as u16, reference: 8 };
             if let Ok(page) = map(source, Access::Read) {
                 let mut text = [0; 12];
