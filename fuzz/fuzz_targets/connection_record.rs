@@ -6,7 +6,7 @@ use fuzz::{Page, Script};
 use libfuzzer_sys::fuzz_target;
 use protocol::layout::PAGE_SIZE;
 use protocol::record::{self, AttachError, Attached, Journal};
-use protocol::ring::block::{REQUEST_SIZE, RESPONSE_SIZE};
+use protocol::ring::block::{Blocks, REQUEST_SIZE, RESPONSE_SIZE};
 use protocol::ring::sring::Geometry;
 
 /// A ring of one page of block requests.
@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-fn attach(record: &Page<'_>, page: &Page<'_>) -> Result<Attached, AttachError> {
+fn attach(record: &Page<'_>, page: &Page<'_>) -> Result<Attached<Blocks>, AttachError> {
     let attached = Journal::attach(record, page, GEOMETRY, INCARNATION, b"parameters")?;
     let (journal, replays) = (&attached.journal, &attached.replays);
     assert_eq!(journal.in_flight() as usize, replays.len());
@@ -50,7 +50,7 @@ fn attach(record: &Page<'_>, page: &Page<'_>) -> Result<Attached, AttachError> {
     Ok(attached)
 }
 
-fn live(record: &Page<'_>, page: &Page<'_>, attached: Attached, steps: &[u8]) {
+fn live(record: &Page<'_>, page: &Page<'_>, attached: Attached<Blocks>, steps: &[u8]) {
     let (mut journal, mut open) = (attached.journal, attached.replays.to_vec());
     let mut request = [0; REQUEST_SIZE];
     for step in steps {

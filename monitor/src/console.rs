@@ -5,11 +5,17 @@
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// Bytes that wait for the console at most.
 const BACKLOG: usize = 16 << 10;
 /// Bytes of the end that are kept.
-const TAIL: usize = 512;
+const TAIL: usize = 4 << 10;
+
+/// What the line says with which a Linux kernel gives up.
+const PANIC: &str = "Kernel panic";
+/// Between lines in a report.
+const SEPARATOR: &str = " | ";
 
 /// Text that was printed and not passed on, and the end of all text.
 #[derive(Debug, Default)]
@@ -41,21 +47,24 @@ impl Output {
         }
     }
 
-    /// The last lines that hold anything, as many as fit in `most` bytes.
+    /// The last lines that hold anything, as many as fit in `most` bytes; what a kernel says when it panics comes first.
     pub fn last_lines(&self, most: usize) -> String {
-        let bytes: alloc::vec::Vec<u8> = self.tail.iter().copied().collect();
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
-        let mut lines: alloc::vec::Vec<&str> = alloc::vec::Vec::new();
-        let mut length = 0;
-        for line in text.lines().rev().map(str::trim).filter(|line| !line.is_empty()) {
-            length += line.len() + 3;
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let panic = lines.iter().rfind(|line| line.contains(PANIC)).copied();
+        let mut length = panic.map_or(0, str::len);
+        let mut kept: Vec<&str> = Vec::new();
+        for line in lines.iter().rev().copied().take_while(|line| Some(*line) != panic) {
+            length += line.len() + SEPARATOR.len();
             if length > most {
                 break;
             }
-            lines.push(line);
+            kept.push(line);
         }
-        lines.reverse();
-        lines.join(" | ")
+        kept.extend(panic);
+        kept.reverse();
+        kept.join(SEPARATOR)
     }
 }
 
@@ -86,5 +95,7 @@ mod tests {
         output.push(b"one\r\ntwo\r\n\r\nthree \xff\n");
         assert_eq!(output.last_lines(100), "one | two | three \u{fffd}");
         assert_eq!(output.last_lines(12), "three \u{fffd}");
+        output.push(b"Kernel panic - not syncing\nfour\nfive\n");
+        assert_eq!(output.last_lines(35), "Kernel panic - not syncing | five");
     }
 }

@@ -300,7 +300,7 @@ impl Guest {
     /// The end of a guest that did something that cannot be carried out.
     pub fn crash(&self, state: &impl State, reason: core::fmt::Arguments<'_>) -> End {
         let rip = state.get(word::RIP);
-        let lines = self.output.last_lines(120);
+        let lines = self.output.last_lines(150);
         End::Crash(format!("{reason}, at {rip:#x}; last lines: {lines}"))
     }
 }

@@ -8,7 +8,7 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::connection::KillPoint;
-use crate::record::{self, Field};
+use crate::record::{self, Entry, Field};
 use crate::ring::Shared;
 use crate::ring::sring::Geometry;
 
@@ -141,12 +141,14 @@ pub struct Mutated<S> {
     record: S,
     geometry: Geometry,
     mutant: Option<Mutant>,
+    /// Gives the checksum that would be right.
+    right_sum: fn(&S, Geometry, usize) -> u32,
 }
 
 impl<S: Shared> Mutated<S> {
-    /// The record of a ring of this geometry.
-    pub const fn new(record: S, geometry: Geometry, mutant: Option<Mutant>) -> Mutated<S> {
-        Mutated { record, geometry, mutant }
+    /// The record of a ring of this geometry, with requests `E`.
+    pub const fn new<E: Entry>(record: S, geometry: Geometry, mutant: Option<Mutant>) -> Mutated<S> {
+        Mutated { record, geometry, mutant, right_sum: record::right_sum::<E, S> }
     }
 
     /// What of a store has an effect.
@@ -169,7 +171,7 @@ impl<S: Shared> Shared for Mutated<S> {
         match (self.mutant, Field::at(self.geometry, offset)) {
             (Some(Mutant::RingReadAgain), Field::Taken) => self.record.load_u32(record::AT_PUBLISHED),
             (Some(Mutant::RingReadAgain), Field::Mark) => record::FREE,
-            (Some(Mutant::DamageBelieved), Field::Sum) => record::right_sum(&self.record, self.geometry, offset),
+            (Some(Mutant::DamageBelieved), Field::Sum) => (self.right_sum)(&self.record, self.geometry, offset),
             _ => self.record.load_u32(offset),
         }
     }

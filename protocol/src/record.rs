@@ -1,8 +1,8 @@
 //! The connection record: what a driver domain must not forget when it dies.
 //!
 //! The record lies in retained memory, which the core keeps for a domain across a restart. It holds the parameters that were negotiated,
-//! how many requests were taken, how many responses were published, and a full copy of every request in flight: responses
-//! out of order overwrite ring slots, so the ring alone cannot tell what is still unanswered.
+//! how many requests were taken, how many responses were published, and a copy of every request in flight, as far as it says
+//! anything ([`Entry`]): responses out of order overwrite ring slots, so the ring alone cannot tell what is still unanswered.
 //!
 //! The rule, step by step; a crash may come between any two stores:
 //! 1. *take*: copy the request into a free slot, with its index and a checksum; mark the slot held; advance the retained
@@ -18,13 +18,15 @@
 
 pub mod net;
 
+use core::marker::PhantomData;
+
 use crate::ring::sring::{self, Back, Geometry};
 use crate::ring::{Shared, Violation};
 
 /// In a record that is in use: `"BKRC"`.
 const MAGIC: u32 = u32::from_le_bytes(*b"BKRC");
 /// Format of the record. An image that does not know the format found refuses to attach.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const AT_MAGIC: usize = 0;
 const AT_FORMAT: usize = 4;
@@ -54,6 +56,39 @@ pub(crate) const FREE: u32 = 0;
 pub(crate) const HELD: u32 = 1;
 pub(crate) const ANSWERED: u32 = 2;
 
+/// What the requests of a ring are like: which of their bytes say something. Only these are copied and kept.
+pub trait Entry {
+    /// Bytes that are copied of every request; a multiple of 8.
+    const HEAD: usize;
+
+    /// Bytes that say something, at least [`Entry::HEAD`], given a request of which the first [`Entry::HEAD`] are there.
+    fn used(request: &[u8]) -> usize;
+}
+
+/// Requests that count to the end of their entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole;
+
+impl Entry for Whole {
+    const HEAD: usize = 0;
+
+    fn used(request: &[u8]) -> usize {
+        request.len()
+    }
+}
+
+/// Copies a request as `read` gives it, by offset, each byte at most once; gives how many bytes say something.
+#[inline(always)]
+fn copy<E: Entry>(request: &mut [u8], read: impl Fn(usize, &mut [u8])) -> usize {
+    let Some((head, _)) = request.split_at_mut_checked(E::HEAD) else { return 0 };
+    read(0, head);
+    let used = E::used(request).min(request.len());
+    if used > E::HEAD {
+        read(E::HEAD, &mut request[E::HEAD..used]);
+    }
+    used
+}
+
 /// Bytes a record takes in retained memory.
 pub const fn size(geometry: Geometry) -> usize {
     AT_SLOTS + geometry.entries as usize * slot_size(geometry)
@@ -65,11 +100,12 @@ const fn slot_size(geometry: Geometry) -> usize {
 
 /// The checksum that would be right for the slot whose own lies at `offset`, for those who interfere with it.
 #[cfg(any(test, feature = "mutants"))]
-pub(crate) fn right_sum(record: &impl Shared, geometry: Geometry, offset: usize) -> u32 {
+pub(crate) fn right_sum<E: Entry, S: Shared>(record: &S, geometry: Geometry, offset: usize) -> u32 {
     let at = offset - SLOT_SUM;
     let mut request = [0; REQUEST_MAX];
-    record.read(at + SLOT_REQUEST, &mut request[..geometry.entry_size]);
-    checksum(record.load_u32(at + SLOT_INDEX), &request[..geometry.entry_size])
+    let request = &mut request[..geometry.entry_size];
+    let used = copy::<E>(request, |from, out| record.read(at + SLOT_REQUEST + from, out));
+    checksum::<E>(record.load_u32(at + SLOT_INDEX), &request[..used])
 }
 
 /// What lies at an offset of a record, for those who interfere with it.
@@ -138,10 +174,13 @@ impl Ticket {
     }
 }
 
-/// One ring of one connection, journalled.
+/// One ring of one connection, journalled; its requests are `E`.
 #[derive(Debug)]
-pub struct Journal {
+pub struct Journal<E = Whole> {
+    entry: PhantomData<E>,
     geometry: Geometry,
+    /// Bytes of a slot.
+    slot_size: usize,
     back: Back,
     /// A bit for each slot in use.
     used: [u64; ENTRIES_MAX / 64],
@@ -151,16 +190,16 @@ pub struct Journal {
 
 /// What [`Journal::attach`] found.
 #[derive(Debug)]
-pub struct Attached {
+pub struct Attached<E = Whole> {
     /// The ring, ready for [`Journal::next`].
-    pub journal: Journal,
+    pub journal: Journal<E>,
     /// Requests to be executed again, oldest first; each is read with [`Journal::request`].
     pub replays: heapless::Vec<Ticket, ENTRIES_MAX>,
     /// Whether the record was in use: then the frontend is kicked once after the first scan.
     pub resumed: bool,
 }
 
-impl Journal {
+impl<E: Entry> Journal<E> {
     /// Attaches to a connection of the frontend's `incarnation`. A record that is empty, or of an older incarnation, starts
     /// at index 0 with `parameters`, of at most [`PARAMETERS_MAX`] bytes.
     pub fn attach(
@@ -169,7 +208,7 @@ impl Journal {
         geometry: Geometry,
         incarnation: u32,
         parameters: &[u8],
-    ) -> Result<Attached, AttachError> {
+    ) -> Result<Attached<E>, AttachError> {
         let usable = geometry.entries as usize <= ENTRIES_MAX && geometry.entry_size <= REQUEST_MAX;
         if !usable || parameters.len() > PARAMETERS_MAX {
             return Err(AttachError::Foreign);
@@ -181,9 +220,8 @@ impl Journal {
         if record.load_u32(AT_FORMAT) != FORMAT || record.load_u32(AT_ENTRIES) != geometry.entries {
             return Err(AttachError::Foreign);
         }
-        let mut found = [0; PARAMETERS_MAX];
-        record.read(AT_PARAMETERS, &mut found);
-        if checksum(0, &found) != record.load_u32(AT_PARAMETERS_SUM) {
+        let found = self::parameters(record);
+        if checksum::<Whole>(0, &found) != record.load_u32(AT_PARAMETERS_SUM) {
             return Err(AttachError::Damaged { slot: None });
         }
         let (taken, published) = (record.load_u32(AT_TAKEN), record.load_u32(AT_PUBLISHED));
@@ -193,25 +231,15 @@ impl Journal {
         let believed = believed_producer(record, page, geometry, published)?;
         record.store_u32(AT_PUBLISHED, believed);
         let mut journal = Journal {
+            entry: PhantomData,
             geometry,
+            slot_size: slot_size(geometry),
             back: Back::resume(geometry, taken, believed),
             used: [0; ENTRIES_MAX / 64],
             batch: heapless::Vec::new(),
         };
         let replays = journal.recover_slots(record, believed)?;
         Ok(Attached { journal, replays, resumed: in_use })
-    }
-
-    /// The parameters that the record holds.
-    pub fn parameters(record: &impl Shared) -> [u8; PARAMETERS_MAX] {
-        let mut found = [0; PARAMETERS_MAX];
-        record.read(AT_PARAMETERS, &mut found);
-        found
-    }
-
-    /// Empties a record: the connection was closed in good order.
-    pub fn forget(record: &impl Shared) {
-        record.store_u32(AT_MAGIC, 0);
     }
 
     fn recover_slots(
@@ -234,8 +262,9 @@ impl Journal {
                 continue;
             }
             let mut request = [0; REQUEST_MAX];
-            record.read(at + SLOT_REQUEST, &mut request[..self.geometry.entry_size]);
-            if checksum(index, &request[..self.geometry.entry_size]) != record.load_u32(at + SLOT_SUM) {
+            let request = &mut request[..self.geometry.entry_size];
+            let used = copy::<E>(request, |from, out| record.read(at + SLOT_REQUEST + from, out));
+            if checksum::<E>(index, &request[..used]) != record.load_u32(at + SLOT_SUM) {
                 return Err(AttachError::Damaged { slot: Some(slot) });
             }
             record.store_u32(at + SLOT_MARK, HELD);
@@ -251,19 +280,22 @@ impl Journal {
     }
 
     fn slot(&self, slot: u16) -> usize {
-        AT_SLOTS + slot as usize * slot_size(self.geometry)
+        AT_SLOTS + slot as usize * self.slot_size
     }
 
-    /// Takes the next request into `request` (of the ring's entry size) and journals it.
+    /// Takes the next request into `request` (of the ring's entry size) and journals it. What says nothing of a request is
+    /// left as it is there.
+    #[inline(always)]
     pub fn next(
         &mut self,
         record: &impl Shared,
         page: &impl Shared,
         request: &mut [u8],
     ) -> Result<Option<Ticket>, Violation> {
-        let Some(_) = self.back.peek(page, request)? else { return Ok(None) };
-        let mut ticket = None;
-        self.take(record, [&*request], |taken| ticket = Some(taken));
+        let Some(at) = self.back.next(page)? else { return Ok(None) };
+        let used = copy::<E>(request, |from, out| page.read(at + from, out));
+        let ticket = self.hold(record, &request[..used]);
+        record.store_u32(AT_TAKEN, self.back.consumed());
         Ok(ticket)
     }
 
@@ -281,18 +313,30 @@ impl Journal {
         mut each: impl FnMut(Ticket),
     ) {
         for kept in kept {
-            // There are as many slots as entries, so one is free for each request that a peek gave.
-            let Some(slot) = self.free_slot() else { break };
-            let (index, at) = (self.back.consumed(), self.slot(slot));
-            record.write(at + SLOT_REQUEST, kept.as_ref());
-            record.store_u32(at + SLOT_INDEX, index);
-            record.store_u32(at + SLOT_SUM, checksum(index, kept.as_ref()));
-            record.store_u32(at + SLOT_MARK, HELD);
-            self.back.take();
-            self.used[slot as usize / 64] |= 1 << (slot % 64);
-            each(Ticket { slot, index });
+            let kept = kept.as_ref();
+            let Some(ticket) = self.hold(record, kept.get(..E::used(kept)).unwrap_or(kept)) else { break };
+            each(ticket);
         }
         record.store_u32(AT_TAKEN, self.back.consumed());
+    }
+
+    /// Copies what the next request says into the record, where it does not count yet.
+    #[inline(always)]
+    fn hold(&mut self, record: &impl Shared, request: &[u8]) -> Option<Ticket> {
+        // There are as many slots as entries, so one is free for each request that a peek gave.
+        let slot = self.free_slot()?;
+        let (index, at) = (self.back.consumed(), self.slot(slot));
+        let (head, rest) = split::<E>(request);
+        record.write(at + SLOT_REQUEST, head);
+        if !rest.is_empty() {
+            record.write(at + SLOT_REQUEST + E::HEAD, rest);
+        }
+        record.store_u32(at + SLOT_INDEX, index);
+        record.store_u32(at + SLOT_SUM, checksum::<E>(index, request));
+        record.store_u32(at + SLOT_MARK, HELD);
+        self.back.take();
+        self.used[slot as usize / 64] |= 1 << (slot % 64);
+        Some(Ticket { slot, index })
     }
 
     /// Requests that can be taken.
@@ -300,12 +344,14 @@ impl Journal {
         self.back.available(page)
     }
 
-    /// Reads the copy of a request that was taken.
+    /// Reads the copy of a request that was taken. What says nothing of it is left as it is in `request`.
     pub fn request(&self, record: &impl Shared, ticket: Ticket, request: &mut [u8]) {
-        record.read(self.slot(ticket.slot) + SLOT_REQUEST, request);
+        let at = self.slot(ticket.slot) + SLOT_REQUEST;
+        copy::<E>(request, |from, out| record.read(at + from, out));
     }
 
     /// Writes the response to a request; the frontend sees it after [`Journal::publish`].
+    #[inline(always)]
     pub fn answer(&mut self, record: &impl Shared, page: &impl Shared, ticket: Ticket, response: &[u8]) {
         let (index, at) = (self.back.written(), self.slot(ticket.slot));
         if self.back.write(page, response) {
@@ -320,7 +366,7 @@ impl Journal {
     #[must_use]
     pub fn publish(&mut self, record: &impl Shared, page: &impl Shared) -> bool {
         let notify = self.show(page);
-        self.settle(record);
+        self.settle(record, |_| ());
         notify
     }
 
@@ -330,8 +376,9 @@ impl Journal {
         !self.batch.is_empty() && self.back.publish(page)
     }
 
-    /// The second half: the record says what [`Journal::show`] showed, and its slots are free again.
-    pub fn settle(&mut self, record: &impl Shared) {
+    /// The second half: the record says what [`Journal::show`] showed, and its slots are free again; `each` gets them.
+    #[inline(always)]
+    pub fn settle(&mut self, record: &impl Shared, mut each: impl FnMut(u16)) {
         if self.batch.is_empty() {
             return;
         }
@@ -339,6 +386,7 @@ impl Journal {
         for &slot in &self.batch {
             record.store_u32(self.slot(slot) + SLOT_MARK, FREE);
             self.used[slot as usize / 64] &= !(1 << (slot % 64));
+            each(slot);
         }
         self.batch.clear();
     }
@@ -351,6 +399,11 @@ impl Journal {
     /// The shape of the ring.
     pub const fn geometry(&self) -> Geometry {
         self.geometry
+    }
+
+    /// Whether a response was written that the frontend does not see yet.
+    pub fn has_answers(&self) -> bool {
+        !self.batch.is_empty()
     }
 
     /// Requests taken and not yet published as answered.
@@ -366,6 +419,18 @@ impl Journal {
             .find_map(|(word, &bits)| (bits != u64::MAX).then(|| word as u32 * 64 + bits.trailing_ones()))?;
         (slot < self.geometry.entries).then_some(slot as u16)
     }
+}
+
+/// The parameters that a record holds.
+pub fn parameters(record: &impl Shared) -> [u8; PARAMETERS_MAX] {
+    let mut found = [0; PARAMETERS_MAX];
+    record.read(AT_PARAMETERS, &mut found);
+    found
+}
+
+/// Empties a record: the connection was closed in good order.
+pub fn forget(record: &impl Shared) {
+    record.store_u32(AT_MAGIC, 0);
 }
 
 /// Whether index `a` lies before `b` on the circle of indexes.
@@ -408,7 +473,7 @@ fn format(record: &impl Shared, geometry: Geometry, incarnation: u32, parameters
         (AT_ENTRIES, geometry.entries),
         (AT_TAKEN, 0),
         (AT_PUBLISHED, 0),
-        (AT_PARAMETERS_SUM, checksum(0, &padded)),
+        (AT_PARAMETERS_SUM, checksum::<Whole>(0, &padded)),
         (AT_MAGIC, MAGIC),
     ] {
         record.store_u32(at, value);
@@ -417,16 +482,28 @@ fn format(record: &impl Shared, geometry: Geometry, incarnation: u32, parameters
 
 /// Tells a whole copy from a torn or scribbled one; no defence against somebody who wants it to match. Eight bytes a step, since
 /// it runs for every request.
-fn checksum(index: u32, bytes: &[u8]) -> u32 {
+#[inline(always)]
+fn checksum<E: Entry>(index: u32, used: &[u8]) -> u32 {
     /// 2^64 / golden ratio: spreads every input bit over the upper half.
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut tail = [0; 8];
-    tail[..rest.len()].copy_from_slice(rest);
-    let sum = words.iter().chain([&tail]).fold(index as u64 ^ SPREAD, |sum, word| {
-        (sum ^ u64::from_le_bytes(*word)).wrapping_mul(SPREAD).rotate_left(29)
-    });
+    let step = |sum: u64, &word: &[u8; 8]| (sum ^ u64::from_le_bytes(word)).wrapping_mul(SPREAD).rotate_left(29);
+    let (head, rest) = split::<E>(used);
+    // Zeros are told from nothing by how many bytes there are.
+    let start = (u64::from(index) | (used.len() as u64) << u32::BITS) ^ SPREAD;
+    let mut sum = head.as_chunks().0.iter().fold(start, step);
+    if !rest.is_empty() {
+        let (words, last) = rest.as_chunks();
+        let mut tail = [0; 8];
+        tail[..last.len()].copy_from_slice(last);
+        sum = words.iter().chain([&tail]).fold(sum, step);
+    }
     (sum ^ (sum >> 32)) as u32
+}
+
+/// The head of a request, whose length is known to the compiler, and the rest.
+#[inline(always)]
+fn split<E: Entry>(used: &[u8]) -> (&[u8], &[u8]) {
+    used.split_at_checked(E::HEAD).unwrap_or((used, &[]))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ impl Area {
     /// The area at `address`.
     ///
     /// # Safety
-    /// 1. `length` bytes from `address`, which is a multiple of 8, stay mapped while the value exists, writable unless nothing
+    /// 1. `length` bytes from `address`, both multiples of 8, stay mapped while the value exists, writable unless nothing
     ///    writes through it.
     /// 2. No Rust object lies there: whoever else reaches the range inside this domain does so through an `Area` too.
     pub(crate) const unsafe fn new(address: u64, length: usize) -> Area {
@@ -52,22 +52,42 @@ impl Area {
         self.address + offset
     }
 
-    /// The aligned 32-bit word at `offset`, for atomic access.
-    pub(crate) fn word(&self, offset: usize) -> &AtomicU32 {
-        let address = self.check(offset, 4);
+    /// Checks the offset of an aligned word of `size` bytes, 2 or 4. The length of the area is a multiple of that, so that a word
+    /// that begins inside ends inside.
+    #[inline(always)]
+    fn check_word(&self, offset: usize, size: usize) -> usize {
         // The area itself is aligned.
-        assert!(offset.is_multiple_of(4), "unaligned index in a shared area");
+        assert!(offset.is_multiple_of(size), "unaligned word in a shared area");
+        assert!(offset < self.length, "access beyond a shared area");
+        self.address + offset
+    }
+
+    /// The aligned 32-bit word at `offset`, for atomic access.
+    #[inline(always)]
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU32 {
+        let address = self.check_word(offset, 4);
         // SAFETY: mapped (condition 1 of `new`), in range and aligned (checked above), only accessed as shared memory
         // (condition 2); the reference lives no longer than the area.
         unsafe { AtomicU32::from_ptr(address as *mut u32) }
     }
 
     /// The aligned 16-bit word at `offset`, for atomic access.
+    #[inline(always)]
     pub(crate) fn half(&self, offset: usize) -> &AtomicU16 {
-        let address = self.check(offset, 2);
-        assert!(offset.is_multiple_of(2), "unaligned word in a shared area");
+        let address = self.check_word(offset, 2);
         // SAFETY: as in `word`.
         unsafe { AtomicU16::from_ptr(address as *mut u16) }
+    }
+
+    /// Tells the compiler that this is a page, so that offsets that lie in one are not checked again.
+    ///
+    /// # Safety
+    /// It was made by [`Area::page`].
+    #[inline(always)]
+    pub(crate) unsafe fn known_page(&self) -> &Area {
+        // SAFETY: the caller's condition.
+        unsafe { core::hint::assert_unchecked(self.length == PAGE_SIZE as usize) };
+        self
     }
 
     /// The aligned 64-bit word at `offset`, for atomic access.
@@ -114,10 +134,12 @@ unsafe fn write_bytes(to: usize, bytes: &[u8]) {
 macro_rules! shared_by_area {
     ($type:ty) => {
         impl protocol::ring::Shared for $type {
+            #[inline(always)]
             fn load_u32(&self, offset: usize) -> u32 {
                 self.area().load_u32(offset)
             }
 
+            #[inline(always)]
             fn store_u32(&self, offset: usize, value: u32) {
                 self.area().store_u32(offset, value);
             }
@@ -141,10 +163,12 @@ macro_rules! shared_by_area {
 pub(crate) use shared_by_area;
 
 impl Shared for Area {
+    #[inline(always)]
     fn load_u32(&self, offset: usize) -> u32 {
         self.word(offset).load(Ordering::Acquire)
     }
 
+    #[inline(always)]
     fn store_u32(&self, offset: usize, value: u32) {
         self.word(offset).store(value, Ordering::Release);
     }

@@ -20,11 +20,13 @@ impl<P: Shared> Spread<P> {
         &self.0
     }
 
+    #[inline(always)]
     fn at(&self, offset: usize) -> (&P, usize) {
         (&self.0[offset / PAGE_SIZE as usize], offset % PAGE_SIZE as usize)
     }
 
     /// The page in which all of a range lies, if one does, which is so nearly always.
+    #[inline(always)]
     fn within(&self, offset: usize, length: usize) -> Option<(&P, usize)> {
         let at = offset % PAGE_SIZE as usize;
         Some((self.0.get(offset / PAGE_SIZE as usize)?, at)).filter(|_| length <= PAGE_SIZE as usize - at)
@@ -60,11 +62,13 @@ fn pieces(offset: usize, length: usize) -> impl Iterator<Item = (usize, usize, u
 }
 
 impl<P: Shared> Shared for Spread<P> {
+    #[inline(always)]
     fn load_u32(&self, offset: usize) -> u32 {
         let (page, offset) = self.at(offset);
         page.load_u32(offset)
     }
 
+    #[inline(always)]
     fn store_u32(&self, offset: usize, value: u32) {
         let (page, offset) = self.at(offset);
         page.store_u32(offset, value);

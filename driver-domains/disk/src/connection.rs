@@ -13,13 +13,14 @@ use protocol::error::Result as CallResult;
 use protocol::grant::{GrantRef, MAX_BATCH};
 use protocol::record::{ENTRIES_MAX, Ticket};
 use protocol::ring::block::{
-    Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status, response,
+    Blocks, Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status,
+    direct_segments, response,
 };
 use protocol::ring::order::{InFlight, Reach, Sectors};
 use unikernel::backend::{Broken, Cause, DevicePages, Host, Machine, Ring, Wanted};
 use unikernel::grant::{Access, DevicePage, Source};
 
-use crate::disk::{Disk, Operation, Outcome, Piece};
+use crate::disk::{Costs, Disk, Operation, Outcome, Piece};
 use crate::kept::{KEPT_MAX, Kept};
 use crate::parameters::Parameters;
 use crate::pieces::{Chain, Page, Pieces};
@@ -39,6 +40,8 @@ const FAILURES_TOLD: u8 = 8;
 pub struct Batch {
     /// Requests to be started.
     slots: Short<u16, MAX_BATCH>,
+    /// The pieces of one of them.
+    pieces: Short<Piece, SEGMENTS_MAX>,
     wanted: Short<Wanted, MAX_BATCH>,
     found: Short<CallResult<DevicePage>, MAX_BATCH>,
     /// Mappings of pages that others took the place of.
@@ -61,8 +64,8 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    fn cost(&self, disk: &dyn Disk) -> usize {
-        disk.cost(self.operation, self.chain.length.into())
+    fn cost(&self, costs: Costs) -> usize {
+        costs.of(self.operation, self.chain.length.into())
     }
 }
 
@@ -94,7 +97,7 @@ pub struct Goal {
 
 /// A connection.
 pub struct Connection<M: Machine> {
-    ring: Ring<M>,
+    ring: Ring<M, Blocks>,
     goal: Goal,
     limits: Limits,
     /// Bits of a number of ring sectors that are inside one of the disk's own.
@@ -104,15 +107,13 @@ pub struct Connection<M: Machine> {
     under_way: Vec<UnderWay>,
     pieces: Pieces,
     kept: Kept,
-    /// Slots answered and not yet published.
-    answered: Short<u16, ENTRIES_MAX>,
     in_device: u32,
     failures_told: u8,
 }
 
 impl<M: DevicePages> Connection<M> {
     /// A connection over a ring that was just attached; `sectors` is the size of the whole disk. `None` without memory for it.
-    pub fn new(ring: Ring<M>, goal: Goal, sectors: u64) -> Option<Connection<M>> {
+    pub fn new(ring: Ring<M, Blocks>, goal: Goal, sectors: u64) -> Option<Connection<M>> {
         let entries = ring.entries() as usize;
         let mut under_way = Vec::new();
         under_way.try_reserve_exact(entries).ok()?;
@@ -128,7 +129,6 @@ impl<M: DevicePages> Connection<M> {
             under_way,
             pieces,
             kept: Kept::new(goal.persistent)?,
-            answered: Short::new(),
             in_device: 0,
             failures_told: 0,
         };
@@ -184,6 +184,7 @@ impl<M: DevicePages> Connection<M> {
 
     /// Takes requests, starts what may start, publishes what was answered without the device; gives whether there is more to
     /// do at once.
+    #[inline(never)]
     pub fn serve(
         &mut self,
         host: &Host<M>,
@@ -202,7 +203,7 @@ impl<M: DevicePages> Connection<M> {
         }
         while self.start(host, number, disk, batch) {}
         self.publish(host);
-        let next = self.order.next().map(|slot| self.under_way[slot as usize].cost(disk));
+        let next = self.order.next().map(|slot| self.under_way[slot as usize].cost(disk.costs()));
         Ok((left == 0 && self.has_room()) || next.is_some_and(|cost| cost <= disk.room()))
     }
 
@@ -218,11 +219,12 @@ impl<M: DevicePages> Connection<M> {
     }
 
     /// Judges a request and puts it in order, or answers it at once.
+    #[inline(always)]
     fn accept(&mut self, host: &Host<M>, ticket: Ticket, raw: &RawRequest) {
         let judged = Request::parse(raw, &self.limits);
         let (id, echo, status) = match judged {
             Err(refused) => (refused.id, refused.echo, refused.status),
-            Ok(Request { id, echo, body }) => match self.plan(host, &body) {
+            Ok(Request { id, echo, body }) => match self.plan(host, raw, &body) {
                 Err(status) => (id, echo, status),
                 Ok((operation, reach, chain, bytes)) => {
                     let one = UnderWay { ticket, id, echo, operation, chain, bytes, since: 0, in_device: false };
@@ -236,7 +238,13 @@ impl<M: DevicePages> Connection<M> {
         self.answer(ticket, id, echo, status);
     }
 
-    fn plan(&mut self, host: &Host<M>, body: &Body) -> Result<(Operation, Reach, Chain, u32), Status> {
+    #[inline(always)]
+    fn plan(
+        &mut self,
+        host: &Host<M>,
+        raw: &RawRequest,
+        body: &Body,
+    ) -> Result<(Operation, Reach, Chain, u32), Status> {
         let base = self.goal.part.map_or(0, |(first, _)| first);
         match body {
             Body::Flush => Ok((Operation::Flush, Reach::Flush, Chain::EMPTY, 0)),
@@ -249,7 +257,7 @@ impl<M: DevicePages> Connection<M> {
             Body::Transfer { write, sector, segments } => {
                 let mut chain = Chain::EMPTY;
                 let filled = match segments {
-                    Segments::Direct(list) => self.push(&mut chain, list.iter().copied().map(Some)),
+                    Segments::Direct(_) => self.push(&mut chain, direct_segments(raw)),
                     Segments::Indirect { count, pages } => self.indirect(host, &mut chain, *count, pages[0]),
                 };
                 let reach = filled.map(|count| Sectors { first: *sector, count });
@@ -284,6 +292,7 @@ impl<M: DevicePages> Connection<M> {
     }
 
     /// Copies the descriptors of an indirect request, once, and keeps what they say.
+    #[inline(never)]
     fn indirect(&mut self, host: &Host<M>, chain: &mut Chain, count: u16, page: GrantRef) -> Result<u64, Status> {
         let mut raw = [0; SEGMENTS_MAX * SEGMENT_SIZE];
         let raw = raw.get_mut(..count as usize * SEGMENT_SIZE).ok_or(Status::Error)?;
@@ -297,10 +306,11 @@ impl<M: DevicePages> Connection<M> {
         batch.slots.clear();
         batch.wanted.clear();
         batch.found.clear();
-        let mut room = disk.room();
+        let mut started = false;
+        let (mut room, costs, now) = (disk.room(), disk.costs(), host.machine.now());
         while let Some(slot) = self.order.next() {
             let one = &self.under_way[slot as usize];
-            let cost = one.cost(disk);
+            let cost = one.cost(costs);
             let pages = batch.wanted.len() + one.chain.length as usize;
             if cost > room || pages > MAX_BATCH || batch.slots.is_full() {
                 break;
@@ -309,34 +319,49 @@ impl<M: DevicePages> Connection<M> {
             // What is kept has to serve for both.
             let reads_only = matches!(one.operation, Operation::Write { .. }) && !self.kept.is_wanted();
             let access = if reads_only { Access::Read } else { Access::Write };
+            let before = batch.wanted.len();
+            batch.pieces.clear();
             self.pieces.for_each(one.chain, |entry| {
                 let reference = entry.segment.reference;
                 if let Some((used, address)) = self.kept.find(reference) {
                     entry.page = Page::Kept(used, address);
+                    // There is room: no request has more segments.
+                    let _ = batch.pieces.push(piece(self.goal.peer, entry.segment, address));
                 } else {
                     // There is room: it was just looked at.
                     let _ = batch.wanted.push(Wanted { source: Source { peer: self.goal.peer, reference }, access });
                 }
             });
-            let _ = batch.slots.push(slot);
             self.order.start();
+            // Whatever may start may do so in any order.
+            if batch.wanted.len() == before {
+                self.submit(host, number, slot, disk, &batch.pieces, now);
+                started = true;
+            } else {
+                let _ = batch.slots.push(slot);
+            }
         }
         if !batch.wanted.is_empty() {
             self.ring.statistics.grant_calls += 1;
             host.machine.map_pages(&batch.wanted, &mut batch.found);
         }
-        let now = host.machine.now();
         let mut found = batch.found.iter().copied();
         for &slot in &batch.slots {
-            let mapped = self.enter(self.under_way[slot as usize].chain, &mut found, &mut batch.replaced);
-            self.submit(host, number, slot, disk, mapped, now);
+            let chain = self.under_way[slot as usize].chain;
+            match self.enter(chain, &mut found, &mut batch.replaced) {
+                Ok(()) => {
+                    self.list(chain, &mut batch.pieces);
+                    self.submit(host, number, slot, disk, &batch.pieces, now);
+                }
+                missing => self.give_up(host, number, slot, missing),
+            }
         }
         if !batch.replaced.is_empty() {
             self.ring.statistics.grant_calls += 1;
             host.machine.unmap_pages(&batch.replaced);
             batch.replaced.clear();
         }
-        !batch.slots.is_empty()
+        started || !batch.slots.is_empty()
     }
 
     /// Notes the pages of a request that were just mapped, `found` in the order of those that were not kept; fails without all
@@ -372,35 +397,39 @@ impl<M: DevicePages> Connection<M> {
         outcome
     }
 
-    /// Gives a request to the device, all of its pages being `mapped`, or the reason why not.
-    fn submit(&mut self, host: &Host<M>, number: u16, slot: u16, disk: &mut dyn Disk, mapped: Outcome, now: u64) {
-        let UnderWay { operation, chain, .. } = self.under_way[slot as usize];
-        if operation == Operation::Flush && !disk.properties().cache {
+    /// The pieces of a request whose pages are all mapped.
+    fn list(&self, chain: Chain, pieces: &mut Short<Piece, SEGMENTS_MAX>) {
+        pieces.clear();
+        for entry in self.pieces.iter(chain) {
+            let (Page::Mapped(DevicePage { address, .. }) | Page::Kept(_, address)) = entry.page else { continue };
+            // There is room: no request has more segments.
+            let _ = pieces.push(piece(self.goal.peer, entry.segment, address));
+        }
+    }
+
+    /// Gives a request to the device.
+    #[inline(always)]
+    fn submit(&mut self, host: &Host<M>, number: u16, slot: u16, disk: &mut dyn Disk, pieces: &[Piece], now: u64) {
+        let one = &mut self.under_way[slot as usize];
+        if one.operation == Operation::Flush && !disk.properties().cache {
             return self.finish(number, slot, Ok(()));
         }
-        let mut pieces = Short::<Piece, SEGMENTS_MAX>::new();
-        let mut outcome = mapped;
-        if outcome.is_ok() {
-            for entry in self.pieces.iter(chain) {
-                let (Page::Mapped(DevicePage { address, .. }) | Page::Kept(_, address)) = entry.page else { continue };
-                let offset = u64::from(entry.segment.first) * SECTOR;
-                let page = Source { peer: self.goal.peer, reference: entry.segment.reference };
-                let length = (entry.segment.sectors() * SECTOR) as u32;
-                // There is room: no request has more segments.
-                let _ = pieces.push(Piece { address: address + offset, length, page, offset: offset as u16 });
-            }
-            outcome = disk.submit(tag(number, slot), operation, &pieces);
-            if outcome.is_ok() {
-                let one = &mut self.under_way[slot as usize];
+        match disk.submit(tag(number, slot), one.operation, pieces) {
+            Ok(()) => {
                 one.in_device = true;
                 one.since = if one.since == 0 { now } else { one.since };
                 self.in_device += 1;
-                return;
             }
+            refused => self.give_up(host, number, slot, refused),
         }
+    }
+
+    /// A request does not get to the device.
+    #[cold]
+    fn give_up(&mut self, host: &Host<M>, number: u16, slot: u16, outcome: Outcome) {
         let mut mappings = Short::<u32, SEGMENTS_MAX>::new();
-        // There is room: no request has more segments.
-        self.release(chain, |mapping| {
+        self.release(self.under_way[slot as usize].chain, |mapping| {
+            // There is room: no request has more segments.
             let _ = mappings.push(mapping);
         });
         if !mappings.is_empty() {
@@ -442,15 +471,13 @@ impl<M: DevicePages> Connection<M> {
         true
     }
 
-    /// Answers a request whose pages are not mapped any more.
+    /// Answers a request whose pages are not mapped for it any more.
+    #[inline(always)]
     pub fn finish(&mut self, number: u16, slot: u16, outcome: Outcome) {
         let UnderWay { ticket, id, echo, operation, chain, bytes, .. } = self.under_way[slot as usize];
         self.pieces.free(chain);
-        if let Err(cause) = outcome
-            && self.failures_told < FAILURES_TOLD
-        {
-            self.failures_told += 1;
-            log::warn!("connection {number}: {operation:?} of {bytes} bytes failed: {cause}");
+        if let Err(cause) = outcome {
+            self.tell(number, operation, bytes, cause);
         }
         let done = outcome.is_ok();
         match operation {
@@ -461,24 +488,25 @@ impl<M: DevicePages> Connection<M> {
         self.answer(ticket, id, echo, if done { Status::Okay } else { Status::Error });
     }
 
+    #[cold]
+    fn tell(&mut self, number: u16, operation: Operation, bytes: u32, cause: Cause) {
+        if self.failures_told < FAILURES_TOLD {
+            self.failures_told += 1;
+            log::warn!("connection {number}: {operation:?} of {bytes} bytes failed: {cause}");
+        }
+    }
+
+    #[inline(always)]
     fn answer(&mut self, ticket: Ticket, id: u64, echo: u8, status: Status) {
         self.ring.statistics.errors += u64::from(status != Status::Okay);
         self.ring.answer(ticket, &response(id, echo, status));
-        // There is room: no more are answered than the ring has entries.
-        let _ = self.answered.push(ticket.slot());
     }
 
     /// Shows the frontend what was answered. Only then may what waited for it start: a request that is started sooner could
     /// run before one that is executed again.
     pub fn publish(&mut self, host: &Host<M>) {
-        if self.answered.is_empty() {
-            return;
-        }
-        self.ring.publish(host);
-        for &slot in &self.answered {
-            self.order.answered(slot);
-        }
-        self.answered.clear();
+        let order = &mut self.order;
+        self.ring.publish(host, |slot| order.answered(slot));
     }
 
     /// A hypercall on grants was made for it.
@@ -503,6 +531,13 @@ impl<M: DevicePages> Connection<M> {
             }
         }
     }
+}
+
+/// Where the device finds a segment, whose page has this device address.
+fn piece(peer: u16, segment: Segment, address: u64) -> Piece {
+    let offset = u64::from(segment.first) * SECTOR;
+    let page = Source { peer, reference: segment.reference };
+    Piece { address: address + offset, length: (segment.sectors() * SECTOR) as u32, page, offset: offset as u16 }
 }
 
 /// The tag of a request at its disk.

@@ -1,8 +1,9 @@
 //! What a driver for a kind of disk implements.
 //!
-//! A driver moves sectors between the disk and memory that is mapped for the device. A device that reaches it needs nothing else;
-//! the driver of one that does not copies to and from the page. It waits for nothing: requests are submitted, the device is notified once for many, and what is done is asked for. Nothing is cached
-//! here: what a driver says is done is with the device, and durable after a flush.
+//! A driver moves sectors between the disk and memory that is mapped for the device. A device that reaches it needs nothing else; the
+//! driver of one that does not copies to and from the page. It waits for nothing: requests are submitted, the device is notified
+//! once for many, and what is done is asked for. Nothing is cached here: what a driver says is done is with the device, and durable
+//! after a flush.
 
 use unikernel::backend::Cause;
 use unikernel::grant::Source;
@@ -68,16 +69,33 @@ pub struct Fault(pub &'static str);
 /// What became of a request: why it was not carried out, if it was not.
 pub type Outcome = Result<(), Cause>;
 
+/// What a request takes of a disk's room: 1 for each piece, and this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Costs {
+    /// Any request.
+    pub request: u16,
+    /// What a discard takes beyond that.
+    pub discard: u16,
+}
+
+impl Costs {
+    /// What a request with so many pieces takes.
+    pub fn of(self, operation: Operation, pieces: usize) -> usize {
+        let discard = if matches!(operation, Operation::Discard { .. }) { self.discard } else { 0 };
+        pieces + usize::from(self.request + discard)
+    }
+}
+
 /// A disk. Tags are the caller's, each under way once.
 pub trait Disk {
     /// What it is like, now.
     fn properties(&self) -> Properties;
 
-    /// How much can be submitted, in units of [`Disk::cost`].
+    /// How much can be submitted, in units of [`Costs`].
     fn room(&self) -> usize;
 
-    /// What a request with so many pieces takes of the room, to the last unit: who fits is not refused for room.
-    fn cost(&self, operation: Operation, pieces: usize) -> usize;
+    /// What requests take of the room, to the last unit: who fits is not refused for room.
+    fn costs(&self) -> Costs;
 
     /// Adds a request; the device need not see it before [`Disk::kick`]. Nothing is done if it is refused.
     fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome;

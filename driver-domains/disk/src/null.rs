@@ -6,7 +6,7 @@ use heapless::Deque;
 use protocol::ring::block::SECTOR;
 use unikernel::backend::Cause;
 
-use crate::disk::{Disk, Fault, Operation, Outcome, Piece, Properties};
+use crate::disk::{Costs, Disk, Fault, Operation, Outcome, Piece, Properties};
 
 /// Requests, and pieces of theirs, under way at once: as many as the queue of a real device has descriptors.
 pub const DEPTH: usize = 256;
@@ -42,12 +42,12 @@ impl Disk for Null {
         DEPTH - self.used
     }
 
-    fn cost(&self, _: Operation, pieces: usize) -> usize {
-        pieces.max(1)
+    fn costs(&self) -> Costs {
+        Costs { request: 1, discard: 0 }
     }
 
     fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {
-        let cost = self.cost(operation, pieces.len());
+        let cost = self.costs().of(operation, pieces.len());
         if cost > self.room() || self.done.push_back((tag, cost as u16)).is_err() {
             return Err(Cause::Number("more than the disk has room for", cost as u64));
         }

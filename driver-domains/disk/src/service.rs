@@ -117,18 +117,14 @@ impl<M: DevicePages> Disks<M> {
                 connection.finish(*number, *slot, *done);
             }
         }
-        let mut last = None;
-        for (number, ..) in requests.iter() {
-            if last.replace(*number) != Some(*number)
-                && let Some(connection) = table.get_mut(*number)
-            {
-                connection.publish(host);
-            }
-        }
         requests.clear();
+        for (_, connection) in table.live_mut() {
+            connection.publish(host);
+        }
     }
 
     /// Takes what one disk completed; gives whether there may be more.
+    #[inline(never)]
     fn collect(&mut self, host: &Host<M>, table: &mut Table<Connection<M>>, index: usize) -> bool {
         for _ in 0..COMPLETIONS_PER_TURN {
             let unit = &mut self.units[index];
@@ -150,8 +146,14 @@ impl<M: DevicePages> Disks<M> {
             let known = connection.completed(slot, |mapping| {
                 let _ = self.done.unmap.push(mapping);
             });
-            if known {
-                let _ = self.done.requests.push((number, slot, completed.1));
+            match known {
+                // Nothing was mapped for it alone, and it does not overtake others.
+                true if self.done.unmap.is_empty() => {
+                    host.pass(KillPoint::AfterCompletion);
+                    connection.finish(number, slot, completed.1);
+                }
+                true => drop(self.done.requests.push((number, slot, completed.1))),
+                false => {}
             }
         }
         true
@@ -239,7 +241,7 @@ impl<M: DevicePages> Service for Disks<M> {
     }
 
     fn forget(&mut self, host: &Host<M>, connection: u16) {
-        Ring::<M>::forget(&host.machine.record(connection, 0, RECORD));
+        record::forget(&host.machine.record(connection, 0, RECORD));
     }
 
     fn device(&mut self, host: &Host<M>, table: &mut Table<Connection<M>>) -> bool {

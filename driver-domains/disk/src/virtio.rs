@@ -14,7 +14,7 @@ use virtio::queue::{Buffer, Dma, Queue, SIZE_MAX, places};
 use virtio::transport::{Device, Place, QueueAddresses, Registers, TransportError};
 
 use crate::connection::SEGMENTS_MAX;
-use crate::disk::{Disk, Fault, Operation, Outcome, Piece, Properties};
+use crate::disk::{Costs, Disk, Fault, Operation, Outcome, Piece, Properties};
 use crate::partition::TABLE_BYTES;
 
 /// Features (section 5.2.3) that are used where they are offered.
@@ -192,9 +192,8 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         self.queue.room()
     }
 
-    fn cost(&self, operation: Operation, pieces: usize) -> usize {
-        let ranges = if matches!(operation, Operation::Discard { .. }) { RANGES } else { 0 };
-        pieces + ranges + OVERHEAD
+    fn costs(&self) -> Costs {
+        Costs { request: OVERHEAD as u16, discard: RANGES as u16 }
     }
 
     fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {

@@ -184,7 +184,16 @@ fn a_transaction_is_seen_at_its_end_and_whole() {
     assert_eq!(guest.events(), []);
     assert_eq!(guest.end(transaction), done());
     assert_eq!(guest.read("a/c").as_deref(), Ok("2"));
-    assert_eq!(guest.events(), [event("a/b", "t"), event("a/c", "t")]);
+    assert_eq!(
+        guest.events(),
+        [event("a", "t"), event("a/b", "t"), event("a/c", "t")],
+        "it was made with what is in it"
+    );
+    let made = guest.begin();
+    guest.text(kind::MKDIR, made, "above/below\0").unwrap();
+    guest.text(kind::RM, made, "above/below\0").unwrap();
+    assert_eq!(guest.end(made), done());
+    assert_eq!((guest.read("above").as_deref(), guest.list("above")), (Ok(""), Ok(std::vec![])));
     let aborted = guest.begin();
     guest.text(kind::RM, aborted, "a\0").unwrap();
     assert_eq!(guest.text(kind::TRANSACTION_END, aborted, "F\0"), done());

@@ -73,10 +73,22 @@ impl Transaction {
             if self.base.find(path).is_some() {
                 self.note(path, true);
             }
-        } else if !self.changed.contains_key(path) {
-            self.note(path, false);
+        } else {
+            self.note_made(path);
         }
         self.tree.change(path, change, Side::Guest, stamp);
+    }
+
+    /// Notes a node that is changed, and those above it that are made with it: they may stay when it does not.
+    fn note_made(&mut self, path: &Path) {
+        let mut next = Some(path.clone());
+        while let Some(path) = next {
+            if !self.changed.contains_key(&path) {
+                self.note(&path, false);
+            }
+            let parent = if self.tree.find(&path).is_some() { None } else { path.parent() };
+            next = parent.filter(|parent| self.tree.find(parent).is_none());
+        }
     }
 
     fn note(&mut self, path: &Path, removed: bool) {

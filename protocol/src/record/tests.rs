@@ -22,17 +22,41 @@ const SECTORS: usize = 3;
 /// Request: id, sector, value (0: read). Response: id, value read.
 type Ask = (u32, u32, u64);
 
+/// Requests whose value lies behind the head, if it is not 0; what lies there otherwise says nothing.
+#[derive(Debug)]
+struct Numbers;
+
+/// In the sector of a request: it has a value.
+const WRITES: u32 = 1 << 31;
+
+impl Entry for Numbers {
+    const HEAD: usize = 8;
+
+    fn used(request: &[u8]) -> usize {
+        if request[7] & 0x80 == 0 { 8 } else { 16 }
+    }
+}
+
 fn pack(id: u32, sector: u32, value: u64) -> [u8; 16] {
     let mut raw = [0; 16];
     raw[..4].copy_from_slice(&id.to_le_bytes());
-    raw[4..8].copy_from_slice(&sector.to_le_bytes());
+    let writes = if value == 0 { 0 } else { WRITES };
+    raw[4..8].copy_from_slice(&(sector | writes).to_le_bytes());
+    raw[8..].copy_from_slice(&if value == 0 { u64::MAX } else { value }.to_le_bytes());
+    raw
+}
+
+fn answer(id: u32, value: u64) -> [u8; 16] {
+    let mut raw = [0; 16];
+    raw[..4].copy_from_slice(&id.to_le_bytes());
     raw[8..].copy_from_slice(&value.to_le_bytes());
     raw
 }
 
 fn unpack(raw: &[u8]) -> Ask {
     let word = |at: usize| u32::from_le_bytes(raw[at..at + 4].try_into().unwrap());
-    (word(0), word(4), u64::from_le_bytes(raw[8..16].try_into().unwrap()))
+    let value = u64::from_le_bytes(raw[8..16].try_into().unwrap());
+    (word(0), word(4) & !WRITES, if word(4) & WRITES == 0 { 0 } else { value })
 }
 
 struct World {
@@ -87,7 +111,8 @@ impl World {
         let _ = self.front.publish(&page);
         let mut raw = [0; 16];
         while self.front.take(&page, &mut raw).map_err(|violation| format!("{violation}"))? {
-            let (id, _, value) = unpack(&raw);
+            let id = unpack(&raw).0;
+            let value = u64::from_le_bytes(raw[8..].try_into().unwrap());
             if self.answers.insert(id, value).is_some() {
                 return Err(format!("request {id} was answered twice"));
             }
@@ -124,8 +149,9 @@ impl World {
         records: &RefCell<Vec<u8>>,
     ) -> Result<(), String> {
         let page = View { bytes: pages, fuse: Some(fuse) };
-        let record = Mutated::new(View { bytes: records, fuse: Some(fuse) }, GEOMETRY, mutant);
-        let attached = Journal::attach(&record, &page, GEOMETRY, 1, b"test").map_err(|error| format!("{error:?}"))?;
+        let record = Mutated::new::<Numbers>(View { bytes: records, fuse: Some(fuse) }, GEOMETRY, mutant);
+        let attached =
+            Journal::<Numbers>::attach(&record, &page, GEOMETRY, 1, b"test").map_err(|error| format!("{error:?}"))?;
         let (mut journal, mut flying) = (attached.journal, attached.replays);
         let mut answered: Vec<(u32, u32)> = Vec::new();
         for _ in 0..400 {
@@ -156,7 +182,7 @@ impl World {
                     if !blocked {
                         let ticket = flying.remove(pick);
                         let value = self.execute(ask, fuse);
-                        journal.answer(&record, &page, ticket, &pack(ask.0, ask.1, value));
+                        journal.answer(&record, &page, ticket, &answer(ask.0, value));
                         answered.push((ticket.index, ask.1));
                     }
                 }
@@ -169,7 +195,7 @@ impl World {
         Ok(())
     }
 
-    fn read(&self, journal: &Journal, record: &impl Shared, ticket: Ticket) -> Ask {
+    fn read(&self, journal: &Journal<Numbers>, record: &impl Shared, ticket: Ticket) -> Ask {
         let mut raw = [0; 16];
         journal.request(record, ticket, &mut raw);
         unpack(&raw)
@@ -244,10 +270,10 @@ fn every_step_of_the_rule_is_needed() {
 fn a_producer_nobody_published_is_the_frontends_fault() {
     let (page, record) = (RefCell::new(std::vec![0; 4096]), RefCell::new(std::vec![0; size(GEOMETRY)]));
     let view = |bytes| View { bytes, fuse: None };
-    Journal::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap();
+    Journal::<Numbers>::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap();
     for wrong in [1, 2, u32::MAX, 1 << 31] {
         view(&page).store_u32(sring::RESPONSE_PRODUCER, wrong);
-        let found = Journal::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap_err();
+        let found = Journal::<Numbers>::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap_err();
         assert!(matches!(found, AttachError::Peer(Violation::IndexJump { .. })), "{found:?}");
     }
 }
@@ -260,12 +286,12 @@ fn a_damaged_copy_is_never_replayed() {
     let mut front = Front::new(GEOMETRY);
     front.write(&view(&page), &pack(1, 2, 3));
     let _ = front.publish(&view(&page));
-    let mut journal = Journal::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap().journal;
+    let mut journal = Journal::<Numbers>::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap().journal;
     journal.next(&view(&record), &view(&page), &mut [0; 16]).unwrap().unwrap();
     record.borrow_mut()[AT_SLOTS + SLOT_REQUEST + 5] ^= 1;
     let attach = |mutant| {
-        let record = Mutated::new(view(&record), GEOMETRY, mutant);
-        Journal::attach(&record, &view(&page), GEOMETRY, 1, b"").map(|attached| attached.replays.len())
+        let record = Mutated::new::<Numbers>(view(&record), GEOMETRY, mutant);
+        Journal::<Numbers>::attach(&record, &view(&page), GEOMETRY, 1, b"").map(|attached| attached.replays.len())
     };
     assert_eq!(attach(None), Err(AttachError::Damaged { slot: Some(0) }));
     assert_eq!(attach(Some(Mutant::DamageBelieved)), Ok(1), "the checksum is what shows it");
@@ -275,11 +301,12 @@ fn a_damaged_copy_is_never_replayed() {
 fn another_incarnation_starts_afresh() {
     let (page, record) = (RefCell::new(std::vec![0; 4096]), RefCell::new(std::vec![0; size(GEOMETRY)]));
     let view = |bytes| View { bytes, fuse: None };
-    let attach = |incarnation| Journal::attach(&view(&record), &view(&page), GEOMETRY, incarnation, b"p").unwrap();
+    let attach =
+        |incarnation| Journal::<Numbers>::attach(&view(&record), &view(&page), GEOMETRY, incarnation, b"p").unwrap();
     assert!(!attach(1).resumed);
     assert!(attach(1).resumed);
     assert!(!attach(2).resumed);
-    Journal::forget(&view(&record));
+    forget(&view(&record));
     assert!(!attach(2).resumed);
 }
 
@@ -297,6 +324,6 @@ proptest! {
         view(&record).store_u32(AT_MAGIC, MAGIC);
         view(&record).store_u32(AT_INCARNATION, 1);
         view(&page).store_u32(sring::RESPONSE_PRODUCER, index);
-        let _ = Journal::attach(&view(&record), &view(&page), GEOMETRY, 1, b"");
+        let _ = Journal::<Numbers>::attach(&view(&record), &view(&page), GEOMETRY, 1, b"");
     }
 }

@@ -4,6 +4,7 @@
 //! the disk's own sector size is. What a request asks for is judged here; a request that asks for nonsense gets an error response, and the connection stays.
 
 use crate::grant::GrantRef;
+use crate::record::Entry;
 
 /// Bytes of a request slot.
 pub const REQUEST_SIZE: usize = 112;
@@ -24,6 +25,32 @@ pub const SEGMENT_SIZE: usize = 8;
 
 /// A request as it lay in the ring.
 pub type RawRequest = [u8; REQUEST_SIZE];
+
+/// Offset of the first direct segment.
+const DIRECT_AT: usize = 24;
+/// Bytes of a request with one direct segment, the most frequent one, and of all that have none.
+const HEAD: usize = DIRECT_AT + SEGMENT_SIZE;
+/// Offsets of the pages of an indirect request, and of what comes after them.
+const PAGES: core::ops::Range<usize> = 28..28 + 4 * INDIRECT_PAGES;
+
+/// Requests of a block ring as journals and rings hold them.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocks;
+
+impl Entry for Blocks {
+    const HEAD: usize = HEAD;
+
+    #[inline(always)]
+    fn used(request: &[u8]) -> usize {
+        match *request {
+            [operation::READ | operation::WRITE, count, ..] => {
+                (DIRECT_AT + usize::from(count) * SEGMENT_SIZE).clamp(HEAD, REQUEST_SIZE)
+            }
+            [operation::INDIRECT, ..] => PAGES.end.next_multiple_of(8),
+            _ => HEAD,
+        }
+    }
+}
 
 /// Operation codes.
 pub mod operation {
@@ -78,9 +105,6 @@ impl Segment {
         (self.last - self.first) as u64 + 1
     }
 }
-
-/// Offset of the first direct segment.
-const DIRECT_AT: usize = 24;
 
 /// Where the segments of a transfer are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,6 +198,7 @@ impl Limits {
 impl Request {
     /// Judges a request. Direct segments are summed and checked against the disk's size; for an indirect one the caller
     /// does so with [`Limits::holds`] once it has the descriptors.
+    #[inline(always)]
     pub fn parse(raw: &RawRequest, limits: &Limits) -> Result<Request, Refused> {
         let (code, id, sector) = (raw[0], u64::from_le_bytes(field(raw, 8)), u64::from_le_bytes(field(raw, 16)));
         let echo = if code == operation::INDIRECT { raw[1] } else { code };
@@ -202,11 +227,13 @@ impl Request {
             Body::Transfer { sector, segments, .. } => {
                 raw[16..24].copy_from_slice(&sector.to_le_bytes());
                 match segments {
-                    Segments::Direct(list) => return encode_direct(self.id, self.echo, *sector, list.iter().copied()),
+                    Segments::Direct(list) => {
+                        encode_direct(&mut raw, self.id, self.echo, *sector, list.iter().copied());
+                    }
                     Segments::Indirect { count, pages } => {
                         (raw[0], raw[1]) = (operation::INDIRECT, self.echo);
                         raw[2..4].copy_from_slice(&count.to_le_bytes());
-                        for (slot, page) in raw[28..60].chunks_exact_mut(4).zip(pages) {
+                        for (slot, page) in raw[PAGES].chunks_exact_mut(4).zip(pages) {
                             slot.copy_from_slice(&page.to_le_bytes());
                         }
                     }
@@ -222,9 +249,10 @@ impl Request {
     }
 }
 
-/// The slot's bytes of a request with direct segments, at most [`DIRECT_SEGMENTS`]; `echo` is the operation.
-pub fn encode_direct(id: u64, echo: u8, sector: u64, segments: impl Iterator<Item = Segment>) -> RawRequest {
-    let (mut raw, mut count) = ([0; REQUEST_SIZE], 0);
+/// Makes a slot of zeros a request with direct segments, at most [`DIRECT_SEGMENTS`]; `echo` is the operation.
+#[inline(always)]
+pub fn encode_direct(raw: &mut RawRequest, id: u64, echo: u8, sector: u64, segments: impl Iterator<Item = Segment>) {
+    let mut count = 0;
     raw[0] = echo;
     raw[8..16].copy_from_slice(&id.to_le_bytes());
     raw[16..24].copy_from_slice(&sector.to_le_bytes());
@@ -233,9 +261,14 @@ pub fn encode_direct(id: u64, echo: u8, sector: u64, segments: impl Iterator<Ite
         count += 1;
     }
     raw[1] = count;
-    raw
 }
 
+/// The segments that lie in a request itself, in place of its list where that would be moved about.
+pub fn direct_segments(raw: &RawRequest) -> impl Iterator<Item = Option<Segment>> {
+    raw[DIRECT_AT..].as_chunks().0.iter().take(raw[1].into()).map(Segment::parse)
+}
+
+#[inline(always)]
 fn direct(raw: &RawRequest, write: bool, sector: u64, limits: &Limits) -> Result<Body, Status> {
     let count = raw[1] as usize;
     if count == 0 || count > DIRECT_SEGMENTS || (write && limits.read_only) {
@@ -243,8 +276,8 @@ fn direct(raw: &RawRequest, write: bool, sector: u64, limits: &Limits) -> Result
     }
     let mut list = heapless::Vec::new();
     let mut total = 0;
-    for index in 0..count {
-        let segment = Segment::parse(&field(raw, DIRECT_AT + index * SEGMENT_SIZE)).ok_or(Status::Error)?;
+    for segment in direct_segments(raw) {
+        let segment = segment.ok_or(Status::Error)?;
         total += segment.sectors();
         list.push(segment).map_err(|_| Status::Error)?;
     }
@@ -267,7 +300,7 @@ fn indirect(raw: &RawRequest, sector: u64, limits: &Limits) -> Result<Body, Stat
     if count == 0 || count > limits.indirect || (write && limits.read_only) || !limits.holds(sector, count as u64) {
         return Err(Status::Error);
     }
-    let pages = core::array::from_fn(|i| u32::from_le_bytes(field(raw, 28 + i * 4)));
+    let pages = core::array::from_fn(|i| u32::from_le_bytes(field(raw, PAGES.start + i * 4)));
     Ok(Body::Transfer { write, sector, segments: Segments::Indirect { count, pages } })
 }
 
@@ -342,6 +375,22 @@ mod tests {
     }
 
     proptest! {
+        /// Only what `used` covers is copied and kept.
+        #[test]
+        fn what_is_not_used_says_nothing(raw in prop::collection::vec(any::<u8>(), REQUEST_SIZE), rest: [u8; 4], code in 0u8..8, count in 0u8..16) {
+            let mut raw: RawRequest = raw.try_into().unwrap();
+            (raw[0], raw[1]) = (code, count);
+            for segment in raw[DIRECT_AT..].as_chunks_mut::<SEGMENT_SIZE>().0 {
+                (segment[4], segment[5]) = (segment[4] % 4, 4 + segment[5] % 4);
+            }
+            raw[16..24].copy_from_slice(&[code, 0, 0, 0, 0, 0, 0, 0]);
+            let mut other = raw;
+            let used = Blocks::used(&raw);
+            prop_assert!((Blocks::HEAD..=REQUEST_SIZE).contains(&used) && used == Blocks::used(&raw[..Blocks::HEAD]));
+            other[used..].iter_mut().zip(rest.iter().cycle()).for_each(|(byte, other)| *byte = *other);
+            prop_assert_eq!(Request::parse(&raw, &DISK), Request::parse(&other, &DISK));
+        }
+
         #[test]
         fn whatever_is_accepted_lies_on_the_disk(raw in prop::collection::vec(any::<u8>(), REQUEST_SIZE), code in 0u8..8) {
             let mut raw: RawRequest = raw.try_into().unwrap();

@@ -94,6 +94,7 @@ impl<const N: usize> InFlight<N> {
     }
 
     /// Adds the newest request; `false` if its number is too large or in use.
+    #[inline(always)]
     pub fn add(&mut self, number: u16, reach: Reach) -> bool {
         if self.entries.get(number as usize).is_none_or(|entry| entry.used) {
             return false;

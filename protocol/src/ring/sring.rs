@@ -65,12 +65,14 @@ pub struct Front {
     written: u32,
     published: u32,
     consumed: u32,
+    /// Up to where responses were seen: those are taken without looking at the peer's index again.
+    seen: u32,
 }
 
 impl Front {
     /// The asking end of a ring that was just initialised.
     pub const fn new(geometry: Geometry) -> Front {
-        Front { geometry, written: 0, published: 0, consumed: 0 }
+        Front { geometry, written: 0, published: 0, consumed: 0, seen: 0 }
     }
 
     /// Requests that can be written before a response has to be taken.
@@ -79,6 +81,7 @@ impl Front {
     }
 
     /// Writes a request without publishing it; `false` if the ring is full.
+    #[inline(always)]
     pub fn write(&mut self, page: &impl Shared, request: &[u8]) -> bool {
         if self.room() == 0 || request.len() > self.geometry.entry_size {
             return false;
@@ -107,9 +110,13 @@ impl Front {
     }
 
     /// Takes the next response; `false` if there is none.
+    #[inline(always)]
     pub fn take(&mut self, page: &impl Shared, response: &mut [u8]) -> Result<bool, Violation> {
-        if self.available(page)? == 0 {
-            return Ok(false);
+        if self.seen == self.consumed {
+            self.seen = self.consumed.wrapping_add(self.available(page)?);
+            if self.seen == self.consumed {
+                return Ok(false);
+            }
         }
         page.read(self.geometry.slot(self.consumed), response);
         self.consumed = self.consumed.wrapping_add(1);
@@ -131,12 +138,14 @@ pub struct Back {
     consumed: u32,
     written: u32,
     published: u32,
+    /// Up to where requests were seen: for those the peer's index is not looked at again.
+    seen: u32,
 }
 
 impl Back {
     /// The answering end, continuing after `consumed` requests and `published` responses.
     pub const fn resume(geometry: Geometry, consumed: u32, published: u32) -> Back {
-        Back { geometry, consumed, written: published, published }
+        Back { geometry, consumed, written: published, published, seen: consumed }
     }
 
     /// Requests taken so far.
@@ -176,12 +185,25 @@ impl Back {
         Ok(Some(index))
     }
 
+    /// Where in the page the next request lies; `None` if there is none.
+    #[inline(always)]
+    pub fn next(&mut self, page: &impl Shared) -> Result<Option<usize>, Violation> {
+        if self.seen == self.consumed {
+            self.seen = self.consumed.wrapping_add(self.available(page)?);
+        }
+        Ok((self.seen != self.consumed).then(|| self.geometry.slot(self.consumed)))
+    }
+
     /// Takes the request that a peek gave.
     pub fn take(&mut self) {
+        if self.seen == self.consumed {
+            self.seen = self.seen.wrapping_add(1);
+        }
         self.consumed = self.consumed.wrapping_add(1);
     }
 
     /// Writes a response without publishing it; `false` if every request taken has one already.
+    #[inline(always)]
     pub fn write(&mut self, page: &impl Shared, response: &[u8]) -> bool {
         if self.written == self.consumed || response.len() > self.geometry.entry_size {
             return false;
@@ -269,7 +291,7 @@ mod tests {
             for offset in [REQUEST_PRODUCER, RESPONSE_PRODUCER] {
                 page.store_u32(offset, start);
             }
-            let mut front = Front { geometry: GEOMETRY, written: start, published: start, consumed: start };
+            let mut front = Front { written: start, published: start, consumed: start, seen: start, ..Front::new(GEOMETRY) };
             let mut back = Back::resume(GEOMETRY, start, start);
             let (mut asked, mut answered) = (VecDeque::new(), VecDeque::new());
             let (mut counter, mut taken) = (0u32, VecDeque::new());

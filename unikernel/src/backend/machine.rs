@@ -20,7 +20,7 @@ pub trait Machine {
     fn map(&self, source: Source) -> Result<Self::Page>;
     /// Connections that retained memory has places for.
     fn places(&self) -> usize;
-    /// `bytes` of a connection's place in retained memory, from `offset`, a multiple of 8, on. Beyond the place it panics.
+    /// `bytes` of a connection's place in retained memory, from `offset` on, both multiples of 8. Beyond the place it panics.
     fn record(&self, connection: u16, offset: usize, bytes: usize) -> Self::Record;
     /// Writes a word of the heartbeat page.
     fn pulse(&self, at: usize, value: u64);

@@ -59,7 +59,7 @@ impl Machine for Native {
     }
 
     fn record(&self, connection: u16, offset: usize, bytes: usize) -> Area {
-        let inside = offset.is_multiple_of(8) && offset + bytes <= self.place;
+        let inside = (offset | bytes).is_multiple_of(8) && offset + bytes <= self.place;
         assert!((connection as usize) < self.places && inside, "a record beyond retained memory");
         let address = RETAINED + (connection as usize * self.place + offset) as u64;
         // SAFETY: the core maps retained memory for the whole life of the domain, no object is in it, and the range is

@@ -5,7 +5,7 @@ use protocol::connection::{KillPoint, NetworkAttach, Offload, Statistics};
 use protocol::event::Port;
 use protocol::layout::PAGE_SIZE;
 use protocol::record::net::{Packet, RECEIVE_AT, Receive, SIZE, Transmit};
-use protocol::record::{Journal, PARAMETERS_MAX};
+use protocol::record::{self, PARAMETERS_MAX};
 use protocol::ring::Shared;
 use protocol::ring::net::{BadPacket, ReceiveRequest, ReceiveResponse, SLOTS_MAX, flag, status};
 
@@ -142,7 +142,7 @@ impl<M: Machine> NetworkRings<M> {
         let (incarnation, given) = (frontend.incarnation, &parameters[..]);
         let sent = Transmit::attach(&transmit_record, &transmit_page, incarnation, given)?;
         let (receive, _) = Receive::attach(&receive_record, &receive_page, incarnation, given)?;
-        if Journal::parameters(&transmit_record) != parameters || Journal::parameters(&receive_record) != parameters {
+        if record::parameters(&transmit_record) != parameters || record::parameters(&receive_record) != parameters {
             return Err(Broken::by_backend(Cause::Text("the record was begun with another address or offload")));
         }
         let statistics = Statistics { replayed: sent.dropped.into(), ..Statistics::default() };
@@ -164,8 +164,8 @@ impl<M: Machine> NetworkRings<M> {
     /// Empties the records of a connection that is gone.
     pub fn forget(host: &Host<M>, connection: u16) {
         let (transmit, receive) = records(host, connection);
-        Journal::forget(&transmit);
-        Journal::forget(&receive);
+        record::forget(&transmit);
+        record::forget(&receive);
     }
 
     /// Looks at the packet that begins `ahead` slots after the next one to be taken.

@@ -5,7 +5,7 @@ use protocol::connection::{Frontend, KillPoint, RING_PAGES_MAX, Statistics};
 use protocol::grant::GrantRef;
 #[cfg(feature = "mutants")]
 use protocol::mutant::{self, Mutant, Mutated};
-use protocol::record::{AttachError, ENTRIES_MAX, Journal, PARAMETERS_MAX, Ticket};
+use protocol::record::{self, AttachError, ENTRIES_MAX, Entry, Journal, PARAMETERS_MAX, Ticket};
 use protocol::ring::sring::Geometry;
 
 use super::{Broken, Cause, Host, Machine};
@@ -20,11 +20,11 @@ type Record<M> = <M as Machine>::Record;
 #[cfg(feature = "mutants")]
 type Record<M> = Mutated<<M as Machine>::Record>;
 
-/// A ring that is attached.
-pub struct Ring<M: Machine> {
+/// A ring that is attached; its requests are `E`.
+pub struct Ring<M: Machine, E> {
     pages: Spread<M::Page>,
     record: Record<M>,
-    journal: Journal,
+    journal: Journal<E>,
     channel: Channel,
     /// The frontend may have missed a notification of the former incarnation of this domain.
     owes_kick: bool,
@@ -33,16 +33,16 @@ pub struct Ring<M: Machine> {
 }
 
 /// What attaching gives.
-pub struct Attached<M: Machine> {
+pub struct Attached<M: Machine, E> {
     /// The ring.
-    pub ring: Ring<M>,
+    pub ring: Ring<M, E>,
     /// Requests to be executed again, oldest first.
     pub replays: Vec<Ticket, ENTRIES_MAX>,
     /// Parameters of the connection: those given, or those its record was begun with.
     pub parameters: [u8; PARAMETERS_MAX],
 }
 
-impl<M: Machine> Ring<M> {
+impl<M: Machine, E: Entry> Ring<M, E> {
     /// Attaches to the ring in the frontend's pages `grants`, with the journal in `record`.
     pub fn attach(
         host: &Host<M>,
@@ -51,7 +51,7 @@ impl<M: Machine> Ring<M> {
         entry_size: usize,
         record: M::Record,
         parameters: &[u8],
-    ) -> Result<Attached<M>, Broken> {
+    ) -> Result<Attached<M, E>, Broken> {
         if !grants.len().is_power_of_two() || grants.len() > RING_PAGES_MAX {
             return Err(Broken::by_frontend(Cause::Number("pages of the ring", grants.len() as u64)));
         }
@@ -64,11 +64,11 @@ impl<M: Machine> Ring<M> {
         let pages = Spread::new(pages);
         let geometry = Geometry::of(grants.len(), entry_size);
         #[cfg(feature = "mutants")]
-        let record = Mutated::new(record, geometry, mutant::selected());
+        let record = Mutated::new::<E>(record, geometry, mutant::selected());
         let attached = Journal::attach(&record, &pages, geometry, frontend.incarnation, parameters)?;
         #[cfg(feature = "mutants")]
         let attached = mutated(attached);
-        let parameters = Journal::parameters(&record);
+        let parameters = record::parameters(&record);
         let statistics = Statistics { replayed: attached.replays.len() as u64, ..Statistics::default() };
         let ring = Ring {
             pages,
@@ -81,12 +81,8 @@ impl<M: Machine> Ring<M> {
         Ok(Attached { ring, replays: attached.replays, parameters })
     }
 
-    /// Empties a record.
-    pub fn forget(record: &M::Record) {
-        Journal::forget(record);
-    }
-
-    /// Takes and journals the next request.
+    /// Takes and journals the next request; see [`Journal::next`].
+    #[inline(always)]
     pub fn take(&mut self, host: &Host<M>, request: &mut [u8]) -> Result<Option<Ticket>, Broken> {
         let taken = self.journal.next(&self.record, &self.pages, request)?;
         if taken.is_some() {
@@ -96,31 +92,31 @@ impl<M: Machine> Ring<M> {
         Ok(taken)
     }
 
-    /// Reads the copy of a request that was taken.
+    /// Reads the copy of a request that was taken; see [`Journal::request`].
     pub fn request(&self, ticket: Ticket, request: &mut [u8]) {
         self.journal.request(&self.record, ticket, request);
     }
 
     /// Writes the response to a request; the frontend sees it after [`Ring::publish`].
+    #[inline(always)]
     pub fn answer(&mut self, ticket: Ticket, response: &[u8]) {
         self.journal.answer(&self.record, &self.pages, ticket, response);
         self.statistics.responses += 1;
     }
 
-    /// Shows the frontend all responses written, and notifies it if it sleeps.
-    pub fn publish(&mut self, host: &Host<M>) {
+    /// Shows the frontend all responses written, and notifies it if it sleeps. `each` gets the slots of the requests that are
+    /// over with that.
+    pub fn publish(&mut self, host: &Host<M>, each: impl FnMut(u16)) {
+        if !self.journal.has_answers() {
+            return;
+        }
         let before = self.journal.in_flight();
         self.statistics.deepest = self.statistics.deepest.max(before);
         let notify = self.journal.show(&self.pages);
-        let shown = self.journal.in_flight() != before;
-        if shown {
-            host.pass(KillPoint::AfterPublish);
-        }
-        self.journal.settle(&self.record);
-        if shown {
-            host.pass(KillPoint::AfterPublish);
-            host.served();
-        }
+        host.pass(KillPoint::AfterPublish);
+        self.journal.settle(&self.record, each);
+        host.pass(KillPoint::AfterPublish);
+        host.served();
         if notify {
             self.notify(host);
         }
@@ -159,7 +155,7 @@ impl<M: Machine> Ring<M> {
 
 /// What the mutant that was selected makes of an attach.
 #[cfg(feature = "mutants")]
-fn mutated(mut attached: protocol::record::Attached) -> protocol::record::Attached {
+fn mutated<E>(mut attached: record::Attached<E>) -> record::Attached<E> {
     match mutant::selected() {
         Some(Mutant::ReplaysReversed) => attached.replays.reverse(),
         Some(Mutant::ReplaysDropped) => attached.replays.clear(),

@@ -38,18 +38,22 @@ enum State<C> {
 
 /// All connections.
 #[derive(Debug)]
-pub struct Table<C>(Vec<Slot<C>>);
+pub struct Table<C> {
+    slots: Vec<Slot<C>>,
+    /// Behind the last place that was ever used: a turn looks no further.
+    used: usize,
+}
 
 impl<C> Table<C> {
     fn new(places: usize) -> Table<C> {
         let mut slots = Vec::new();
         slots.resize_with(places, || Slot { state: State::Free, frontend: None });
-        Table(slots)
+        Table { slots, used: 0 }
     }
 
     /// A connection that is served, or closing.
     pub fn get_mut(&mut self, number: u16) -> Option<&mut C> {
-        match &mut self.0.get_mut(number as usize)?.state {
+        match &mut self.slots.get_mut(number as usize)?.state {
             State::Serving(connection) | State::Closing(connection) => Some(connection),
             State::Free | State::Broken => None,
         }
@@ -57,7 +61,7 @@ impl<C> Table<C> {
 
     /// The connections that are served, with their numbers.
     pub fn serving(&self) -> impl Iterator<Item = (u16, &C)> {
-        self.0.iter().enumerate().filter_map(|(number, slot)| match &slot.state {
+        self.slots.iter().take(self.used).enumerate().filter_map(|(number, slot)| match &slot.state {
             State::Serving(connection) => Some((number as u16, connection)),
             _ => None,
         })
@@ -65,7 +69,7 @@ impl<C> Table<C> {
 
     /// The connections that are served or closing, with their numbers.
     pub fn live_mut(&mut self) -> impl Iterator<Item = (u16, &mut C)> {
-        self.0.iter_mut().enumerate().filter_map(|(number, slot)| match &mut slot.state {
+        self.slots.iter_mut().take(self.used).enumerate().filter_map(|(number, slot)| match &mut slot.state {
             State::Serving(connection) | State::Closing(connection) => Some((number as u16, connection)),
             State::Free | State::Broken => None,
         })
@@ -144,8 +148,8 @@ impl<S: Service, R> Backend<S, R> {
 
     fn attach(&mut self, frontend: Frontend, message: ToDomain, reply: R) -> Option<FromDomain> {
         self.host.pass(KillPoint::BeforeAttach);
-        let (number, places) = (frontend.connection, self.table.0.len());
-        let Some(slot) = self.table.0.get_mut(number as usize) else {
+        let (number, places) = (frontend.connection, self.table.slots.len());
+        let Some(slot) = self.table.slots.get_mut(number as usize) else {
             let text = format_args!("connection {number} has no place: retained memory has room for {places}");
             return Some(failed(text));
         };
@@ -174,7 +178,8 @@ impl<S: Service, R> Backend<S, R> {
     #[inline(never)]
     fn open(&mut self, frontend: Frontend, message: &ToDomain) -> FromDomain {
         let attached = self.service.attach(&self.host, message);
-        let Some(slot) = self.table.0.get_mut(frontend.connection as usize) else { return FromDomain::Done };
+        let Some(slot) = self.table.slots.get_mut(frontend.connection as usize) else { return FromDomain::Done };
+        self.table.used = self.table.used.max(frontend.connection as usize + 1);
         slot.frontend = Some(frontend);
         match attached {
             Ok((connection, answer)) => {
@@ -194,7 +199,7 @@ impl<S: Service, R> Backend<S, R> {
     }
 
     fn detach(&mut self, number: u16, message: ToDomain, reply: R) -> Option<FromDomain> {
-        let Some(slot) = self.table.0.get_mut(number as usize) else { return Some(FromDomain::Done) };
+        let Some(slot) = self.table.slots.get_mut(number as usize) else { return Some(FromDomain::Done) };
         match slot.state {
             State::Serving(_) | State::Closing(_) => {
                 self.close(number);
@@ -211,7 +216,7 @@ impl<S: Service, R> Backend<S, R> {
 
     /// Forgets a connection that nothing of is left.
     fn gone(&mut self, number: u16) {
-        let Some(slot) = self.table.0.get_mut(number as usize) else { return };
+        let Some(slot) = self.table.slots.get_mut(number as usize) else { return };
         slot.state = State::Free;
         slot.frontend = None;
         self.service.forget(&self.host, number);
@@ -219,7 +224,7 @@ impl<S: Service, R> Backend<S, R> {
 
     /// Stops serving a connection.
     fn close(&mut self, number: u16) {
-        let Some(slot) = self.table.0.get_mut(number as usize) else { return };
+        let Some(slot) = self.table.slots.get_mut(number as usize) else { return };
         slot.state = match core::mem::replace(&mut slot.state, State::Free) {
             State::Serving(connection) => State::Closing(connection),
             other => other,
@@ -239,7 +244,7 @@ impl<S: Service, R> Backend<S, R> {
 
     /// The device is done with a connection that is closing.
     fn closed(&mut self, number: u16) {
-        let Some(slot) = self.table.0.get_mut(number as usize) else { return };
+        let Some(slot) = self.table.slots.get_mut(number as usize) else { return };
         slot.state = State::Broken;
         let Some(at) = self.put_off.iter().position(|(other, ..)| *other == number) else { return };
         let (_, message, reply) = self.put_off.swap_remove(at);
@@ -270,12 +275,12 @@ impl<S: Service, R> Backend<S, R> {
         self.host.beat();
         self.tick();
         let mut more = self.service.device(&self.host, &mut self.table);
-        let places = self.table.0.len();
+        let places = self.table.used;
         self.first = if self.first + 1 < places { self.first + 1 } else { 0 };
         for step in 0..places {
             let at = self.first + step;
             let number = if at < places { at } else { at - places } as u16;
-            match &mut self.table.0[number as usize].state {
+            match &mut self.table.slots[number as usize].state {
                 State::Serving(connection) => match self.service.serve(&self.host, number, connection) {
                     Ok(busy) => more |= busy,
                     Err(broken) => {
@@ -304,8 +309,8 @@ impl<S: Service, R> Backend<S, R> {
     /// Before sleep: gives whether somebody has something to do after all.
     fn rearm(&mut self) -> bool {
         let mut more = false;
-        for number in 0..self.table.0.len() {
-            let State::Serving(connection) = &mut self.table.0[number].state else { continue };
+        for number in 0..self.table.used {
+            let State::Serving(connection) = &mut self.table.slots[number].state else { continue };
             match self.service.rearm(&self.host, connection) {
                 Ok(busy) => more |= busy,
                 Err(broken) => {

@@ -35,8 +35,10 @@ pub struct Mapped {
 
 impl Mapped {
     /// Its memory.
+    #[inline(always)]
     pub fn area(&self) -> &Area {
-        &self.area
+        // SAFETY: made so in `finish`.
+        unsafe { self.area.known_page() }
     }
 
     /// The address a device of this domain uses for it.

@@ -17,13 +17,16 @@ use unikernel::backend::Cause;
 use unikernel::grant::{Copies, Source};
 
 use crate::connection::SEGMENTS_MAX;
-use crate::disk::{Disk, Fault, Operation, Outcome, Piece, Properties};
+use crate::disk::{Costs, Disk, Fault, Operation, Outcome, Piece, Properties};
 use crate::partition::TABLE_BYTES;
 use channel::{Channel, Command, Registers, SECTORS_MAX, Transfer};
 use identity::{IDENTIFY, Identity};
 
 /// Requests that are taken: a few, so that those of several guests can wait for their turn.
 const DEPTH: usize = 16;
+/// What they take of the room: so much that there are never more, however small, and room for several of any size.
+const COSTS: Costs = Costs { request: SEGMENTS_MAX as u16, discard: 0 };
+const ROOM: usize = DEPTH * COSTS.request as usize;
 /// Sectors moved before others have their turn: 32 KiB, some milliseconds of a disk without DMA.
 const SECTORS_PER_STEP: usize = 64;
 
@@ -211,11 +214,11 @@ impl<R: Registers, P: Pages> Disk for Ata<R, P> {
     }
 
     fn room(&self) -> usize {
-        DEPTH - self.requests.len()
+        ROOM - self.requests.iter().map(|request| COSTS.of(request.operation, request.pieces.len())).sum::<usize>()
     }
 
-    fn cost(&self, _: Operation, _: usize) -> usize {
-        1
+    fn costs(&self) -> Costs {
+        COSTS
     }
 
     fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {
@@ -229,14 +232,12 @@ impl<R: Registers, P: Pages> Disk for Ata<R, P> {
             {
                 return Err(Cause::Number("beyond the end of the disk, from sector", sector));
             }
+            _ if COSTS.of(operation, pieces.len()) > self.room() => return Err(Cause::Text("the queue is full")),
             _ if !pieces.iter().all(whole) => return Err(Cause::Text("a piece is no number of sectors in a page")),
             _ => {}
         }
         let pieces = Short::from_slice(pieces).map_err(|_| Cause::Text("too many pieces"))?;
         let request = Request { tag, operation, pieces, done: 0, moved: 0, running: false };
-        if self.requests.len() == DEPTH {
-            return Err(Cause::Text("the queue is full"));
-        }
         self.requests.push_back(request);
         Ok(())
     }

@@ -325,7 +325,7 @@ fn what_cannot_be_done_is_refused_and_fails_alone() {
     assert!(driver.submit(0, read(0), &[piece(0, 0, 100)]).is_err());
     assert!(driver.submit(0, read(0), &[piece(0, 0, 8192)]).is_err());
     assert!(driver.submit(0, read(0), &[one[0]; SEGMENTS_MAX + 1]).is_err());
-    assert_eq!(driver.room(), DEPTH);
+    assert_eq!(driver.room(), ROOM);
 
     // Pages that cannot be had: what was to be written is not, and what is read is thrown away.
     guest.0.borrow_mut().remove(&1);
@@ -376,7 +376,7 @@ fn a_reset_in_the_middle_forgets_and_what_comes_after_it_is_whole() {
         assert_eq!(driver.completed(), Ok(None));
     }
     driver.start_reset();
-    assert_eq!((driver.room(), driver.is_reset(), driver.is_reset()), (DEPTH, Ok(false), Ok(true)));
+    assert_eq!((driver.room(), driver.is_reset(), driver.is_reset()), (ROOM, Ok(false), Ok(true)));
     assert_eq!(done(&mut driver, 9), []);
     assert_eq!(driver.submit(2, Operation::Write { sector: 10 }, &request), Ok(()));
     assert_eq!(done(&mut driver, 99), [(2, true)]);
@@ -474,7 +474,7 @@ proptest! {
                 Ok(None) => {}
                 Err(_) => {
                     driver.start_reset();
-                    prop_assert_eq!(driver.room(), DEPTH);
+                    prop_assert_eq!(driver.room(), ROOM);
                     break;
                 }
             }

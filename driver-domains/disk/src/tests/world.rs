@@ -19,7 +19,7 @@ use unikernel::backend::{DevicePages, Machine, Wanted};
 use unikernel::event::Channel;
 use unikernel::grant::{Access, DevicePage, Source};
 
-use crate::disk::{Disk, Fault, Operation, Outcome, Piece, Properties};
+use crate::disk::{Costs, Disk, Fault, Operation, Outcome, Piece, Properties};
 
 /// Bytes of a page.
 pub const PAGE: usize = PAGE_SIZE as usize;
@@ -317,15 +317,15 @@ impl Disk for SimDisk {
                 .submitted
                 .borrow()
                 .iter()
-                .map(|one| self.cost(one.operation, one.pieces.len()))
+                .map(|one| self.costs().of(one.operation, one.pieces.len()))
                 .sum::<usize>()
                 .min(DEPTH)
     }
-    fn cost(&self, operation: Operation, pieces: usize) -> usize {
-        pieces + if matches!(operation, Operation::Discard { .. }) { 3 } else { 2 }
+    fn costs(&self) -> Costs {
+        Costs { request: 2, discard: 1 }
     }
     fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {
-        assert!(self.cost(operation, pieces.len()) <= self.room());
+        assert!(self.costs().of(operation, pieces.len()) <= self.room());
         if self.world.alive() {
             self.world.submitted.borrow_mut().push(Submitted { tag, operation, pieces: pieces.to_vec() });
         }

@@ -263,7 +263,7 @@ fn the_queue_is_filled_and_emptied_for_ever() {
     for round in 0..1000u32 {
         let mut tag = 0;
         let read = Operation::Read { sector: 1 };
-        while driver.cost(read, 2) <= driver.room() {
+        while driver.costs().of(read, 2) <= driver.room() {
             let outcome = driver.submit(tag, read, &[piece(0, 512), piece(1, 512)]);
             assert_eq!(outcome, Ok(()), "round {round}");
             tag += 1;
@@ -295,7 +295,7 @@ fn what_fits_is_taken() {
             let filling: Vec<Piece> = (0..filled).map(|page| piece(page, 512)).collect();
             assert_eq!(driver.submit(0, Operation::Read { sector: 0 }, &filling), Ok(()));
             let room = driver.room();
-            let fits = driver.cost(last, pieces.len()) <= room;
+            let fits = driver.costs().of(last, pieces.len()) <= room;
             assert_eq!(driver.submit(1, last, &pieces).is_ok(), fits, "{last:?} with room for {room}");
         }
     }

@@ -11,6 +11,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::mutant::{Mutant, Mutated};
+use crate::record::Whole;
 use crate::record::testing::{Dice, Fuse, View};
 use crate::ring::sring::{self, Front};
 use proptest::prelude::*;
@@ -122,7 +123,7 @@ impl World {
         records: &RefCell<Vec<u8>>,
     ) -> Result<(), String> {
         let page = View { bytes: pages, fuse: Some(fuse) };
-        let record = Mutated::new(View { bytes: records, fuse: Some(fuse) }, TRANSMIT, mutant.step);
+        let record = Mutated::new::<Whole>(View { bytes: records, fuse: Some(fuse) }, TRANSMIT, mutant.step);
         let mut ring = match mutant.sends_again {
             false => Transmit::attach(&record, &page, 1, b"test").map_err(|error| format!("{error:?}"))?.ring,
             true => self.attach_and_send_again(&record, &page, fuse)?,
@@ -263,7 +264,7 @@ fn transmit(seed: u64, crashes: &[u64], mutant: &Off) -> Result<(), String> {
     }
     // One more attach answers what is left; what was not taken is taken.
     let page = View { bytes: &world.side.page, fuse: None };
-    let record = Mutated::new(View { bytes: &world.side.record, fuse: None }, TRANSMIT, mutant.step);
+    let record = Mutated::new::<Whole>(View { bytes: &world.side.record, fuse: None }, TRANSMIT, mutant.step);
     let mut ring = Transmit::attach(&record, &page, 1, b"test").map_err(|error| format!("{error:?}"))?.ring;
     while let Some(packet) = next(&mut ring, &record, &page).map_err(text)? {
         ring.answer(&record, &page, &packet, status::DROPPED);
@@ -334,7 +335,7 @@ impl Inbound {
         records: &RefCell<Vec<u8>>,
     ) -> Result<(), String> {
         let page = View { bytes: pages, fuse: Some(fuse) };
-        let record = Mutated::new(View { bytes: records, fuse: Some(fuse) }, RECEIVE, mutant.step);
+        let record = Mutated::new::<Whole>(View { bytes: records, fuse: Some(fuse) }, RECEIVE, mutant.step);
         let (mut ring, _) = Receive::attach(&record, &page, 1, b"test").map_err(|error| format!("{error:?}"))?;
         if mutant.forgets_left {
             ring.left.clear();

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use protocol::error::Result;
-use protocol::grant::GrantRef;
 use protocol::layout::PAGE_SIZE;
 use protocol::ring::Shared;
 use protocol::ring::block::{SECTOR, SECTORS_PER_PAGE, Segment};
@@ -83,23 +82,25 @@ impl Piece {
         self.range.start < self.range.end && u64::from(self.range.end) * SECTOR <= self.buffer.length() as u64
     }
 
-    /// The segments of a request.
-    pub(super) fn segments(&self) -> impl Iterator<Item = Segment> {
-        let first_page = (self.range.start / u32::from(SECTORS_PER_PAGE)) as usize;
-        let pages = self.buffer.pages.pages().get(first_page..).unwrap_or_default();
-        cut(self.range.clone(), pages.iter().map(Granted::reference))
+    /// The segments of a request, one for each of the `count` pages it touches.
+    pub(super) fn segments(&self, count: usize) -> impl Iterator<Item = Segment> {
+        let pages = self.buffer.pages.pages();
+        cut(self.range.clone(), count).filter_map(|(page, first, last)| {
+            let reference = pages.get(page)?.reference();
+            Some(Segment { reference, first, last })
+        })
     }
 }
 
-/// Cuts sectors at the ends of pages; `references` are the pages from the first that they touch.
-fn cut(range: Range<u32>, references: impl Iterator<Item = GrantRef>) -> impl Iterator<Item = Segment> {
+/// Cuts sectors at the ends of so many pages as they touch; gives the number of each page, and the first and the last sector in it.
+fn cut(range: Range<u32>, pages: usize) -> impl Iterator<Item = (usize, u8, u8)> {
     let per_page = u32::from(SECTORS_PER_PAGE);
-    let mut at = range.start;
-    references.map_while(move |reference| {
-        let first = at % per_page;
-        let last = (per_page - 1).min(first + range.end.saturating_sub(at).checked_sub(1)?);
-        at += last - first + 1;
-        Some(Segment { reference, first: first as u8, last: last as u8 })
+    let page = (range.start / per_page) as usize;
+    let (begin, end) = (range.start % per_page, range.end.wrapping_sub(1) % per_page);
+    (0..pages).map(move |at| {
+        let first = if at == 0 { begin as u8 } else { 0 };
+        let last = if at + 1 == pages { end as u8 } else { SECTORS_PER_PAGE - 1 };
+        (page + at, first, last)
     })
 }
 
@@ -112,13 +113,14 @@ mod tests {
         /// The segments cover exactly the sectors, in order.
         #[test]
         fn nothing_is_left_out_or_covered_twice(start in 0u32..80, count in 1u32..80) {
-            let segments: std::vec::Vec<Segment> = cut(start..start + count, 100 + start / 8..).collect();
+            let pages = (start + count).div_ceil(8) - start / 8;
+            let segments: std::vec::Vec<_> = cut(start..start + count, pages as usize).collect();
             let covered: std::vec::Vec<u32> = segments
                 .iter()
-                .flat_map(|segment| (segment.first..=segment.last).map(|at| (segment.reference - 100) * 8 + u32::from(at)))
+                .flat_map(|&(page, first, last)| (first..=last).map(move |at| page as u32 * 8 + u32::from(at)))
                 .collect();
             prop_assert_eq!(covered, (start..start + count).collect::<std::vec::Vec<_>>());
-            prop_assert_eq!(segments.iter().map(|segment| segment.sectors()).sum::<u64>(), u64::from(count));
+            prop_assert!(segments.iter().all(|&(_, first, last)| first <= last && last < 8));
         }
     }
 }

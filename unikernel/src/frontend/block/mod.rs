@@ -171,16 +171,23 @@ impl Disk {
     }
 
     fn transfer(&self, write: bool, sector: u64, piece: Piece) -> Pending {
-        let (limits, count) = (self.0.limits.get(), piece.pages());
-        let sound = on_disk(&limits, sector, piece.count())
-            .and(offered(!(write && limits.read_only)))
-            .and(if piece.is_sound() { Ok(()) } else { Err(Failure::Range) })
-            .and(if count <= self.pages_max() { Ok(()) } else { Err(Failure::TooLarge) });
-        let kept = piece.clone();
-        let segments = piece.segments();
-        self.ask(sound.map(|()| Ask::Transfer { write, sector, count, segments }), Some(kept))
+        let (count, of) = (piece.pages(), piece.clone());
+        let sound = self.sound(write, sector, &piece, count);
+        self.ask(sound.map(|()| Ask::Transfer { write, sector, count, segments: of.segments(count) }), Some(piece))
     }
 
+    /// Whether the disk offers a transfer, and the piece, which touches so many pages, can be had.
+    fn sound(&self, write: bool, sector: u64, piece: &Piece, pages: usize) -> Result<(), Failure> {
+        let limits = self.0.limits.get();
+        on_disk(&limits, sector, piece.count())?;
+        offered(!(write && limits.read_only))?;
+        if !piece.is_sound() {
+            return Err(Failure::Range);
+        }
+        if pages <= DIRECT_SEGMENTS || pages <= self.pages_max() { Ok(()) } else { Err(Failure::TooLarge) }
+    }
+
+    #[inline(always)]
     fn ask(&self, ask: Result<Ask<impl Iterator<Item = Segment>>, Failure>, kept: Kept) -> Pending {
         let state = match self.enqueue(ask, kept) {
             Ok(ticket) => Asked::Ticket(ticket, self.0.link.epoch()),
@@ -190,6 +197,7 @@ impl Disk {
         Pending { disk: self.clone(), state }
     }
 
+    #[inline(always)]
     fn enqueue(&self, ask: Result<Ask<impl Iterator<Item = Segment>>, Failure>, kept: Kept) -> Result<Ticket, Failure> {
         let mut ring = self.0.ring.borrow_mut();
         let Ring { queue, peer } =
@@ -198,6 +206,15 @@ impl Disk {
             return Err(Failure::Gone);
         }
         queue.ask(ask?, kept, || Ok(Granted::new(Page::new()?, *peer, Access::Read)?))
+    }
+
+    #[inline(never)]
+    fn abandon(&self, ticket: Ticket, epoch: u32) {
+        if epoch == self.0.link.epoch()
+            && let Some(ring) = self.0.ring.borrow_mut().as_mut()
+        {
+            ring.queue.abandon(ticket);
+        }
     }
 
     /// Makes a ring for the backend that serves the disk from now on; a former one is gone.
@@ -285,6 +302,8 @@ pub struct Pending {
 impl Future for Pending {
     type Output = Result<(), Failure>;
 
+    // Each request goes through it twice.
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = match self.state {
             Asked::Never(failure) => Some(Err(failure)),
@@ -307,12 +326,10 @@ impl Future for Pending {
 }
 
 impl Drop for Pending {
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Asked::Ticket(ticket, epoch) = self.state
-            && epoch == self.disk.0.link.epoch()
-            && let Some(ring) = self.disk.0.ring.borrow_mut().as_mut()
-        {
-            ring.queue.abandon(ticket);
+        if let Asked::Ticket(ticket, epoch) = self.state {
+            self.disk.abandon(ticket, epoch);
         }
     }
 }

@@ -8,9 +8,10 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::task::Waker;
 
+use protocol::record::Entry;
 use protocol::ring::block::{
-    self, Body, DIRECT_SEGMENTS, INDIRECT_PAGES, REQUEST_SIZE, RESPONSE_SIZE, RawRequest, Request, SEGMENT_SIZE,
-    SEGMENTS_PER_PAGE, Segment, Segments, encode_direct, operation, read_response,
+    self, Blocks, Body, DIRECT_SEGMENTS, INDIRECT_PAGES, REQUEST_SIZE, RESPONSE_SIZE, RawRequest, Request,
+    SEGMENT_SIZE, SEGMENTS_PER_PAGE, Segment, Segments, encode_direct, operation, read_response,
 };
 use protocol::ring::sring::{Front, Geometry, initialise};
 
@@ -135,13 +136,24 @@ impl<P: Share, K> Queue<P, K> {
         page: impl FnOnce() -> Result<P, Failure>,
     ) -> Result<Ticket, Failure> {
         let ticket = self.vacant()?;
-        let (echo, raw, descriptors) =
-            self.encode(ticket.id(), ask, page).inspect_err(|_| self.free.push(ticket.slot))?;
+        let mut raw = [0; REQUEST_SIZE];
+        let (echo, descriptors) = match self.encode(&mut raw, ticket.id(), ask, page) {
+            Ok(encoded) => encoded,
+            Err(failure) => {
+                self.free.push(ticket.slot);
+                return Err(failure);
+            }
+        };
+        let enters = self.line.is_empty() && self.front.room() > 0;
         let slot = &mut self.slots[ticket.slot as usize];
-        (slot.stage, slot.echo, slot.abandoned) = (Stage::InLine, echo, false);
-        (slot.kept, slot.descriptors) = (Some(kept), descriptors);
-        match self.line.is_empty() && self.front.room() > 0 {
-            true => self.enter(ticket.slot, &raw),
+        slot.stage = if enters { Stage::InFlight } else { Stage::InLine };
+        (slot.echo, slot.abandoned) = (echo, false);
+        slot.kept = Some(kept);
+        if descriptors.is_some() {
+            slot.descriptors = descriptors;
+        }
+        match enters {
+            true => self.enter(&raw),
             false => self.line.push_back((ticket.slot, raw)),
         }
         Ok(ticket)
@@ -165,27 +177,32 @@ impl<P: Share, K> Queue<P, K> {
         Ok(Ticket { slot, generation: 0 })
     }
 
-    /// What goes into the ring, what is echoed of it, and the page of descriptors that belongs to it.
+    /// Writes what goes into the ring to `raw`; gives what is echoed of it, and the page of descriptors that belongs to it.
+    #[inline(always)]
     fn encode(
         &mut self,
+        raw: &mut RawRequest,
         id: u64,
         ask: Ask<impl Iterator<Item = Segment>>,
         page: impl FnOnce() -> Result<P, Failure>,
-    ) -> Result<(u8, RawRequest, Option<P>), Failure> {
+    ) -> Result<(u8, Option<P>), Failure> {
         let (write, sector, count, segments) = match ask {
             Ask::Flush => {
                 let echo = operation::FLUSH;
-                return Ok((echo, Request { id, echo, body: Body::Flush }.encode(), None));
+                *raw = Request { id, echo, body: Body::Flush }.encode();
+                return Ok((echo, None));
             }
             Ask::Discard { sector, sectors } => {
                 let echo = operation::DISCARD;
-                return Ok((echo, Request { id, echo, body: Body::Discard { sector, sectors } }.encode(), None));
+                *raw = Request { id, echo, body: Body::Discard { sector, sectors } }.encode();
+                return Ok((echo, None));
             }
             Ask::Transfer { write, sector, count, segments } => (write, sector, count, segments),
         };
         let echo = if write { operation::WRITE } else { operation::READ };
         if count <= DIRECT_SEGMENTS {
-            return Ok((echo, encode_direct(id, echo, sector, segments.take(count)), None));
+            encode_direct(raw, id, echo, sector, segments.take(count));
+            return Ok((echo, None));
         }
         if count > SEGMENTS_PER_PAGE {
             return Err(Failure::TooLarge);
@@ -201,7 +218,8 @@ impl<P: Share, K> Queue<P, K> {
         pages[0] = page.reference();
         let segments = Segments::Indirect { count: count as u16, pages };
         let body = Body::Transfer { write, sector, segments };
-        Ok((echo, Request { id, echo, body }.encode(), Some(page)))
+        *raw = Request { id, echo, body }.encode();
+        Ok((echo, Some(page)))
     }
 
     /// Moves requests from the line into the ring.
@@ -209,17 +227,21 @@ impl<P: Share, K> Queue<P, K> {
         while self.front.room() > 0
             && let Some((index, raw)) = self.line.pop_front()
         {
-            self.enter(index, &raw);
+            self.slots[index as usize].stage = Stage::InFlight;
+            self.enter(&raw);
         }
     }
 
-    /// Writes a request into the ring, where there is room for it.
-    fn enter(&mut self, index: u16, raw: &RawRequest) {
+    /// Writes what a request says into the ring, where there is room for it.
+    #[inline(always)]
+    fn enter(&mut self, raw: &RawRequest) {
         self.fresh = true;
         self.in_flight += 1;
-        self.slots[index as usize].stage = Stage::InFlight;
-        // The size is that of a slot.
-        let _ = self.front.write(&self.ring, raw);
+        // It fits. For most the length is known to the compiler.
+        let _ = match Blocks::used(raw) {
+            Blocks::HEAD => self.front.write(&self.ring, &raw[..Blocks::HEAD]),
+            used => self.front.write(&self.ring, &raw[..used]),
+        };
     }
 
     /// Makes what was asked for visible to the backend; `true` if it has to be notified.
@@ -255,7 +277,9 @@ impl<P: Share, K> Queue<P, K> {
             found => return Err(Fault::Status { id, found }),
         };
         self.in_flight -= 1;
-        self.spare.extend(slot.descriptors.take());
+        if let Some(page) = slot.descriptors.take() {
+            self.spare.push(page);
+        }
         Self::finish(slot, outcome);
         if slot.abandoned {
             self.release(ticket.slot);
@@ -284,6 +308,7 @@ impl<P: Share, K> Queue<P, K> {
     }
 
     /// The outcome of a request, once; until it is known, `waker` is kept to be woken then.
+    #[inline(always)]
     pub fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Option<Result<(), Failure>> {
         let slot = self.slots.get_mut(ticket.slot as usize).filter(|slot| slot.generation == ticket.generation);
         let Some(slot) = slot else { return Some(Err(Failure::Gone)) };
