@@ -311,7 +311,7 @@ fn tab_completes_commands_domains_configurations_and_options() {
     assert!(desk.type_in("mem\t").ends_with("memory="));
     assert!(desk.type_in("\x15list; list --j\t").ends_with("--json "));
     let shown = desk.type_in("\x15vcpu-\t");
-    assert!(shown.contains("vcpu-list  vcpu-pin\r\ndom0> vcpu-"), "{shown}");
+    assert!(shown.contains("vcpu-list  vcpu-pin  vcpu-set\r\ndom0> vcpu-"), "{shown}");
     assert!(desk.type_in("\x15help con\t\t").contains("config  console"));
 }
 

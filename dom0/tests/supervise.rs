@@ -6,7 +6,7 @@ mod sim;
 use dom0::bundle::Bundle;
 use dom0::plane::{Phase, Plane};
 use proptest::prelude::*;
-use protocol::arguments::{BootArguments, decode_arguments};
+use protocol::arguments::{BootArguments, GivenInterrupt, GivenPorts, decode_arguments};
 use protocol::control::{FromDomain, ToDomain};
 use protocol::domain::Reason;
 use protocol::event::{DOMAIN_EVENT_PORT, Port};
@@ -42,6 +42,14 @@ fn arguments(sim: &Sim, name: &str) -> BootArguments {
     sim.by_name(name, |guest| decode_arguments(&guest.memory[&ARGUMENTS]).unwrap())
 }
 
+/// The ports and the interrupt of the console domain.
+fn terminal(sim: &Sim) -> (GivenPorts, GivenInterrupt) {
+    let arguments = arguments(sim, "console");
+    let (&[ports], &[interrupt]) = (&*arguments.ports, &*arguments.interrupts) else { panic!("{arguments:?}") };
+    assert_eq!((ports.first, ports.count, interrupt.line), (0x3f8, 8, 4));
+    (ports, interrupt)
+}
+
 fn messages(sim: &Sim, name: &str) -> Vec<ToDomain> {
     sim.heard(name).into_iter().map(|envelope| envelope.message).collect()
 }
@@ -55,8 +63,9 @@ fn the_console_domain_gets_the_terminal_and_serves_everybody() {
     let image = image();
     let (sim, mut plane) = booted(&image, &[]);
     assert_eq!(plane.domains()[0].name(), "console");
-    assert_eq!(arguments(&sim, "console").command_line, "io=2 irq=3");
+    terminal(&sim);
     sim.by_name("console", |guest| {
+        assert_eq!(guest.given.len(), 2);
         assert!(guest.given.iter().all(|(_, rights)| *rights == Rights::USE));
         assert_eq!(guest.info.schedule.class, protocol::domain::CLASS_DRIVER);
     });
@@ -75,13 +84,13 @@ fn the_console_domain_gets_the_terminal_and_serves_everybody() {
 fn the_console_domain_comes_back_and_is_told_everything_again() {
     let image = image();
     let (sim, mut plane) = booted(&image, &[("auto/hello.toml", b"")]);
-    let before = messages(&sim, "console");
+    let (before, given) = (messages(&sim, "console"), terminal(&sim));
     end(&sim, &mut plane, "console", Reason::Fault);
     assert_eq!(messages(&sim, "console"), before);
     let lines = notices(&mut plane);
     assert!(lines[0].starts_with("console died on vCPU 0 of a"), "{lines:?}");
     assert!(lines.last().unwrap().starts_with("console is restarted"), "{lines:?}");
-    assert_eq!(arguments(&sim, "console").command_line, "io=2 irq=3", "its handles survive");
+    assert_eq!(terminal(&sim), given, "its handles survive");
 }
 
 #[test]

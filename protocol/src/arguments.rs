@@ -15,8 +15,32 @@ pub struct BootArguments {
     pub console: Option<Port>,
     /// Handles of the devices it was given ([`crate::handle::Handle`]), in the order of its configuration.
     pub devices: Vec<u32, DEVICES_MAX>,
+    /// I/O ports it was given: those that its configuration asks for and nobody else has.
+    pub ports: Vec<GivenPorts, PORTS_MAX>,
+    /// ISA interrupts it was given, likewise.
+    pub interrupts: Vec<GivenInterrupt, INTERRUPTS_MAX>,
     /// The guest of a monitor.
     pub guest: Option<GuestBoot>,
+}
+
+/// A range of I/O ports that a domain was given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenPorts {
+    /// The first port.
+    pub first: u16,
+    /// How many.
+    pub count: u16,
+    /// The handle ([`crate::handle::Handle`]).
+    pub handle: u32,
+}
+
+/// An ISA interrupt that a domain was given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenInterrupt {
+    /// The line.
+    pub line: u8,
+    /// The handle ([`crate::handle::Handle`]).
+    pub handle: u32,
 }
 
 /// What a monitor is to run. The files lie in guest memory ([`crate::layout::GUEST_MEMORY`]), page-aligned, at the top of the RAM
@@ -45,6 +69,12 @@ pub const LOW_MEMORY_END: u64 = 3 << 30;
 
 /// Most devices that one domain can be given.
 pub const DEVICES_MAX: usize = 16;
+
+/// Most ranges of I/O ports that one domain can be given: as many as it can use at once.
+pub const PORTS_MAX: usize = 4;
+
+/// Most ISA interrupts that one domain can be given: as many as there are.
+pub const INTERRUPTS_MAX: usize = 16;
 
 /// Largest encoded size of [`BootArguments`], with the length.
 pub const ARGUMENTS_MAX: usize = crate::layout::PAGE_SIZE as usize;
@@ -83,6 +113,8 @@ mod tests {
         let arguments = BootArguments {
             command_line: String::try_from("a=1 b").unwrap(),
             console: Some(Port(3)),
+            ports: Vec::from_slice(&[GivenPorts { first: 0x1f0, count: 8, handle: 7 }]).unwrap(),
+            interrupts: Vec::from_slice(&[GivenInterrupt { line: 14, handle: 8 }]).unwrap(),
             ..BootArguments::default()
         };
         let used = encode_arguments(&arguments, &mut page).unwrap();

@@ -21,6 +21,9 @@ pub mod http;
 /// For what takes no noticeable time on an idle host; generous, because the host of a test is never idle.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// Until the prompt in Bochs: some seconds on an idle host; it is much slower than QEMU on a busy one.
+pub const BOCHS_BOOT: Duration = Duration::from_secs(150);
+
 /// Ctrl-], which leaves the console of a domain.
 pub const DETACH: &[u8] = b"\x1d";
 
@@ -65,6 +68,12 @@ impl Setup {
     /// A port of 127.0.0.1 that leads to port 80 of the machine; `xtask::emulator::free_port` gives one.
     pub fn http_port(mut self, port: u16) -> Setup {
         self.options.network = Some(Network { http_port: Some(port) });
+        self
+    }
+
+    /// Without a network card.
+    pub fn no_network(mut self) -> Setup {
+        self.options.network = None;
         self
     }
 
@@ -142,7 +151,11 @@ impl Setup {
             let shared = self.options.bundle == workspace::bundle();
             medium.file = if shared { workspace::image() } else { logs.join("bulkhead.img") };
             image::make(&medium.file, &self.options.bundle).unwrap_or_else(|error| panic!("{error:#}"));
-            self.options.disks = vec![Disk { file: medium.file.clone(), access: Access::Snapshot }];
+            self.options.disks = match medium.firmware {
+                // There, the medium itself is the disk.
+                Firmware::Bochs => Vec::new(),
+                _ => vec![Disk { file: medium.file.clone(), access: Access::Snapshot }],
+            };
         }
         (self.options, logs)
     }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use system_tests::http::{self, Server};
-use system_tests::{System, machine};
+use system_tests::{BOCHS_BOOT, System, machine};
 use xtask::disk::content::BIG;
 use xtask::emulator::{Firmware, free_port};
 
@@ -82,4 +82,24 @@ fn the_image_serves_its_page_with_a_bios() {
 #[test]
 fn the_image_serves_its_page_with_uefi() {
     serves_from_a_stick(Firmware::Uefi);
+}
+
+/// Its disk is an ATA disk without DMA, and its network card one of Intel's without interrupts; their drivers die, too.
+#[test]
+fn the_image_serves_its_page_in_bochs() {
+    let server = server();
+    let mut system = machine(2).from_image(Firmware::Bochs).http_port(server.port).timeout(BOCHS_BOOT).boot();
+    assert_eq!(system.boot_reply().status, 0, "{}", system.boot_reply().text);
+    at_work(&mut system, server);
+    for driver in ["disk", "network"] {
+        system.ok(&format!("kill {driver}"));
+        at_work(&mut system, server);
+        let row = system.json(&format!("list {driver}"))[0].clone();
+        assert_eq!(row["restarts"], 1, "{row}");
+    }
+    let pages = http::pages();
+    for name in ["style.css", "about.txt"] {
+        server.serves(http::page(&pages, name)).unwrap_or_else(|error| panic!("{error}"));
+    }
+    assert!(system.panicked().is_none());
 }

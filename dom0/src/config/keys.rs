@@ -51,6 +51,8 @@ pub const KEYS: &[Key] = &[
     key("retained", Meaning::Native, "memory kept across a restart, KiB"),
     key("backend", Meaning::Native, "what this driver domain serves others: 'disk' or 'network'"),
     key("pci", Meaning::Native, "PCI devices it is given: '1af4:1042' or '00:04.0'"),
+    key("ioports", Meaning::Native, "I/O ports it is given, in hexadecimal: '1f0-1f7' or '3f6'"),
+    key("irqs", Meaning::Native, "ISA interrupts it is given: 0 to 15"),
     key("connections", Meaning::Native, "devices it serves at once, 1 to 64; 16 by default"),
     key("grant_frames", Meaning::Every, "pages of its grant table, 1 to 8"),
     key("max_mappings", Meaning::Every, "grants of others it can hold mapped, 0 to 4096"),

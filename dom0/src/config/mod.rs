@@ -8,6 +8,7 @@ mod devices;
 pub mod disk;
 pub mod keys;
 pub mod pci;
+pub mod ports;
 mod problem;
 mod reader;
 pub mod size;
@@ -104,6 +105,10 @@ pub struct Config {
     pub backend: Option<Role>,
     /// PCI devices that it is given.
     pub pci: Vec<pci::Pattern>,
+    /// I/O ports that it is given, if they are free.
+    pub ioports: Vec<ports::Range>,
+    /// ISA interrupts that it is given, if they are free.
+    pub irqs: Vec<u8>,
     /// Devices it can serve at once.
     pub connections: u16,
     /// When it ended by itself.
@@ -166,6 +171,8 @@ fn read(reader: &mut Reader<'_>, file: &str) -> Option<Config> {
         vifs: devices::vifs(reader),
         disks: devices::disks(reader, linux),
         pci: if linux { Vec::new() } else { devices::pci(reader) },
+        ioports: if linux { Vec::new() } else { devices::ioports(reader) },
+        irqs: if linux { Vec::new() } else { devices::irqs(reader) },
         backend: if linux { None } else { devices::role(reader) },
         connections: if linux { 0 } else { devices::connections(reader) },
         on_poweroff: action(reader, "on_poweroff").unwrap_or(Action::Destroy),

@@ -151,19 +151,28 @@ impl<'t> Reader<'t> {
     /// Takes a whole number.
     pub fn integer(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let entry = self.take(key)?;
-        let number = match &entry.value {
+        self.integer_of(&entry, &entry.value, &range)
+    }
+
+    /// Takes a list of whole numbers; a single one is a list of one.
+    pub fn integers(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<(Entry<'t>, Vec<i64>)> {
+        self.list(key, |reader, entry, value| reader.integer_of(entry, value, &range))
+    }
+
+    fn integer_of(&mut self, entry: &Entry<'_>, value: &DeValue<'_>, range: &RangeInclusive<i64>) -> Option<i64> {
+        let number = match value {
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok(),
             other => {
                 let text = format!("type {} where a whole number belongs", other.type_str());
-                self.bad(&entry, text, &format!("write a number from {} to {}", range.start(), range.end()));
+                self.bad(entry, text, &format!("write a number from {} to {}", range.start(), range.end()));
                 return None;
             }
         };
         if let Some(number) = number.filter(|number| range.contains(number)) {
             return Some(number);
         }
-        let text = format!("{} is out of range", shown(&value_text(&entry.value)));
-        self.bad(&entry, text, &format!("write a number from {} to {}", range.start(), range.end()));
+        let text = format!("{} is out of range", shown(&value_text(value)));
+        self.bad(entry, text, &format!("write a number from {} to {}", range.start(), range.end()));
         None
     }
 
@@ -175,16 +184,25 @@ impl<'t> Reader<'t> {
 
     /// Takes a list of texts; a single text is a list of one.
     pub fn texts(&mut self, key: &str) -> Option<(Entry<'t>, Vec<String>)> {
+        self.list(key, Reader::text_of)
+    }
+
+    /// Takes a list of values that `each` reads; a single value is a list of one.
+    fn list<T>(
+        &mut self,
+        key: &str,
+        each: impl Fn(&mut Self, &Entry<'_>, &DeValue<'_>) -> Option<T>,
+    ) -> Option<(Entry<'t>, Vec<T>)> {
         let entry = self.take(key)?;
         let values = match &entry.value {
             DeValue::Array(values) if values.len() > LIST_MAX => {
                 self.bad(&entry, format!("{} entries, {LIST_MAX} are the most", values.len()), "shorten the list");
                 return None;
             }
-            DeValue::Array(values) => values.iter().map(|value| self.text_of(&entry, value.get_ref())).collect(),
-            value => self.text_of(&entry, value).map(|text| alloc::vec![text]),
+            DeValue::Array(values) => values.iter().map(|value| each(self, &entry, value.get_ref())).collect(),
+            value => each(self, &entry, value).map(|value| alloc::vec![value]),
         };
-        values.map(|values| (entry, values))
+        values.map(|values: Vec<T>| (entry, values))
     }
 
     fn text_of(&mut self, entry: &Entry<'_>, value: &DeValue<'_>) -> Option<String> {

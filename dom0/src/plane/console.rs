@@ -5,12 +5,11 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use core::fmt::Write;
 
 use protocol::control::ToDomain;
 use protocol::event::Port;
 use protocol::grant::PEER_CONSOLE;
-use protocol::handle::{Handle, Rights};
+use protocol::handle::Handle;
 
 use super::domain::{Domain, Wire};
 use super::{DOM0_ID, DOM0_NAME, Plane};
@@ -20,10 +19,6 @@ use crate::hypervisor::Hypervisor;
 pub const NAME: &str = "console";
 /// Its configuration; the operator cannot change it, because without it there is no operator.
 pub const CONFIG: &str = include_str!("../console.toml");
-/// The first port of the 16550 of every PC, and the number of its registers.
-const SERIAL_PORTS: (u16, u16) = (0x3f8, 8);
-/// Its interrupt.
-const SERIAL_LINE: u8 = 4;
 
 impl<H: Hypervisor> Plane<'_, H> {
     /// Whether this is the console domain.
@@ -47,24 +42,6 @@ impl<H: Hypervisor> Plane<'_, H> {
         self.console = Some(Wire { peer: id, own, theirs });
         self.announce_all();
         self.exchange();
-        Ok(())
-    }
-
-    /// If this is the console domain: gives it the serial port and says so on its command line.
-    pub(super) fn give_terminal(&mut self, domain: &Domain<H::Page>, line: &mut String) -> Result<(), String> {
-        if self.console.is_some() || domain.name() != NAME {
-            return Ok(());
-        }
-        let hypervisor = &mut self.hypervisor;
-        let failed = |error| format!("it cannot have the serial port: {error}");
-        let ports = hypervisor.ioports_create(SERIAL_PORTS.0, SERIAL_PORTS.1).map_err(failed)?;
-        let copied = hypervisor.handle_copy(domain.handle, ports, Rights::USE);
-        let _ = hypervisor.handle_close(ports);
-        let _ = write!(line, "io={}", copied.map_err(failed)?.0);
-        let interrupt = hypervisor.interrupt_create(SERIAL_LINE).map_err(failed)?;
-        let copied = hypervisor.handle_copy(domain.handle, interrupt, Rights::USE);
-        let _ = hypervisor.handle_close(interrupt);
-        let _ = write!(line, " irq={}", copied.map_err(failed)?.0);
         Ok(())
     }
 

@@ -122,8 +122,9 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         builder::pin(&mut self.hypervisor, domain.handle, &domain.config).map_err(|error| error.text)?;
         self.wire_console(domain)?;
         self.give_devices(domain)?;
+        self.give_ports(domain);
+        self.give_interrupts(domain);
         let mut line = domain.config.command_line.clone();
-        self.give_terminal(domain, &mut line)?;
         for index in 0..domain.config.connect.len() {
             self.connect(domain, index, &mut line)?;
         }

@@ -12,6 +12,7 @@ mod domain;
 mod lifecycle;
 mod links;
 pub mod pci;
+mod ports;
 mod requests;
 mod supervisor;
 mod upgrade;

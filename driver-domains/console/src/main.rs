@@ -31,11 +31,10 @@ struct Shared {
 }
 
 async fn run(domain: Domain) {
-    let handle = |key| domain.word(key).and_then(|word| word.parse().ok()).map(Handle);
-    let ports = handle("io").map(IoPorts::enable);
-    let interrupt = handle("irq").map(Interrupt::bind);
+    let ports = domain.arguments.ports.first().map(|given| IoPorts::enable(Handle(given.handle)));
+    let interrupt = domain.arguments.interrupts.first().map(|given| Interrupt::bind(Handle(given.handle)));
     let (Some(Ok(ports)), Some(Ok(interrupt))) = (ports, interrupt) else {
-        panic!("the command line names no I/O ports (`io=`) or no interrupt (`irq=`) that can be had");
+        panic!("it was given no I/O ports (`ioports`) or no interrupt (`irqs`) that can be had");
     };
     // It tells dom0 that somebody was served: a console that dies now and then does not die in a row.
     let host = Host::new(Native::new(&domain, 0));

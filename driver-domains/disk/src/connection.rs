@@ -326,7 +326,7 @@ impl<M: DevicePages> Connection<M> {
                 if let Some((used, address)) = self.kept.find(reference) {
                     entry.page = Page::Kept(used, address);
                     // There is room: no request has more segments.
-                    let _ = batch.pieces.push(piece(entry.segment, address));
+                    let _ = batch.pieces.push(piece(self.goal.peer, entry.segment, address));
                 } else {
                     // There is room: it was just looked at.
                     let _ = batch.wanted.push(Wanted { source: Source { peer: self.goal.peer, reference }, access });
@@ -403,7 +403,7 @@ impl<M: DevicePages> Connection<M> {
         for entry in self.pieces.iter(chain) {
             let (Page::Mapped(DevicePage { address, .. }) | Page::Kept(_, address)) = entry.page else { continue };
             // There is room: no request has more segments.
-            let _ = pieces.push(piece(entry.segment, address));
+            let _ = pieces.push(piece(self.goal.peer, entry.segment, address));
         }
     }
 
@@ -534,9 +534,10 @@ impl<M: DevicePages> Connection<M> {
 }
 
 /// Where the device finds a segment, whose page has this device address.
-fn piece(segment: Segment, address: u64) -> Piece {
-    let address = address + u64::from(segment.first) * SECTOR;
-    Piece { address, length: (segment.sectors() * SECTOR) as u32 }
+fn piece(peer: u16, segment: Segment, address: u64) -> Piece {
+    let offset = u64::from(segment.first) * SECTOR;
+    let page = Source { peer, reference: segment.reference };
+    Piece { address: address + offset, length: (segment.sectors() * SECTOR) as u32, page, offset: offset as u16 }
 }
 
 /// The tag of a request at its disk.

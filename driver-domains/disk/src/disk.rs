@@ -1,18 +1,24 @@
 //! What a driver for a kind of disk implements.
 //!
-//! A driver moves sectors between the disk and memory that the device reaches by itself; it neither maps nor copies. It waits
-//! for nothing: requests are submitted, the device is notified once for many, and what is done is asked for. Nothing is cached
-//! here: what a driver says is done is with the device, and durable after a flush.
+//! A driver moves sectors between the disk and memory that is mapped for the device. A device that reaches it needs nothing else; the
+//! driver of one that does not copies to and from the page. It waits for nothing: requests are submitted, the device is notified
+//! once for many, and what is done is asked for. Nothing is cached here: what a driver says is done is with the device, and durable
+//! after a flush.
 
 use unikernel::backend::Cause;
+use unikernel::grant::Source;
 
-/// A piece of memory as the device sees it.
+/// A piece of memory: as the device sees it, and as its owner calls it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
     /// Device address.
     pub address: u64,
     /// Bytes; a multiple of 512, and inside one page.
     pub length: u32,
+    /// The page, as it was granted.
+    pub page: Source,
+    /// Where in the page it begins.
+    pub offset: u16,
 }
 
 /// What is to be done. Sectors have [`protocol::ring::block::SECTOR`] bytes.

@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod ata;
 pub mod connection;
 pub mod disk;
 pub mod kept;

@@ -12,21 +12,29 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use disk::ata::channel::{COMMAND_PORTS, CONTROL_PORTS, Legacy};
+use disk::ata::{Ata, Grants};
 use disk::disk::{Disk, Properties};
 use disk::null::Null;
 use disk::partition::{Partitions, parse};
 use disk::service::{Disks, RECORD, TIMEOUT_NS};
 use disk::virtio::{PAGES, Virtio};
 use heapless::String;
+use protocol::arguments::BootArguments;
+use protocol::error::Error;
 use protocol::handle::Handle;
 use unikernel::backend::{Native, run as serve};
-use unikernel::device::DmaBuffer;
+use unikernel::device::{DmaBuffer, Interrupt, IoPorts};
 use unikernel::text::short;
 use unikernel::{Domain, time};
 use virtio::hardware::{Bars, Opened, open};
 
 /// Longest time to read a partition table; a disk that takes longer is not offered.
 const TABLE_TIME: Duration = Duration::from_secs(5);
+/// Time between two looks at an ATA disk that is started.
+const START_STEP: Duration = Duration::from_millis(1);
+/// The primary ATA channel of every PC that has one: command block, control block, interrupt.
+const CHANNEL: (u16, u16, u8) = (0x1f0, 0x3f6, 14);
 
 unikernel::main!(run);
 
@@ -44,6 +52,11 @@ async fn run(domain: Domain) {
             Ok((disk, partitions)) => disks.add(&name, Box::new(disk), &partitions),
             Err(problem) => log::error!("{name} cannot be used: {problem}"),
         }
+    }
+    match ata_disk(&domain.arguments).await {
+        Ok(Some((disk, partitions))) => disks.add("ata0", Box::new(disk), &partitions),
+        Ok(None) => {}
+        Err(problem) => log::error!("ata0 cannot be used: {problem}"),
     }
     serve(Native::new(&domain, RECORD), disks, TIMEOUT_NS).await;
 }
@@ -72,6 +85,36 @@ async fn virtio_disk(handle: Handle) -> Result<(Virtio<Bars, DmaBuffer>, Partiti
         }
     };
     Ok((disk, parse(&start, sectors, sector_size)))
+}
+
+/// Resets and starts the disk at the ATA channel, if the domain was given one and there is a disk; reads its partition table.
+async fn ata_disk(given: &BootArguments) -> Result<Option<(Ata<Legacy, Grants>, Partitions)>, String<128>> {
+    let ports = |first, count| given.ports.iter().find(|ports| (ports.first, ports.count) == (first, count));
+    let (Some(command), Some(control), Some(interrupt)) = (
+        ports(CHANNEL.0, COMMAND_PORTS),
+        ports(CHANNEL.1, CONTROL_PORTS),
+        given.interrupts.iter().find(|interrupt| interrupt.line == CHANNEL.2),
+    ) else {
+        return Ok(None);
+    };
+    let refused = |error: Error| short(format_args!("its channel cannot be had: {error}"));
+    let registers = Legacy {
+        command: IoPorts::enable(Handle(command.handle)).map_err(refused)?,
+        control: IoPorts::enable(Handle(control.handle)).map_err(refused)?,
+        interrupt: Interrupt::bind(Handle(interrupt.handle)).map_err(refused)?,
+    };
+    let Some(mut disk) = Ata::new(registers, Grants) else { return Ok(None) };
+    let deadline = time::after(TABLE_TIME);
+    let start = loop {
+        match disk.begin() {
+            Ok(Some(bytes)) => break bytes,
+            Ok(None) if time::now() > deadline => return Err(short("it does not answer")),
+            Ok(None) => time::sleep(START_STEP).await,
+            Err(fault) => return Err(short(fault.0)),
+        }
+    };
+    let Properties { sectors, sector_size, .. } = disk.properties();
+    Ok(Some((disk, parse(&start, sectors, sector_size))))
 }
 
 /// A size such as `64M`.

@@ -164,6 +164,7 @@ impl<R: Registers, D: Dma> Virtio<R, D> {
             .map(|at| Piece {
                 address: self.memory.device_address(AT_TABLE + at),
                 length: (bytes - at).min(step) as u32,
+                ..Piece::default()
             })
             .collect();
         let asked = !pieces.is_empty() && self.submit(TABLE_TAG, Operation::Read { sector: 0 }, &pieces).is_ok();
@@ -224,7 +225,7 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
             self.memory.write(AT_DISCARDS + usize::from(place) * HEADER, &range);
             fits &= buffers.push(own(AT_DISCARDS, HEADER, HEADER)).is_ok();
         }
-        for &Piece { address, length } in pieces {
+        for &Piece { address, length, .. } in pieces {
             fits &= buffers.push(Buffer { address, length, device_writes: kind == kind::IN }).is_ok();
         }
         fits &= buffers.push(Buffer { device_writes: true, ..own(AT_OUTCOMES, OUTCOME, 1) }).is_ok();

@@ -1,7 +1,7 @@
 //! The network domain: a learning bridge between guests and the wire.
 //!
-//! [`bridge`] decides who gets a frame, [`service`] moves it, [`wire`] is what a driver implements and [`virtio_net`] the driver
-//! for virtio devices. Without a device the domain is a bridge between guests alone.
+//! [`bridge`] decides who gets a frame, [`service`] moves it, [`wire`] is what a driver implements; [`virtio_net`] and [`e1000`] are
+//! such drivers. Without a device the domain is a bridge between guests alone.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,8 @@ extern crate std;
 pub mod batch;
 pub mod bridge;
 pub mod checksum;
+pub mod e1000;
+mod patience;
 pub mod service;
 #[cfg(test)]
 mod testing;

@@ -12,6 +12,7 @@ mod ports;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use protocol::connection::{BridgePort, Frontend, KillPoint, NetworkAttach, Offload, Statistics};
 use protocol::control::{FromDomain, ToDomain};
@@ -372,6 +373,10 @@ impl<M: Mover> Service for Network<M> {
             let blocked = wire.room() == 0;
             wire.rearm(blocked)
         })
+    }
+
+    fn look_again(&mut self) -> Option<Duration> {
+        self.wire.as_mut().and_then(|wire| wire.look_again())
     }
 
     fn drained(&mut self, _: &Host<M>, number: u16, _: &mut Connection<M>) -> bool {

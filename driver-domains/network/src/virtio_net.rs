@@ -6,14 +6,13 @@
 use alloc::vec::Vec;
 
 use protocol::ring::Shared;
-use unikernel::area::Area;
-use unikernel::device::DmaBuffer;
 use virtio::queue::{Buffer, DeviceError, Dma, Queue, places};
 use virtio::transport::{Device, Place, QueueAddresses, Registers, TransportError};
 
 use crate::bridge::frame::Mac;
 use crate::checksum::Blank;
-use crate::wire::{Arrival, Checksum, FRAME_MAX, Wire};
+use crate::patience::Patience;
+use crate::wire::{Arrival, Buffers, Checksum, FRAME_MAX, Wire};
 
 /// Frames each way.
 const FRAMES: u16 = 256;
@@ -35,9 +34,6 @@ pub const MEMORY: usize = TRANSMIT_BUFFERS + FRAMES as usize * BUFFER;
 const _: () = assert!(HEADER + FRAME_MAX <= BUFFER && 4096 % BUFFER == 0);
 const _: () = assert!(places(FRAMES).available == 4096 && places(FRAMES).bytes <= 2 * 4096);
 
-/// How long a device may keep a frame before it is reset, in ns. A frame takes microseconds; an emulated device on a busy host may
-/// not run for a while.
-const PATIENCE_NS: u64 = 1_000_000_000;
 /// How often the status is read again before a reset is left for the next tick.
 const RESET_POLLS: usize = 1000;
 
@@ -58,23 +54,6 @@ const LINK_UP: u32 = 1;
 /// Offset of the status in the configuration; it shares a word with the end of the address.
 const CONFIG_STATUS: u32 = 4;
 
-/// Memory that copies reach, too.
-pub trait Buffers: Dma {
-    /// What copies know it as.
-    type Memory: Shared;
-
-    /// The same bytes.
-    fn memory(&self) -> &Self::Memory;
-}
-
-impl Buffers for DmaBuffer {
-    type Memory = Area;
-
-    fn memory(&self) -> &Area {
-        self.area()
-    }
-}
-
 /// A device with its driver.
 #[derive(Debug)]
 pub struct VirtioNet<R, D> {
@@ -91,11 +70,9 @@ pub struct VirtioNet<R, D> {
     /// Places being filled.
     reserved: usize,
     running: bool,
-    /// Frames that the device is done with, ever; and how many were at the last tick.
+    /// Frames that the device is done with, ever.
     done: u64,
-    seen: u64,
-    /// Since when the device has owed a frame, in ns, as far as ticks tell.
-    owing_since: u64,
+    patience: Patience,
     resets: u32,
 }
 
@@ -117,8 +94,7 @@ impl<R: Registers, D: Buffers> VirtioNet<R, D> {
             reserved: 0,
             running: false,
             done: 0,
-            seen: 0,
-            owing_since: 0,
+            patience: Patience::default(),
             resets: 0,
         };
         driver.start()?;
@@ -381,16 +357,14 @@ impl<R: Registers, D: Buffers> Wire for VirtioNet<R, D> {
             self.restart();
         }
         self.reclaim();
-        let moved = core::mem::replace(&mut self.seen, self.done) != self.done;
         let owes = !self.running || self.pending() > 0;
-        if !owes || moved || self.owing_since == 0 {
-            self.owing_since = now;
-        }
-        if owes && self.running && now.saturating_sub(self.owing_since) > PATIENCE_NS {
+        if self.patience.is_over(now, owes, self.done) && self.running {
             log::error!("the network device has kept {} frames for too long and is reset", self.pending());
             self.restart();
-            self.owing_since = if self.running { now } else { self.owing_since };
+            if self.running {
+                self.patience.begin(now);
+            }
         }
-        if owes { self.owing_since } else { 0 }
+        if owes { self.patience.since() } else { 0 }
     }
 }

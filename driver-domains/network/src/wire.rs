@@ -3,7 +3,12 @@
 //! A driver keeps its own buffers, which guests' frames are copied into and received frames are copied out of: no guest's
 //! page is ever with a device, so a device that is reset or a driver that dies leaves no page behind in use.
 
+use core::time::Duration;
+
 use protocol::ring::Shared;
+use unikernel::area::Area;
+use unikernel::device::DmaBuffer;
+use virtio::queue::Dma;
 
 use crate::bridge::frame::Mac;
 use crate::checksum::Blank;
@@ -32,6 +37,23 @@ pub struct Arrival {
     pub length: u16,
     /// Its checksum.
     pub checksum: Checksum,
+}
+
+/// Memory that a device reaches, and copies do, too.
+pub trait Buffers: Dma {
+    /// What copies know it as.
+    type Memory: Shared;
+
+    /// The same bytes.
+    fn memory(&self) -> &Self::Memory;
+}
+
+impl Buffers for DmaBuffer {
+    type Memory = Area;
+
+    fn memory(&self) -> &Area {
+        self.area()
+    }
 }
 
 /// A network device with its driver. Nothing here waits, and every call does bounded work.
@@ -67,6 +89,10 @@ pub trait Wire {
     fn rearm(&mut self, blocked: bool) -> bool;
     /// The domain is awake and looks by itself: no interrupts, please.
     fn awake(&mut self);
+    /// The domain is about to sleep: how soon the device is to be looked at again, if it raises no interrupts.
+    fn look_again(&mut self) -> Option<Duration> {
+        None
+    }
     /// Comes now and then. A device that has kept a frame too long is reset, and the driver goes on. Gives since when the device
     /// has been owing, in ns; 0 if it does not.
     fn tick(&mut self, now: u64) -> u64;

@@ -114,16 +114,19 @@ pub async fn run<S: Service<Machine = Native> + 'static>(machine: Native, servic
     spawn(tick(changed.clone()));
     let any = AnyPort::default();
     loop {
-        let (more, letters) = {
+        let (more, letters, again) = {
             let mut backend = backend.borrow_mut();
-            (backend.turn(), backend.has_mail())
+            let more = backend.turn();
+            (more, backend.has_mail(), if more { None } else { backend.look_again() })
         };
         if letters {
             mail.raise();
         }
-        match more {
-            true => yield_now().await,
-            false => race(any.wait(), changed.wait()).await,
+        let event = race(any.wait(), changed.wait());
+        match again {
+            _ if more => yield_now().await,
+            None => event.await,
+            Some(span) => race(event, time::sleep(span)).await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the author of a driver domain writes, and how a connection ends that does not deserve to go on.
 
 use core::fmt;
+use core::time::Duration;
 
 use protocol::connection::{Frontend, Guilty, Statistics};
 use protocol::control::{FromDomain, ToDomain};
@@ -137,6 +138,11 @@ pub trait Service {
 
     /// The same for the device.
     fn rearm_device(&mut self) -> bool;
+
+    /// The domain is going to sleep: how soon the device is to be looked at, if it cannot wake the domain.
+    fn look_again(&mut self) -> Option<Duration> {
+        None
+    }
 
     /// The connection is closing: lets go of what the device has not begun, and gives whether the device is done with the rest; then
     /// nothing of it may be mapped any more.

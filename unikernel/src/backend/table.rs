@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use protocol::connection::{Frontend, KillPoint};
 use protocol::control::{FromDomain, ToDomain};
@@ -298,6 +299,11 @@ impl<S: Service, R> Backend<S, R> {
         }
         more |= self.service.flush(&self.host);
         more || self.rearm()
+    }
+
+    /// After the last turn before sleep: how soon the next one has to come, whatever happens.
+    pub(super) fn look_again(&mut self) -> Option<Duration> {
+        self.service.look_again()
     }
 
     /// Before sleep: gives whether somebody has something to do after all.

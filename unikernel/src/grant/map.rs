@@ -16,7 +16,7 @@ use crate::vcpu::Mutex;
 static PLACES: Mutex<Indexes> = Mutex::new(Indexes::new(((GRANT_WINDOW_END - GRANT_WINDOW) / PAGE_SIZE) as u32));
 
 /// A page to map: whose, and what they call it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// Index in the caller's peer table.
     pub peer: u16,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::network::MAC;
 use super::{Accel, Access, Disk, Firmware, Idle, Medium, Network, Options};
 use crate::system::{OVMF, OVMF_VARIABLES};
 
@@ -9,8 +10,6 @@ use crate::system::{OVMF, OVMF_VARIABLES};
 /// ends the emulator with dom0's status.
 const BOOT_LINE: &str = "iommu=off-insecure debugcon=e9 exit-port=0xf4";
 
-/// Address of the machine's network card: locally administered, QEMU's own prefix.
-const NETWORK_MAC: &str = "52:54:00:12:34:56";
 /// Slot of the network card on the PCI bus; the chipset has slots 0 and 31.
 const NETWORK_SLOT: &str = "0x2";
 /// Slot of the first disk; the others follow.
@@ -59,7 +58,7 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
 /// A virtio network card. It needs no firmware of its own: nothing is booted from it.
 fn network_card(network: &Network) -> [String; 4] {
     let forward = network.http_port.map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:80")).unwrap_or_default();
-    let device = format!("virtio-net-pci,netdev=net,disable-legacy=on,romfile=,mac={NETWORK_MAC},addr={NETWORK_SLOT}");
+    let device = format!("virtio-net-pci,netdev=net,disable-legacy=on,romfile=,mac={MAC},addr={NETWORK_SLOT}");
     ["-netdev".into(), format!("user,id=net{forward}"), "-device".into(), device]
 }
 

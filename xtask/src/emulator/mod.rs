@@ -63,7 +63,7 @@ pub struct Disk {
     pub access: Access,
 }
 
-/// A virtio network card on a network of its own, on which the machine is 10.0.2.15 and the host 10.0.2.2.
+/// A network card, a virtio one in QEMU, on a network of its own, on which the machine is 10.0.2.15 and the host 10.0.2.2.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     /// TCP port of 127.0.0.1 on the host behind which the machine's port 80 is.
@@ -77,7 +77,7 @@ pub enum Firmware {
     Bios,
     /// OVMF, in QEMU, from a USB stick.
     Uefi,
-    /// Bochs and its BIOS, from an ATA disk. It has no other devices, and no virtual processor but its own.
+    /// Bochs and its BIOS, from an ATA disk, which is the only one. It has no virtual processor but its own.
     Bochs,
 }
 
@@ -121,7 +121,7 @@ pub struct Options {
     pub disk_rate: Option<u32>,
     /// Whether there is a virtio disk after these that holds nothing and answers at once, for measurements.
     pub null_disk: bool,
-    /// Network card, in slot 2.
+    /// Network card, in slot 2 of the PCI bus.
     pub network: Option<Network>,
     /// Where the logs of the serial port and of the debug console go.
     pub logs: PathBuf,
@@ -152,7 +152,7 @@ impl Options {
         }
     }
 
-    /// Whether this is a machine in Bochs, without virtio devices.
+    /// Whether this is a machine in Bochs.
     pub fn in_bochs(&self) -> bool {
         self.medium.as_ref().is_some_and(|medium| medium.firmware == Firmware::Bochs)
     }

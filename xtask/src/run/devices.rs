@@ -37,11 +37,12 @@ impl Devices {
     /// Puts the devices asked for into `options`.
     pub fn apply(&self, options: &mut Options) -> Result<()> {
         if options.in_bochs() {
-            process::step("Bochs has no virtio devices: no disk, no network");
-            (options.disks, options.network) = (Vec::new(), None);
-            return Ok(());
-        }
-        if let Some(medium) = &options.medium {
+            if self.no_disk || self.disk.is_some() {
+                bail!("--disk and --no-disk are not for --bochs, where the image is the only disk");
+            }
+            // The image is the disk, as the driver of ATA disks finds it.
+            options.disks.clear();
+        } else if let Some(medium) = &options.medium {
             // The disk domain cannot read a USB stick, but it can read the same thing as a virtio disk.
             options.disks = vec![Disk { file: medium.file.clone(), access: Access::Snapshot }];
         }
@@ -75,6 +76,7 @@ impl Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::emulator::{Firmware, Medium};
     use std::net::{Ipv4Addr, TcpListener};
 
     fn applied(arguments: &Devices) -> Result<Options> {
@@ -90,6 +92,17 @@ mod tests {
         assert!(error.contains("--http-port") && error.contains(&taken.to_string()), "{error}");
         let free = applied(&Devices { http_port: Some(0), ..Devices::default() }).unwrap();
         assert!(free.network.unwrap().http_port.is_some_and(|port| port != 0 && port != taken));
+    }
+
+    #[test]
+    fn in_bochs_the_image_is_the_only_disk() {
+        let medium = Medium { file: "x.img".into(), firmware: Firmware::Bochs };
+        let options = || Options { medium: Some(medium.clone()), ..Options::new(1, PathBuf::new()) };
+        let mut found = options();
+        Devices { http_port: Some(0), ..Devices::default() }.apply(&mut found).unwrap();
+        assert!(found.disks.is_empty() && found.network.is_some());
+        let none = Devices { no_disk: true, ..Devices::default() };
+        assert!(none.apply(&mut options()).unwrap_err().to_string().contains("--bochs"));
     }
 
     #[test]

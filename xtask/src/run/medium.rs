@@ -17,7 +17,7 @@ pub struct Boot {
     /// With UEFI firmware instead of a BIOS
     #[arg(long, requires = "image", conflicts_with = "bochs")]
     uefi: bool,
-    /// In Bochs, which has no virtio devices: no disk and no network
+    /// In Bochs, where the image is an ATA disk
     #[arg(long, requires = "image")]
     bochs: bool,
 }

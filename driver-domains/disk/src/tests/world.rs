@@ -184,6 +184,11 @@ impl World {
             let (memory, _) = self.pages.borrow()[&(peer, reference)].clone();
             let at = (piece.address % PAGE_SIZE) as usize;
             assert!(at + piece.length as usize <= PAGE, "a piece crosses a page");
+            assert_eq!(
+                (piece.page, usize::from(piece.offset)),
+                (Source { peer, reference }, at),
+                "two names of a piece"
+            );
             for offset in (0..piece.length as usize).step_by(SECTOR as usize) {
                 let place = &mut self.sectors.borrow_mut()[sector as usize];
                 match write {
