@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::process;
 
@@ -13,9 +13,23 @@ pub const CLOUD_KERNEL: &str = "linux-image-cloud-amd64";
 
 /// The package that a package which only follows others depends on.
 pub fn behind(meta: &str) -> Result<String> {
-    let output = process::capture(Command::new("apt-cache").args(["depends", "--important", meta]))?;
-    let package = output.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).map(str::to_owned);
-    package.ok_or_else(|| anyhow!("apt knows no {meta}: run `apt-get update`"))
+    let known = || {
+        let output = process::capture(Command::new("apt-cache").args(["depends", "--important", meta])).ok()?;
+        output.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).map(str::to_owned)
+    };
+    if let Some(package) = known() {
+        return Ok(package);
+    }
+    update()?;
+    known().ok_or_else(|| anyhow!("apt knows no {meta}: is this Debian?"))
+}
+
+/// Makes apt's lists, which a fresh machine does not have, and which name files that are gone when they are old.
+fn update() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("apt's lists are missing or old: run `sudo apt-get update`");
+    }
+    process::run(Command::new("apt-get").args(["update", "-q"]).stdout(std::io::stderr()))
 }
 
 /// Fetches packages and unpacks them into `folder`, unless that was done before.
@@ -27,7 +41,11 @@ pub fn unpack(packages: &[&str], folder: &Path) -> Result<PathBuf> {
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
     process::step(format_args!("fetching {}", packages.join(", ")));
-    process::run(Command::new("apt-get").args(["download", "-q"]).args(packages).current_dir(folder))?;
+    let download = || {
+        let mut command = Command::new("apt-get");
+        process::run(command.args(["download", "-q"]).args(packages).current_dir(folder).stdout(std::io::stderr()))
+    };
+    download().or_else(|_| update().and_then(|()| download()))?;
     for file in fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())) {
         if file.extension().is_some_and(|extension| extension == "deb") {
             process::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&root))?;
