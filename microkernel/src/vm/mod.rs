@@ -1,6 +1,6 @@
 //! Virtual machines: domains whose vCPUs can run a guest beside their own image.
 //!
-//! A vCPU has two contexts then, and what it runs is the one that stands in the tables: [`Core::vcpus`] and, while it is on a
+//! A vCPU has two contexts then, and what it runs is the one that stands in the tables: `Core::vcpus` and, while it is on a
 //! CPU, that CPU's `current`. So no way through the core has to ask which it is. Whatever ends a run of the guest puts its
 //! state into its page, and the native context back, whose call returns with the reason.
 //!

@@ -62,7 +62,6 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 fn size() -> Result<Vec<String>> {
     let sizes = sizes::measure()?;
     println!("the core has {} lines, the budget is {}", sizes.total, sizes.budget);
-    println!("without virtual machines it has {}, the budget is {}", sizes.base, sizes::BASE_BUDGET);
     Ok(sizes.over().then(|| "the core is over its budget; see `cargo xtask sizes`".to_string()).into_iter().collect())
 }
 
