@@ -36,9 +36,8 @@ fn the_image_boots_in_bochs_as_on_a_machine_without_an_emulators_help() {
     assert_eq!(system.boot_reply().status, 0, "{}", system.boot_reply().text);
     at_prompt(&mut system);
     assert!(system.ok("info").contains("none (devices that do DMA are refused)"));
-    let disks = system.ok("disks");
     let served = |line: &str| line.contains("ata0p3") && line.contains(" web ");
-    assert!(disks.lines().any(served), "{disks}");
+    system.until("the disk", |system| system.run("disks").text.lines().any(served).then_some(()));
     let end = system.last_command("poweroff", SOON).unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(end, Err(Exit::PowerOff(0)));
 }
