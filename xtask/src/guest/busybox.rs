@@ -27,7 +27,11 @@ pub fn prepare() -> Result<Files> {
     let kernel_package = packages::behind(packages::CLOUD_KERNEL)?;
     let root = packages::unpack(&[&kernel_package, "busybox-static"], &folder.join("packages"))?;
     let (kernel, ramdisk) = (packages::named(&root.join("boot"), "vmlinuz-")?, folder.join("initrd"));
-    fs::write(&ramdisk, archive(&root)?).with_context(|| format!("cannot write {}", ramdisk.display()))?;
+    let content = archive(&root)?;
+    // Somebody may be reading it: the same bytes are not written again.
+    if fs::read(&ramdisk).ok().as_ref() != Some(&content) {
+        fs::write(&ramdisk, content).with_context(|| format!("cannot write {}", ramdisk.display()))?;
+    }
     Ok(Files { kernel, ramdisk, disk: None })
 }
 

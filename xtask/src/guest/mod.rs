@@ -5,6 +5,7 @@ mod cpio;
 mod debian;
 mod packages;
 
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -61,8 +62,14 @@ impl Kind {
         }
     }
 
-    /// Makes what is not there yet.
+    /// Makes what is not there yet. Whoever comes at the same time waits: tests do.
     pub fn prepare(self) -> Result<Files> {
+        let folder = folder(self.name());
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let file = folder.with_extension("lock");
+        // Held until it is dropped.
+        let lock = File::create(&file).with_context(|| format!("cannot make {}", file.display()))?;
+        lock.lock().with_context(|| format!("cannot lock {}", file.display()))?;
         match self {
             Kind::Busybox => busybox::prepare(),
             Kind::Debian => debian::prepare(),
@@ -76,7 +83,7 @@ impl Kind {
         entries.push(Entry::file(format!("boot/{name}/vmlinuz"), &files.kernel)?);
         entries.push(Entry::file(format!("boot/{name}/initrd"), &files.ramdisk)?);
         let config = workspace::root().join("images/guests").join(format!("{name}.toml"));
-        let text = std::fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
+        let text = fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
         let disk = format!("phy:virtio{disks}");
         entries.push(Entry::new(format!("auto/{name}.toml"), text.replace("phy:ROOT", &disk)));
         Ok(files.disk.map(|file| Disk { file, access: Access::Keep }))
