@@ -221,7 +221,7 @@ impl<M: DevicePages> Connection<M> {
     /// Judges a request and puts it in order, or answers it at once.
     #[inline(always)]
     fn accept(&mut self, host: &Host<M>, ticket: Ticket, raw: &RawRequest) {
-        let judged = Request::parse(raw, &self.limits);
+        let judged = Request::parse_head(raw, &self.limits);
         let (id, echo, status) = match judged {
             Err(refused) => (refused.id, refused.echo, refused.status),
             Ok(Request { id, echo, body }) => match self.plan(host, raw, &body) {
