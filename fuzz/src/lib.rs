@@ -1,6 +1,8 @@
 //! What the fuzz targets share: input read piece by piece, and memory whose other side does not keep to any rule.
 #![forbid(unsafe_code)]
 
+pub mod guest;
+
 use std::cell::RefCell;
 
 use protocol::ring::Shared;

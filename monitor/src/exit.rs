@@ -99,13 +99,13 @@ fn set_xcr0(state: &impl State) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::testing::guest;
+    use crate::testing::{FRAMES, guest};
     use proptest::prelude::*;
     use protocol::vm::event;
 
     #[test]
     fn what_is_not_there_is_a_fault_of_the_guest() {
-        let (mut guest, state) = guest(1);
+        let (mut guest, state) = guest(1, FRAMES);
         state.set(word::RIP, 0x100);
         state.set_register(register::RCX, 0x3a);
         handle(&mut guest, &state, 0, Exit::MsrRead, 0).unwrap();
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn results_go_where_the_instruction_puts_them() {
-        let (mut guest, state) = guest(1);
+        let (mut guest, state) = guest(1, FRAMES);
         state.set_register(register::RCX, 0x1b);
         handle(&mut guest, &state, 0, Exit::MsrRead, 0).unwrap();
         assert_eq!((state.register(register::RAX), state.register(register::RDX)), (0xfee0_0d00, 0));
@@ -135,7 +135,7 @@ mod tests {
         /// Whatever is in the registers, every exit is dealt with.
         #[test]
         fn any_exit_is_survived(number in 0u64..16, registers in prop::collection::vec(any::<u64>(), 16), details in prop::collection::vec(any::<u64>(), 4)) {
-            let (mut guest, state) = guest(2);
+            let (mut guest, state) = guest(2, FRAMES);
             registers.iter().enumerate().for_each(|(index, &value)| state.set_register(index, value));
             details.iter().enumerate().for_each(|(index, &value)| state.set(word::DETAIL + index, value));
             if let Some(exit) = Exit::from_number(number) {

@@ -306,36 +306,18 @@ impl Guest {
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    use super::*;
-    use protocol::arguments::GuestBoot;
-
-    /// A guest with 8 MiB, its shared_info at frame 16.
-    pub(crate) fn guest(vcpus: u32) -> (Guest, crate::state::testing::Page) {
-        let (mut memory, state) = crate::walk::tests::guest();
-        let page = memory.pin(16).unwrap();
-        let ram = Ram::new(&GuestBoot { memory_pages: 2048, ..GuestBoot::default() });
-        let clock = Clock { tsc: 0, ns: 0, tsc_hz: 2_000_000_000 };
-        let services = Services { store: Port(11), console: Port(12) };
-        let mut guest = Guest::new(memory, ram, vcpus, 8, clock, services);
-        guest.events.set_shared(page, &clock);
-        (guest, state)
-    }
-}
-
-#[cfg(test)]
 mod tests {
-    use super::testing::guest;
     use super::*;
     use crate::events::VIRQ_TIMER;
     use crate::state::FLAG_INTERRUPTS;
+    use crate::testing::{FRAMES, guest};
     use protocol::vm::segment;
 
     const UPCALL: u64 = 2 << 56 | 0xf3;
 
     #[test]
     fn an_upcall_is_injected_when_the_guest_takes_it() {
-        let (mut guest, state) = guest(1);
+        let (mut guest, state) = guest(1, FRAMES);
         let port = guest.events.bind_ipi(0).unwrap();
         guest.raise(port);
         assert_eq!(guest.prepare(0, &state, 0), Next::Run(u64::MAX));
@@ -361,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_halted_vcpu_wakes_for_its_timer() {
-        let (mut guest, state) = guest(1);
+        let (mut guest, state) = guest(1, FRAMES);
         guest.callback = UPCALL;
         guest.events.bind_virq(VIRQ_TIMER, 0).unwrap();
         guest.vcpus[0].timer = Some(100);
@@ -375,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_vcpu_is_started_by_init_and_startup() {
-        let (mut guest, state) = guest(2);
+        let (mut guest, state) = guest(2, FRAMES);
         let mut apic = Apic::new(0);
         let mut send =
             |guest: &mut Guest, low: u64| guest.signal(0, apic.write(0x830, 1 << 32 | low).unwrap().unwrap());

@@ -32,6 +32,8 @@ pub mod ports_io;
 pub mod state;
 pub mod store;
 pub mod terminal;
+#[cfg(not(freestanding))]
+pub mod testing;
 pub mod time;
 pub mod walk;
 

@@ -127,7 +127,7 @@ const _: () = assert!(PAT_RESET == 0x0007_0406_0007_0406);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::testing::Page;
+    use crate::testing::Page;
     use proptest::prelude::*;
 
     #[test]

@@ -69,7 +69,7 @@ pub fn execute(state: &impl State, detail: u64) -> Effect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::testing::Page;
+    use crate::testing::Page;
 
     fn access(state: &Page, number: u16, size: u64, flags: u64) -> Effect {
         state.set(word::NEXT_RIP, 0x77);

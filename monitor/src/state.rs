@@ -166,37 +166,9 @@ pub fn enter_startup(state: &impl State, page: u8) {
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    use core::cell::RefCell;
-
-    use super::*;
-
-    /// A state page that no processor looks at.
-    pub(crate) struct Page(RefCell<[u64; word::END]>);
-
-    impl Default for Page {
-        fn default() -> Self {
-            let page = Page(RefCell::new([0; word::END]));
-            enter_pvh(&page, 0, 0);
-            page
-        }
-    }
-
-    impl State for Page {
-        fn get(&self, word: usize) -> u64 {
-            self.0.borrow()[word]
-        }
-
-        fn set(&self, word: usize, value: u64) {
-            self.0.borrow_mut()[word] = value;
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
-    use super::testing::Page;
     use super::*;
+    use crate::testing::Page;
 
     #[test]
     fn an_instruction_that_is_skipped_ends_the_shadow() {

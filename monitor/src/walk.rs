@@ -110,31 +110,14 @@ impl<'m> Space<'m> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::state::testing::Page;
+    use crate::testing::{FRAMES, Page, TABLES, memory};
     use proptest::prelude::*;
     use std::vec;
 
-    const TABLES: u64 = 0x10_0000;
-
-    /// 8 MiB of memory with tables that map virtual 0x40_0000 (4 KiB pages, backwards), 0x60_0000 (a large page, read-only).
-    pub(crate) fn guest() -> (GuestMemory, Page) {
-        let mut memory = GuestMemory::take(&[(0, 2048)]).unwrap();
-        memory.populate(0, 2048).unwrap();
-        let put = |at: u64, value: u64| memory.write(at, &value.to_le_bytes()).unwrap();
-        put(TABLES, (TABLES + 0x1000) | 3);
-        put(TABLES + 0x1000, (TABLES + 0x2000) | 3);
-        put(TABLES + 0x2000 + 2 * 8, (TABLES + 0x3000) | 3);
-        put(TABLES + 0x2000 + 3 * 8, 0x20_0000 | 0x81);
-        for page in 0..16 {
-            put(TABLES + 0x3000 + page * 8, (0x8_f000 - (page << 12)) | 3);
-        }
-        let state = Page::default();
-        state.set(word::CR0, CR0_PAGING | CR0_WRITE_PROTECT | 1);
-        state.set(word::CR3, TABLES | 5);
-        state.set(word::EFER, EFER_LONG_ACTIVE);
-        (memory, state)
+    fn guest() -> (GuestMemory, Page) {
+        memory(FRAMES)
     }
 
     #[test]

@@ -8,18 +8,12 @@ use protocol::vm::{segment, word};
 
 use super::*;
 use crate::guest::Activity;
-use crate::guest::testing::guest;
 use crate::layout::{CONSOLE_FRAME, STORE_FRAME};
-use crate::state::testing::Page;
-
-/// A virtual address that is mapped, writable, for 64 KiB.
-const AREA: u64 = 0x40_0000;
+use crate::testing::{AREA, FRAMES, Page, guest};
 
 /// A guest in 64-bit mode.
 fn machine() -> (Guest, Page) {
-    let (guest, state) = guest(2);
-    state.set_segment(segment::CS, 8, 0xa9b, u32::MAX, 0);
-    (guest, state)
+    guest(2, FRAMES)
 }
 
 fn call(guest: &mut Guest, state: &Page, number: u64, arguments: [u64; 3]) -> i64 {

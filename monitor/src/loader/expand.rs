@@ -1,6 +1,10 @@
 //! Compressed kernels: what Linux can be built with, recognised by the first bytes.
+//!
+//! How much memory it takes to expand a kernel is what the kernel says. A decoder that does not get its memory would end the
+//! monitor, so that the memory is looked for beforehand.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZFlush, MZStatus};
@@ -10,6 +14,11 @@ use super::{LoadError, lz4};
 
 /// Bytes that an expander hands on at a time.
 const CHUNK: usize = 32 << 10;
+/// What a kernel can make a decoder remember at most: 128 MiB, as in the kernel's own, and its tables.
+const WINDOW_MAX: usize = 129 << 20;
+/// What the decoder for ZSTD expands at a time, and the most that it may do beyond: a block.
+const STEP: usize = 1 << 20;
+const BLOCK: usize = 128 << 10;
 
 /// Where expanded bytes go.
 pub type Sink<'s> = &'s mut dyn FnMut(&[u8]) -> Result<(), LoadError>;
@@ -33,6 +42,11 @@ pub fn expand(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> 
         [0x89, b'L', b'Z', b'O'] => Err(LoadError::Compression("LZO")),
         _ => Err(LoadError::NoKernel),
     }
+}
+
+/// Makes sure that there is memory for `bytes` at once.
+fn find_room(bytes: usize) -> Result<(), LoadError> {
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| LoadError::Memory { needed: bytes as u64 })
 }
 
 /// RFC 1952, the first member.
@@ -81,31 +95,55 @@ impl lzma_rust2::Read for Reader<'_> {
     }
 }
 
-/// The format of xz-utils.
+/// The format of xz-utils. It says beforehand what the decoder has to remember.
 fn xz(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
     use lzma_rust2::{Error, Read};
-    let mut decoder = lzma_rust2::XzReader::new(reader, false);
+    let halves = |most: &usize| Some(most / 2).filter(|&half| half >= CHUNK);
+    let room = core::iter::successors(Some(WINDOW_MAX), halves).find(|&most| find_room(most).is_ok());
+    let limit = room.unwrap_or(0) / 1024;
+    let mut decoder = lzma_rust2::XzReader::new_mem_limit(reader, false, limit as u32);
     let mut out: Box<[u8]> = alloc::vec![0; CHUNK].into();
     loop {
         match decoder.read(&mut out) {
             Ok(0) => return Ok(()),
             Ok(count) => sink(&out[..count])?,
-            Err(Error::OutOfMemory(_)) => return Err(LoadError::Memory),
+            Err(Error::OutOfMemory(_)) => return Err(LoadError::Memory { needed: room.unwrap_or(0) as u64 + 1 }),
             Err(_) => return Err(LoadError::Damaged),
         }
     }
 }
 
-/// RFC 8878.
-fn zstd(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
+/// RFC 8878. The decoder remembers more and more, up to what the beginning of the file says.
+fn zstd(mut reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
+    use ruzstd::decoding::errors::FrameDecoderError;
+    use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
     use ruzstd::io::Read;
-    let mut decoder = ruzstd::decoding::StreamingDecoder::new(reader).map_err(|_| LoadError::Damaged)?;
+    let mut decoder = FrameDecoder::new();
+    decoder.set_max_window_size(WINDOW_MAX as u64);
+    decoder.init(&mut reader).map_err(|error| match error {
+        FrameDecoderError::WindowSizeTooBig { requested, .. } => LoadError::Memory { needed: requested },
+        _ => LoadError::Damaged,
+    })?;
     let mut out: Box<[u8]> = alloc::vec![0; CHUNK].into();
-    loop {
-        match decoder.read(&mut out) {
-            Ok(0) => return Ok(()),
-            Ok(count) => sink(&out[..count])?,
-            Err(_) => return Err(LoadError::Damaged),
+    // Bytes that the decoder has at most, and those for which it has room.
+    let (mut held, mut room) = (0, 0);
+    while !decoder.is_finished() {
+        held += STEP + BLOCK;
+        if held > room {
+            // It takes a power of two, and a little more.
+            room = held.next_power_of_two();
+            find_room(room + 4 * BLOCK)?;
+        }
+        let strategy = BlockDecodingStrategy::UptoBytes(STEP);
+        decoder.decode_blocks(&mut reader, strategy).map_err(|_| LoadError::Damaged)?;
+        loop {
+            let count = decoder.read(&mut out).map_err(|_| LoadError::Damaged)?;
+            if count == 0 {
+                break;
+            }
+            held = held.saturating_sub(count);
+            sink(&out[..count])?;
         }
     }
+    Ok(())
 }

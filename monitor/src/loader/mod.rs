@@ -35,7 +35,10 @@ pub enum LoadError {
     /// What it says contradicts itself.
     Damaged,
     /// The monitor lacks the memory to expand it.
-    Memory,
+    Memory {
+        /// Bytes that are needed at once, at least.
+        needed: u64,
+    },
     /// It is compressed in a way that is not known here.
     Compression(&'static str),
     /// There is no PVH entry point.
@@ -62,7 +65,11 @@ impl fmt::Display for LoadError {
             }
             LoadError::Truncated => write!(f, "the kernel's file ends too early"),
             LoadError::Damaged => write!(f, "the kernel's file is damaged"),
-            LoadError::Memory => write!(f, "there is not enough memory to expand the kernel; give the guest more"),
+            LoadError::Memory { needed } => write!(
+                f,
+                "expanding the kernel takes {} KiB at once, which are not there; give the guest more memory",
+                needed.div_ceil(1024)
+            ),
             LoadError::Compression(name) => write!(
                 f,
                 "the kernel is compressed with {name}; LZ4, GZIP, XZ and ZSTD can be loaded, or the plain vmlinux"

@@ -157,6 +157,22 @@ fn what_cannot_be_loaded_is_said() {
     assert_eq!(load(&memory, &boot), Err(LoadError::Files));
 }
 
+#[test]
+fn a_kernel_that_takes_too_much_memory_is_refused_before_it_is_taken() {
+    let mut xz = xz(&elf(true, 0x20_0000, &[]));
+    let header = 12..12 + usize::from(xz[12]) * 4;
+    // The only filter is LZMA2 with one byte of properties: 40 is a dictionary of 4 GiB.
+    assert_eq!(xz[14..16], [0x21, 1]);
+    xz[16] = 40;
+    let bit = |sum: u32, _| sum >> 1 ^ if sum & 1 == 1 { 0xedb8_8320 } else { 0 };
+    let sum = !xz[header.clone()].iter().fold(!0, |sum, &byte| (0..8).fold(sum ^ u32::from(byte), bit));
+    xz[header.end..header.end + 4].copy_from_slice(&sum.to_le_bytes());
+    let error = |payload: &[u8]| try_load(&bzimage(payload)).1.unwrap_err();
+    assert!(matches!(error(&xz), LoadError::Memory { needed } if needed > 128 << 20), "{:?}", error(&xz));
+    // A window of 2^(10 + 20) bytes.
+    assert_eq!(error(&[0x28, 0xb5, 0x2f, 0xfd, 0, 20 << 3, 1, 0, 0]), LoadError::Memory { needed: 1 << 30 });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 

@@ -56,7 +56,7 @@ struct Range {
 pub struct GuestMemory {
     ranges: Vec<Range>,
     #[cfg(not(freestanding))]
-    simulated: alloc::collections::BTreeMap<u64, &'static mut [u64; PAGE_SIZE as usize / 8]>,
+    simulated: super::simulated::Pages,
 }
 
 impl GuestMemory {
@@ -154,7 +154,7 @@ impl GuestMemory {
             crate::memory::release(address(frame), 1)?;
         }
         #[cfg(not(freestanding))]
-        self.simulated.remove(&frame);
+        self.simulated.remove(frame);
         self.mark(frame, 1, false);
         Ok(())
     }
@@ -172,11 +172,9 @@ impl GuestMemory {
         crate::memory::populate(address(first), count)
     }
 
-    /// On the host each page is an allocation of its own, which is never freed, for somebody may hold an area of it.
     #[cfg(not(freestanding))]
     fn place(&mut self, first: u64, count: u64) -> Result<()> {
-        use alloc::boxed::Box;
-        self.simulated.extend((first..first + count).map(|frame| (frame, &mut *Box::leak(Box::new([0; 512])))));
+        self.simulated.place(first, count);
         Ok(())
     }
 
@@ -189,9 +187,7 @@ impl GuestMemory {
 
     #[cfg(not(freestanding))]
     fn area(&self, frame: u64) -> Option<Area> {
-        let page = self.simulated.get(&frame)?;
-        // SAFETY: never freed, and reached by areas only.
-        Some(unsafe { Area::page(page.as_ptr() as u64) })
+        self.simulated.area(frame)
     }
 
     /// A page for good: it cannot be released any more.

@@ -3,6 +3,8 @@
 pub mod cpu;
 pub mod memory;
 pub mod page;
+#[cfg(not(freestanding))]
+mod simulated;
 
 pub use crate::cpu::cpuid;
 pub use cpu::VirtualCpu;
