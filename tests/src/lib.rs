@@ -16,7 +16,9 @@ use xtask::emulator::{Access, Disk, Firmware, Machine, Medium, Network, Options,
 use xtask::workspace::{self, Package};
 use xtask::{build, image, test};
 
+pub mod echo;
 pub mod http;
+pub mod kernel;
 pub mod linux;
 
 /// For what takes no noticeable time on an idle host; generous, because the host of a test is never idle.
@@ -75,6 +77,12 @@ impl Setup {
     /// Memory, as QEMU reads it.
     pub fn memory(mut self, size: &str) -> Setup {
         self.options.memory = size.into();
+        self
+    }
+
+    /// Another disk, to whose file is written; dom0 names it `virtio1`, and the next one `virtio2`.
+    pub fn disk(mut self, file: PathBuf) -> Setup {
+        self.options.disks.push(Disk { file, access: Access::Keep });
         self
     }
 
