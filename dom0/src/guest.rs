@@ -19,8 +19,9 @@ use crate::hypervisor::Hypervisor;
 
 /// Image of the monitor in the bundle.
 pub const MONITOR: &str = "monitor";
-/// Frames for a monitor's image, stack, heap and fixed tables.
-const MONITOR_PAGES: u64 = 8 << 8;
+/// Frames for a monitor's image, stack, heap and fixed tables, 3 MiB: it takes 800 KiB, and a guest can make it take the rest, by
+/// the quotas of its store. What it expands the kernel with is memory that is the guest's later.
+const MONITOR_PAGES: u64 = 768;
 /// Frames for each vCPU: contexts, state page, stack.
 const VCPU_PAGES: u64 = 32;
 /// Pages of guest memory behind one page table.

@@ -91,6 +91,8 @@ pub struct Guest {
     pub memory: GuestMemory,
     /// Where in it RAM is.
     pub ram: Ram,
+    /// Frames of RAM that it may have.
+    pub pages_max: u64,
     /// Its event channels.
     pub events: Events,
     /// Its vCPUs.
@@ -147,6 +149,7 @@ impl Guest {
         Guest {
             memory,
             ram,
+            pages_max: ram.frames().iter().map(|(_, count)| count).sum(),
             events,
             vcpus: (0..vcpus).map(vcpu).collect(),
             clock,
@@ -160,6 +163,16 @@ impl Guest {
             outbox: Outbox::default(),
             complaints: COMPLAINTS,
         }
+    }
+
+    /// Frames of RAM that it has.
+    pub fn pages(&self) -> u64 {
+        self.memory.count_in(&self.ram.frames())
+    }
+
+    /// CPUs that run, of those from `first` on.
+    pub fn running_from(&self, first: u32) -> u64 {
+        self.vcpus.iter().skip(first as usize).filter(|vcpu| vcpu.activity != Activity::Off).count() as u64
     }
 
     /// Logs what the guest did that it had no reason to, if it did not do too much of it.

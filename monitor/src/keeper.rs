@@ -2,8 +2,7 @@
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;
-use core::cell::RefCell;
-use core::time::Duration;
+use core::cell::{Cell, RefCell};
 
 use protocol::control::{FromDomain, ToDomain};
 use protocol::event::Port;
@@ -11,19 +10,14 @@ use unikernel::control::{self, Reply, failed};
 use unikernel::event::Channel;
 use unikernel::executor::{Signal, race, spawn, yield_now};
 use unikernel::vm::GuestPage;
-use unikernel::{memory, time};
 
 use crate::bridge::Bridge;
-use crate::devices::orders::{Order, Orders, set_memory_target};
+use crate::devices::orders::{Order, Orders};
 use crate::devices::start::{Start, plant};
 use crate::devices::{Devices, Word};
 use crate::machine::Machine;
 use crate::store::Store;
-
-/// How long a guest may take to give memory back.
-const BALLOON_TIME: Duration = Duration::from_secs(20);
-/// How often one looks whether it did.
-const BALLOON_LOOK: Duration = Duration::from_millis(100);
+use crate::targets::{Share, Targets};
 
 /// What is in the store, and what it means.
 struct Contents {
@@ -35,20 +29,22 @@ struct Contents {
 
 /// The store with its ring.
 pub struct Keeper {
-    machine: Arc<Machine>,
+    pub(crate) machine: Arc<Machine>,
     page: GuestPage,
     contents: RefCell<Contents>,
     /// The monitor changed something.
     changed: Signal,
     /// There is something to be said to dom0.
     speak: Signal,
-    /// Pages of the guest's RAM.
-    pages: u64,
+    /// What the guest is to use.
+    pub(crate) targets: Cell<Targets>,
+    /// What there is.
+    pub(crate) start: Share,
 }
 
 impl Keeper {
-    /// A store with nothing in it but what every guest is told.
-    pub fn new(machine: Arc<Machine>, page: GuestPage, start: &Start<'_>) -> Rc<Keeper> {
+    /// A store with nothing in it but what every guest is told. The domain has `beside` frames for the monitor.
+    pub fn new(machine: Arc<Machine>, page: GuestPage, start: &Start<'_>, beside: u64) -> Rc<Keeper> {
         let mut store = Store::default();
         let orders = plant(start, &mut store);
         let devices = Devices::new(&mut store);
@@ -56,7 +52,9 @@ impl Keeper {
         let bridge = Bridge::new(machine.clone());
         let contents = RefCell::new(Contents { store, devices, orders, bridge });
         let (changed, speak) = (Signal::default(), Signal::default());
-        Rc::new(Keeper { machine, page, contents, changed, speak, pages: start.pages })
+        let targets = Cell::new(Targets { pages: start.pages, vcpus: start.online });
+        let start = Share { pages: start.pages, beside, vcpus: start.vcpus };
+        Rc::new(Keeper { machine, page, contents, changed, speak, targets, start })
     }
 
     /// Starts what serves the guest and dom0. `ring` fires when the guest has something for the store.
@@ -127,36 +125,20 @@ impl Keeper {
             ToDomain::Shutdown => give(Order::PowerOff),
             ToDomain::Reboot => give(Order::Reboot),
             ToDomain::MemoryTarget { pages } => {
-                let target = pages.saturating_sub(self.beside()).min(self.pages);
-                set_memory_target(target, store);
-                spawn(until_used(pages, reply));
-                return None;
+                drop(contents);
+                return self.set_pages(pages, reply);
+            }
+            ToDomain::VcpuTarget { vcpus } => {
+                drop(contents);
+                return self.set_vcpus(vcpus, reply);
             }
             other => control::refuse(other),
         })
     }
 
-    /// Frames that the domain uses beside the guest's memory.
-    fn beside(&self) -> u64 {
-        let guest = self.machine.with(|guest| guest.memory.count());
-        memory::info().map_or(0, |info| info.used_pages.saturating_sub(guest))
-    }
-}
-
-/// Answers when the domain uses no more than `pages` frames, or when the guest took too long.
-async fn until_used(pages: u64, reply: Reply) {
-    let deadline = time::after(BALLOON_TIME);
-    let answer = loop {
-        let used = memory::info().map_or(u64::MAX, |info| info.used_pages);
-        if used <= pages {
-            break FromDomain::Done;
-        }
-        if time::now() >= deadline {
-            break failed(format_args!("the guest still uses {used} pages: it has no balloon, or needs them"));
-        }
-        time::sleep(BALLOON_LOOK).await;
-    };
-    if let Err(error) = reply.give(answer).await {
-        log::error!("cannot speak to dom0: {error:?}");
+    /// Writes into the store on the monitor's behalf.
+    pub(crate) fn write(&self, write: impl FnOnce(&mut Store)) {
+        write(&mut self.contents.borrow_mut().store);
+        self.changed.raise();
     }
 }

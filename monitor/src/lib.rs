@@ -31,6 +31,7 @@ pub mod msr;
 pub mod ports_io;
 pub mod state;
 pub mod store;
+pub mod targets;
 pub mod terminal;
 #[cfg(not(freestanding))]
 pub mod testing;
@@ -102,7 +103,8 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
         store: (layout::STORE_FRAME, store_port),
         console: (layout::CONSOLE_FRAME, console_port),
     };
-    let keeper = Keeper::new(machine.clone(), store_page, &start);
+    let beside = spec.memory_pages.saturating_sub(boot.memory_pages);
+    let keeper = Keeper::new(machine.clone(), store_page, &start, beside);
     keeper.start(store.1);
     machine::start(&machine, cpu).map_err(|error| format!("its vCPUs do not start: {error}"))?;
     Ok(keeper)

@@ -18,6 +18,7 @@ use xtask::{build, image, test};
 
 pub mod adversary;
 pub mod http;
+pub mod linux;
 
 /// For what takes no noticeable time on an idle host; generous, because the host of a test is never idle.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -69,6 +70,12 @@ impl Setup {
     /// A port of 127.0.0.1 that leads to port 80 of the machine; `xtask::emulator::free_port` gives one.
     pub fn http_port(mut self, port: u16) -> Setup {
         self.options.network = Some(Network { http_port: Some(port) });
+        self
+    }
+
+    /// Memory, as QEMU reads it.
+    pub fn memory(mut self, size: &str) -> Setup {
+        self.options.memory = size.into();
         self
     }
 

@@ -1,73 +1,84 @@
 //! A stock Linux kernel as a guest: it starts, uses its devices while their drivers die, and ends in every way there is.
 
-use std::time::Duration;
+use system_tests::System;
+use system_tests::linux::{Console, machine, tiny_kernel};
 
-use system_tests::{DETACH, System, machine};
-use xtask::guest::Kind;
+/// The guest's own address, and those that it talks to.
+const NETWORK: &str = "ip=10.0.2.20 gw=10.0.2.2";
 
-/// An emulated processor takes its time, all the more for what runs in a virtual machine.
-const LONG: Duration = Duration::from_secs(120);
-
-/// A machine with the small guest, whose shell is on the screen.
-fn linux() -> System {
-    let mut entries = Vec::new();
-    Kind::Busybox.bundle(&mut entries, 0).unwrap_or_else(|error| panic!("{error:#}"));
-    let setup = entries.into_iter().fold(machine(2), |setup, entry| setup.file(&entry.name, entry.bytes));
-    let mut system = setup.timeout(LONG).boot();
-    enter(&mut system);
-    wait(&mut system, "busybox guest is up");
-    wait(&mut system, "/ # ");
-    system
+/// Reads from the guest's disk, and a page from the web guest.
+fn use_devices(console: &mut Console<'_>) {
+    console.sh("dd if=/dev/xvda of=/dev/null bs=64k count=32 2>&1");
+    assert!(console.sh("wget -q -O - http://10.0.2.15/index.html").contains("<html"));
 }
 
-fn enter(system: &mut System) {
-    system.type_line("console busybox").unwrap_or_else(|error| panic!("{error:#}"));
-}
-
-/// The same once it runs: dom0 takes a moment to hand the terminal over, so keys are typed until the guest's shell answers.
-fn enter_again(system: &mut System) {
-    enter(system);
-    let answers = |system: &mut System| {
-        system.keys(b"\r");
-        system.wait_for("/ # ", Duration::from_secs(3)).ok()
-    };
-    system.until("the guest's shell", answers);
-}
-
-fn wait(system: &mut System, pattern: &str) -> String {
-    system.wait_for(pattern, LONG).unwrap_or_else(|error| panic!("{error:#}"))
-}
-
-/// Reads from the guest's disk; the status is in the answer only, not in the command.
-fn read(system: &mut System) {
-    system.keys(b"dd if=/dev/xvda of=/dev/null bs=64k count=32; echo status=$?\r");
-    wait(system, "status=0");
-    wait(system, "/ # ");
+/// What `list` says of a guest.
+fn row(system: &mut System, guest: &str) -> serde_json::Value {
+    system.json(&format!("list {guest}"))[0].clone()
 }
 
 #[test]
-fn a_guest_uses_its_disk_while_the_driver_dies() {
-    let mut system = linux();
-    read(&mut system);
-    system.type_keys(DETACH);
+fn a_guest_uses_its_devices_while_their_drivers_die() {
+    let mut system = machine(2).boot();
+    system.create_linux("one", NETWORK, "on_reboot=destroy");
+    system.at("one", use_devices);
     system.ok("kill disk");
-    enter_again(&mut system);
-    system.keys(b"echo 3 > /proc/sys/vm/drop_caches\r");
-    read(&mut system);
-    system.type_keys(DETACH);
-    system.ok("shutdown busybox");
-    system.until("its end", |system| (!system.ok("list").contains("busybox")).then_some(()));
+    system.ok("kill network");
+    system.at("one", |console| {
+        console.sh("echo 3 > /proc/sys/vm/drop_caches");
+        use_devices(console);
+    });
+    assert!(system.ok("reboot one").contains("one is destroyed"));
     assert!(system.panicked().is_none());
 }
 
+/// Each reason and each action once; a guest that starts again finds its devices.
 #[test]
-fn a_crash_is_reported_with_what_the_kernel_said() {
-    let mut system = linux();
-    system.keys(b"echo c > /proc/sysrq-trigger\r");
-    let report = wait(&mut system, "is destroyed");
-    assert!(
-        report.contains("the guest says that it crashed") && report.contains("Kernel panic - not syncing"),
-        "{report}"
-    );
+fn guests_end_as_their_configurations_say() {
+    // UD2, which nobody handles; HLT with interrupts off; a read far above all memory.
+    let kernels = [("fault", &b"\x0f\x0b"[..]), ("halt", b"\xf4"), ("stray", b"\xa1\0\0\0\xf0")];
+    let setup =
+        kernels.iter().fold(machine(2), |setup, (name, code)| setup.file(&format!("boot/{name}"), tiny_kernel(code)));
+    let mut system = setup.boot();
+    for (name, reason) in
+        [("fault", "triple fault"), ("halt", "shut down"), ("stray", "guest-physical 0xf0000000, where nothing is")]
+    {
+        system.ok(&format!(
+            "create /dev/null name={name} kernel=boot/{name} memory=16 on_crash=preserve on_poweroff=preserve"
+        ));
+        system.until("its end", |system| {
+            row(system, name)["last_end"].as_str().filter(|text| text.contains(reason)).map(drop)
+        });
+        let state = if name == "halt" { "---s--" } else { "----c-" };
+        assert_eq!(row(&mut system, name)["state"], state, "{name}");
+        system.ok(&format!("destroy {name}"));
+    }
+    // One that is always over at once is given up.
+    system.ok("create /dev/null name=halt kernel=boot/halt memory=16 on_poweroff=restart");
+    system.create_linux("one", NETWORK, "on_poweroff=preserve on_reboot=restart on_crash=restart");
+    system.at("one", |console| {
+        use_devices(console);
+        console.keys(b"reboot\r");
+        console.shows("reboot: Restarting system");
+    });
+    system.at("one", |console| {
+        use_devices(console);
+        console.keys(b"echo c > /proc/sysrq-trigger\r");
+        console.shows("Kernel panic - not syncing");
+    });
+    system.at("one", use_devices);
+    let one = row(&mut system, "one");
+    assert!(one["last_end"].as_str().is_some_and(|text| text.contains("Kernel panic - not syncing")), "{one}");
+    assert!(system.ok("reboot one").contains("one is restarted"));
+    system.at("one", |console| console.keys(b"poweroff\r"));
+    system.until("the end of one", |system| (row(system, "one")["status"] == "shutdown").then_some(()));
+    assert!(system.ok("restart one").contains("one: restarted"));
+    system.at("one", use_devices);
+    assert_eq!(row(&mut system, "one")["resets"], 4);
+    assert_eq!(row(&mut system, "halt")["status"], "quarantined");
+    for key in ["on_poweroff", "on_reboot", "on_crash"] {
+        let refused = system.fails(&format!("create busybox {key}=rename-restart"), 1);
+        assert!(refused.contains("'destroy', 'restart' or 'preserve'"), "{refused}");
+    }
     assert!(system.panicked().is_none());
 }

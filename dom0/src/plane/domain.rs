@@ -81,6 +81,8 @@ pub struct Domain<P> {
     pub ready_by_ns: u64,
     /// It said that it runs.
     pub ready: bool,
+    /// vCPUs that it uses: all of them, unless a Linux guest was told otherwise.
+    pub vcpus_used: u32,
     /// Requests of somebody who will look for the answer, and those answers that came.
     pub requests: VecDeque<(u32, Option<Answer>)>,
     /// Indexes and ids of the driver domains in its peer table.
@@ -101,6 +103,7 @@ impl<P> Domain<P> {
     /// A domain that was just made.
     pub fn new(config: Config, created: &DomainCreated, created_ns: u64) -> Domain<P> {
         Domain {
+            vcpus_used: config.vcpus,
             config,
             id: created.id,
             handle: Handle(created.handle),

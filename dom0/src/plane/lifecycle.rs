@@ -162,6 +162,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
         // Told before the start, so that the messages lie in its ring when its first instruction runs.
         self.announce_wires(domain);
         domain.ready = false;
+        domain.vcpus_used = domain.config.vcpus;
         domain.phase = Phase::Running;
         domain.started_ns = self.hypervisor.clock();
         builder::start(&mut self.hypervisor, domain.handle, image).map_err(|error| error.text)

@@ -50,6 +50,13 @@ impl<H: Hypervisor> Plane<'_, H> {
         self.domain_mut(request.domain)?.take_answer(request.id)
     }
 
+    /// Notes that a domain uses so many of its vCPUs.
+    pub fn vcpus_used(&mut self, id: u16, vcpus: u32) {
+        if let Some(domain) = self.domain_mut(id) {
+            domain.vcpus_used = vcpus;
+        }
+    }
+
     /// Tells a domain about the channels that others asked for.
     pub(super) fn announce_wires(&mut self, domain: &mut Domain<H::Page>) {
         for wire in &domain.wires {
@@ -105,6 +112,7 @@ impl<H: Hypervisor> Plane<'_, H> {
             self.notice(&format!("{name}: {text}"));
         }
     }
+
     fn became_ready(&mut self, id: u16, abi_version: u32) {
         if abi_version != protocol::ABI_VERSION {
             let text = format!("was built for version {abi_version} of the interface: build it anew");

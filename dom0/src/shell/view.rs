@@ -35,6 +35,8 @@ pub struct DomainView {
     pub max_pages: u64,
     pub vcpus: u32,
     pub vcpus_started: u32,
+    /// Those that it was told to use.
+    pub vcpus_used: u32,
     pub cpu_ns: u64,
     pub cpu_percent: f64,
     pub weight: u32,
@@ -183,6 +185,7 @@ fn domain<H: Hypervisor>(plane: &mut Plane<'_, H>, samples: &mut Samples, id: u1
         max_pages: info.max_pages,
         vcpus: info.vcpus,
         vcpus_started: info.vcpus_started,
+        vcpus_used: record.map_or(info.vcpus, |record| record.vcpus_used),
         cpu_ns: info.cpu_ns,
         cpu_percent: samples.percent(id, &info, now, record.map_or(0, |record| record.created_ns)),
         weight: info.schedule.weight,
@@ -224,10 +227,12 @@ pub fn vcpus<H: Hypervisor>(plane: &mut Plane<'_, H>, id: u16) -> Result<Vec<Vcp
     let (handle, name) = named(plane, id)?;
     let failed = |error| format!("{name}: the core says: {error}");
     let count = plane.hypervisor.domain_info(handle).map_err(failed)?.vcpus;
+    let used = plane.domain(id).map_or(count, |domain| domain.vcpus_used);
     let mut views = Vec::new();
     for vcpu in 0..count {
         let VcpuInfo { state, cpu, affinity, cpu_ns } = plane.hypervisor.vcpu_info(handle, vcpu).map_err(failed)?;
-        let state = VcpuState::from_number(state).unwrap_or(VcpuState::Offline);
+        // To the core, a vCPU that a guest does not use is one that waits.
+        let state = VcpuState::from_number(state).filter(|_| vcpu < used).unwrap_or(VcpuState::Offline);
         views.push(VcpuView {
             name: name.clone(),
             id,

@@ -221,7 +221,7 @@ impl<M: DevicePages> Connection<M> {
     /// Judges a request and puts it in order, or answers it at once.
     #[inline(always)]
     fn accept(&mut self, host: &Host<M>, ticket: Ticket, raw: &RawRequest) {
-        let judged = Request::parse(raw, &self.limits);
+        let judged = Request::parse_head(raw, &self.limits);
         let (id, echo, status) = match judged {
             Err(refused) => (refused.id, refused.echo, refused.status),
             Ok(Request { id, echo, body }) => match self.plan(host, raw, &body) {
@@ -535,9 +535,7 @@ impl<M: DevicePages> Connection<M> {
 
 /// Where the device finds a segment, whose page has this device address.
 fn piece(peer: u16, segment: Segment, address: u64) -> Piece {
-    let offset = u64::from(segment.first) * SECTOR;
-    let page = Source { peer, reference: segment.reference };
-    Piece { address: address + offset, length: (segment.sectors() * SECTOR) as u32, page, offset: offset as u16 }
+    Piece { page: address, peer, reference: segment.reference, first: segment.first, last: segment.last }
 }
 
 /// The tag of a request at its disk.

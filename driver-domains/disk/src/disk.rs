@@ -5,20 +5,57 @@
 //! once for many, and what is done is asked for. Nothing is cached here: what a driver says is done is with the device, and durable
 //! after a flush.
 
+use protocol::grant::GrantRef;
+use protocol::ring::block::{SECTOR, SECTORS_PER_PAGE};
 use unikernel::backend::Cause;
 use unikernel::grant::Source;
 
-/// A piece of memory: as the device sees it, and as its owner calls it.
+/// Sectors of a page: as the device sees it, and as its owner calls it. Two machine words, since each request makes some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
-    /// Device address.
-    pub address: u64,
-    /// Bytes; a multiple of 512, and inside one page.
-    pub length: u32,
-    /// The page, as it was granted.
-    pub page: Source,
-    /// Where in the page it begins.
-    pub offset: u16,
+    /// Device address of the page.
+    pub page: u64,
+    /// The page as it was granted: by whom, and under which reference.
+    pub peer: u16,
+    /// See `peer`.
+    pub reference: GrantRef,
+    /// First and last sector in the page.
+    pub first: u8,
+    /// See `first`.
+    pub last: u8,
+}
+
+impl Piece {
+    /// The first sectors of a page of the domain's own, at most a page of them.
+    pub fn own(page: u64, sectors: usize) -> Piece {
+        let last = (sectors as u8).clamp(1, SECTORS_PER_PAGE) - 1;
+        Piece { page, last, ..Piece::default() }
+    }
+
+    /// Bytes from the start of the page.
+    pub fn offset(&self) -> u16 {
+        u16::from(self.first) * SECTOR as u16
+    }
+
+    /// Device address of the first byte.
+    pub fn address(&self) -> u64 {
+        self.page + u64::from(self.offset())
+    }
+
+    /// How many.
+    pub fn sectors(&self) -> usize {
+        usize::from(self.last - self.first) + 1
+    }
+
+    /// Bytes.
+    pub fn length(&self) -> usize {
+        self.sectors() * SECTOR as usize
+    }
+
+    /// The page as it was granted.
+    pub fn source(&self) -> Source {
+        Source { peer: self.peer, reference: self.reference }
+    }
 }
 
 /// What is to be done. Sectors have [`protocol::ring::block::SECTOR`] bytes.

@@ -161,11 +161,7 @@ impl<R: Registers, D: Dma> Virtio<R, D> {
         let step = PAGE_SIZE as usize;
         let pieces: Short<Piece, { TABLE_BYTES / PAGE_SIZE as usize }> = (0..bytes)
             .step_by(step)
-            .map(|at| Piece {
-                address: self.memory.device_address(AT_TABLE + at),
-                length: (bytes - at).min(step) as u32,
-                ..Piece::default()
-            })
+            .map(|at| Piece::own(self.memory.device_address(AT_TABLE + at), (bytes - at) / SECTOR as usize))
             .collect();
         let asked = !pieces.is_empty() && self.submit(TABLE_TAG, Operation::Read { sector: 0 }, &pieces).is_ok();
         self.kick();
@@ -225,7 +221,8 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
             self.memory.write(AT_DISCARDS + usize::from(place) * HEADER, &range);
             fits &= buffers.push(own(AT_DISCARDS, HEADER, HEADER)).is_ok();
         }
-        for &Piece { address, length, .. } in pieces {
+        for piece in pieces {
+            let (address, length) = (piece.address(), piece.length() as u32);
             fits &= buffers.push(Buffer { address, length, device_writes: kind == kind::IN }).is_ok();
         }
         fits &= buffers.push(Buffer { device_writes: true, ..own(AT_OUTCOMES, OUTCOME, 1) }).is_ok();

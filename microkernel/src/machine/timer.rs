@@ -15,8 +15,9 @@ const ACPI_HZ: u64 = 3_579_545;
 const ACPI_TICKS: u32 = ACPI_HZ as u32 / 40;
 /// Measurements. A host or firmware that takes the CPU away makes one too long, never too short, so the shortest counts.
 const ROUNDS: usize = 4;
-/// TSC ticks after which a clock is taken for dead: 0.2 s on the fastest CPU.
-const PATIENCE: u64 = 1 << 30;
+/// Times the ACPI timer is read without a change until it is taken for dead: about a second. Not a time, because a host that takes
+/// the CPU away would use that up.
+const PATIENCE: u32 = 1 << 20;
 
 /// TSC rate, Hz.
 static TSC_HZ: AtomicU64 = AtomicU64::new(0);
@@ -30,12 +31,15 @@ pub fn tsc_hz() -> u64 {
 
 /// Waits by the ACPI timer; gives the ticks. Nothing if it does not count.
 fn wait(port: u16) -> Option<u64> {
-    let (start, first) = (tsc(), inl(port));
-    while tsc().wrapping_sub(start) < PATIENCE {
-        let ticks = inl(port).wrapping_sub(first) & 0xff_ffff;
+    let first = inl(port);
+    let (mut last, mut left) = (first, PATIENCE);
+    while left > 0 {
+        let now = inl(port);
+        let ticks = now.wrapping_sub(first) & 0xff_ffff;
         if ticks >= ACPI_TICKS {
             return Some(ticks.into());
         }
+        (last, left) = (now, if now == last { left - 1 } else { PATIENCE });
     }
     None
 }

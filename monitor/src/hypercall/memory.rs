@@ -1,5 +1,6 @@
 //! `memory_op`: where the guest wants pages that it shares, and its balloon.
 
+use protocol::error::Error;
 use unikernel::vm::memory::place_grant_table;
 
 use super::{Answer, Call, DOMAIN_SELF, DONE, Outcome};
@@ -16,7 +17,10 @@ impl<S: State> Call<'_, S> {
         let [command, address, _] = self.arguments;
         match command {
             1 => self.reservation(address, |guest, frame| guest.memory.release(frame)),
-            6 => self.reservation(address, |guest, frame| guest.memory.populate(frame, 1)),
+            6 => self.reservation(address, |guest, frame| match guest.pages() < guest.pages_max {
+                true => guest.memory.populate(frame, 1),
+                false => Err(Error::NoMemory),
+            }),
             2 => {
                 let frames = self.guest.ram.frames();
                 Ok(Outcome::Value(frames.last().map_or(0, |(first, count)| first + count - 1)))

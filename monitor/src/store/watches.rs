@@ -13,8 +13,10 @@ use super::path::Path;
 
 /// Longest token, in bytes. Linux has 16; with the longest path it must fit into a message.
 pub const TOKEN_MAX: usize = 256;
-/// Most events that wait with names of their own.
-const EVENTS_MAX: usize = 1024;
+/// Bytes of the names of events that wait, beyond which no more have names of their own, and what each costs beside, roughly.
+const EVENTS_MAX: usize = 32 << 10;
+/// See [`EVENTS_MAX`].
+const EVENT_COST: usize = 32;
 /// Bytes that a watch costs beside its path and token, roughly.
 const WATCH_COST: usize = 64;
 
@@ -41,6 +43,8 @@ pub struct Watches {
     list: Vec<Watch>,
     /// Which watch, and which node.
     waiting: VecDeque<(u32, Path)>,
+    /// What these cost.
+    waiting_bytes: usize,
     last: u32,
     bytes: usize,
 }
@@ -68,6 +72,7 @@ impl Watches {
         let watch = Watch { id: self.last, path: path.clone(), token: token.into(), relative, summed_up: false };
         self.bytes += watch.cost();
         self.list.push(watch);
+        self.waiting_bytes += event_cost(&path);
         self.waiting.push_back((self.last, path));
         Ok(())
     }
@@ -77,6 +82,7 @@ impl Watches {
         let watch = self.list.remove(self.position(path, token).ok_or(Refusal::Missing)?);
         self.bytes -= watch.cost();
         self.waiting.retain(|(id, _)| *id != watch.id);
+        self.waiting_bytes = self.waiting.iter().map(|(_, path)| event_cost(path)).sum();
         Ok(())
     }
 
@@ -94,24 +100,33 @@ impl Watches {
             } else {
                 continue;
             };
-            if self.waiting.len() < EVENTS_MAX {
-                self.waiting.push_back((watch.id, named.clone()));
-            } else if !watch.summed_up {
-                watch.summed_up = true;
-                self.waiting.push_back((watch.id, watch.path.clone()));
-            }
+            let event = match self.waiting_bytes < EVENTS_MAX {
+                true => named.clone(),
+                false if watch.summed_up => continue,
+                false => {
+                    watch.summed_up = true;
+                    watch.path.clone()
+                }
+            };
+            self.waiting_bytes += event_cost(&event);
+            self.waiting.push_back((watch.id, event));
         }
     }
 
     /// The next event: the path as the guest, whose own directory is `home`, wants to see it, and the token.
     pub fn next_event(&mut self, home: &Path) -> Option<(String, &str)> {
         let (id, path) = self.waiting.pop_front()?;
+        self.waiting_bytes -= event_cost(&path);
         // Of a watch that is gone nothing waits.
         let watch = self.list.iter_mut().find(|watch| watch.id == id)?;
         watch.summed_up &= path != watch.path;
         let below = if watch.relative { path.below(home) } else { None };
         Some((below.unwrap_or(path.as_str()).into(), &watch.token))
     }
+}
+
+fn event_cost(path: &Path) -> usize {
+    EVENT_COST + path.as_str().len()
 }
 
 #[cfg(test)]
@@ -166,11 +181,14 @@ mod tests {
         watches.set(path("/a"), "1", false).unwrap();
         watches.set(path("/a/b"), "2", false).unwrap();
         events(&mut watches);
-        for _ in 0..10 * EVENTS_MAX {
+        for _ in 0..EVENTS_MAX {
             watches.fire(&path("/a/b/c"), false);
         }
-        assert!(watches.waiting.len() <= EVENTS_MAX + 2);
-        let all = events(&mut watches);
-        assert_eq!(all[all.len() - 2..], [event("/a", "1"), event("/a/b", "2")]);
+        assert!(watches.waiting_bytes <= EVENTS_MAX + 3 * event_cost(&path("/a/b/c")));
+        let mut all = events(&mut watches);
+        let last = all.len() - 2;
+        all[last..].sort();
+        assert_eq!(all[last..], [event("/a", "1"), event("/a/b", "2")]);
+        assert_eq!(watches.waiting_bytes, 0);
     }
 }

@@ -198,13 +198,32 @@ impl Limits {
 impl Request {
     /// Judges a request. Direct segments are summed and checked against the disk's size; for an indirect one the caller
     /// does so with [`Limits::holds`] once it has the descriptors.
-    #[inline(always)]
     pub fn parse(raw: &RawRequest, limits: &Limits) -> Result<Request, Refused> {
+        let mut request = Request::parse_head(raw, limits)?;
+        if let Body::Transfer { sector, segments: Segments::Direct(list), .. } = &mut request.body {
+            let refused = Refused { id: request.id, echo: request.echo, status: Status::Error };
+            // There is room: no more fit into a request.
+            *list = direct_segments(raw).collect::<Option<_>>().ok_or(refused)?;
+            if !limits.holds(*sector, list.iter().copied().map(Segment::sectors).sum()) {
+                return Err(refused);
+            }
+        }
+        Ok(request)
+    }
+
+    /// The same without the list of direct segments, which is left empty: for who takes them from [`direct_segments`] one by one,
+    /// and sums and checks them too.
+    #[inline(always)]
+    pub fn parse_head(raw: &RawRequest, limits: &Limits) -> Result<Request, Refused> {
         let (code, id, sector) = (raw[0], u64::from_le_bytes(field(raw, 8)), u64::from_le_bytes(field(raw, 16)));
         let echo = if code == operation::INDIRECT { raw[1] } else { code };
         let refuse = |status| Refused { id, echo, status };
         let body = match code {
-            operation::READ | operation::WRITE => direct(raw, code == operation::WRITE, sector, limits),
+            operation::READ | operation::WRITE => {
+                let (write, segments) = (code == operation::WRITE, Segments::Direct(heapless::Vec::new()));
+                let possible = (1..=DIRECT_SEGMENTS).contains(&raw[1].into()) && !(write && limits.read_only);
+                if possible { Ok(Body::Transfer { write, sector, segments }) } else { Err(Status::Error) }
+            }
             operation::INDIRECT => indirect(raw, sector, limits),
             operation::FLUSH if limits.flush && raw[1] == 0 => Ok(Body::Flush),
             operation::FLUSH if limits.flush => Err(Status::Error),
@@ -263,28 +282,9 @@ pub fn encode_direct(raw: &mut RawRequest, id: u64, echo: u8, sector: u64, segme
     raw[1] = count;
 }
 
-/// The segments that lie in a request itself, in place of its list where that would be moved about.
+/// The segments that lie in a request itself, `None` in place of one that is not inside a page.
 pub fn direct_segments(raw: &RawRequest) -> impl Iterator<Item = Option<Segment>> {
     raw[DIRECT_AT..].as_chunks().0.iter().take(raw[1].into()).map(Segment::parse)
-}
-
-#[inline(always)]
-fn direct(raw: &RawRequest, write: bool, sector: u64, limits: &Limits) -> Result<Body, Status> {
-    let count = raw[1] as usize;
-    if count == 0 || count > DIRECT_SEGMENTS || (write && limits.read_only) {
-        return Err(Status::Error);
-    }
-    let mut list = heapless::Vec::new();
-    let mut total = 0;
-    for segment in direct_segments(raw) {
-        let segment = segment.ok_or(Status::Error)?;
-        total += segment.sectors();
-        list.push(segment).map_err(|_| Status::Error)?;
-    }
-    if !limits.holds(sector, total) {
-        return Err(Status::Error);
-    }
-    Ok(Body::Transfer { write, sector, segments: Segments::Direct(list) })
 }
 
 fn indirect(raw: &RawRequest, sector: u64, limits: &Limits) -> Result<Body, Status> {

@@ -47,6 +47,8 @@ struct Range {
     first: u64,
     frames: u64,
     populated: Bits,
+    /// How many these are.
+    count: u64,
     /// Frames that stay, because somebody holds a [`GuestPage`] of them.
     pinned: Bits,
 }
@@ -72,6 +74,7 @@ impl GuestMemory {
             first,
             frames,
             populated: Bits::new(frames),
+            count: 0,
             pinned: Bits::new(frames),
         };
         Some(GuestMemory {
@@ -101,7 +104,12 @@ impl GuestMemory {
 
     /// Frames that are populated.
     pub fn count(&self) -> u64 {
-        self.ranges.iter().flat_map(|range| &range.populated.0).map(|word| u64::from(word.count_ones())).sum()
+        self.ranges.iter().map(|range| range.count).sum()
+    }
+
+    /// Those of them that lie in ranges that were declared.
+    pub fn count_in(&self, ranges: &[(u64, u64)]) -> u64 {
+        self.ranges.iter().filter(|range| ranges.contains(&(range.first, range.frames))).map(|range| range.count).sum()
     }
 
     /// Puts zeroed memory at `count` frames from `first` on, where there is none; all of them or none.
@@ -162,6 +170,7 @@ impl GuestMemory {
     fn mark(&mut self, first: u64, count: u64, populated: bool) {
         for frame in first..first + count {
             if let Some((range, index)) = self.range_mut(frame) {
+                range.count = range.count + u64::from(populated) - u64::from(range.populated.get(index));
                 range.populated.set(index, populated);
             }
         }

@@ -79,7 +79,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    fn new(name: impl Into<String>, value: f64, unit: &'static str, promise: Option<f64>) -> Figure {
+    pub fn new(name: impl Into<String>, value: f64, unit: &'static str, promise: Option<f64>) -> Figure {
         Figure { name: name.into(), value, unit, promise, kept: promise.map(|most| value <= most) }
     }
 }

@@ -1,4 +1,5 @@
-//! The verb `bench`: what the core's operations and the driver domains cost, counted in instructions.
+//! The verb `bench`: what the core's operations and the driver domains cost, counted in instructions, and how Linux guests compare
+//! with the same kernel on a machine of its own.
 //!
 //! The emulator is made to take exactly 1 ns for every instruction, so the machine's time stamp counter counts instructions
 //! and a number is the same on every host. What caches, TLBs and speculation cost is not in it. With more than one CPU the
@@ -8,6 +9,7 @@
 mod drivers;
 mod guest;
 mod lifecycle;
+mod linux;
 mod table;
 mod transfer;
 
@@ -28,18 +30,32 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What was promised: name and most instructions, in the median.
 const PROMISES: [(&str, u64); 2] = [("null_hypercall", 100), ("event_to_waiting_same_cpu", 400)];
 
-/// Count the instructions of what the core and the driver domains do
+/// Count the instructions of what the core and the driver domains do, and time Linux guests
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Measure this part only
+    #[arg(long)]
+    only: Option<Part>,
     /// End with status 1 if a promise is broken
     #[arg(long)]
     strict: bool,
     /// Install missing system packages without asking
     #[arg(long)]
     yes: bool,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Hypercalls, events, grants, lives of domains
+    Core,
+    /// Requests and frames through driver domains, and how long they are away when they die
+    Drivers,
+    /// A Linux guest against the same kernel on a machine of its own
+    Linux,
 }
 
 /// Samples of one thing, as the guest `echo` reports them.
@@ -91,21 +107,30 @@ struct Outcome {
     broken: usize,
 }
 
-/// Measures everything and prints it. The status is 1 if a promise is broken, with `--strict`.
+/// Measures what was chosen and prints it. The status is 1 if a promise is broken, with `--strict`.
 pub fn run(arguments: &Arguments) -> Result<u8> {
     system::require(&[system::QEMU], arguments.yes)?;
     let packages = build::build_with_tests()?;
+    let chosen = |part| arguments.only.is_none_or(|only| only == part);
     let mut results = Vec::new();
-    for cpus in MACHINES {
-        results.extend(measure(cpus).with_context(|| format!("with {cpus} CPUs"))?);
+    if chosen(Part::Core) {
+        for cpus in MACHINES {
+            results.extend(measure(cpus).with_context(|| format!("with {cpus} CPUs"))?);
+        }
+        let measured = |name: &str| results.iter().any(|row: &Row| row.measurement.name == name);
+        if let Some((name, _)) = PROMISES.iter().find(|(name, _)| !measured(name)) {
+            bail!("{name} was promised, but nothing has measured it");
+        }
     }
-    let measured = |name: &str| results.iter().any(|row: &Row| row.measurement.name == name);
-    if let Some((name, _)) = PROMISES.iter().find(|(name, _)| !measured(name)) {
-        bail!("{name} was promised, but nothing has measured it");
+    let (logs, mut moved, mut figures) = (logs(), Vec::new(), Vec::new());
+    if chosen(Part::Drivers) {
+        process::step("measuring driver domains");
+        (moved, figures) = drivers::measure(&packages, &logs).context("driver domains")?;
     }
-    process::step("measuring driver domains");
-    let logs = logs();
-    let (moved, figures) = drivers::measure(&packages, &logs).context("driver domains")?;
+    if chosen(Part::Linux) {
+        process::step("measuring a Linux guest");
+        figures.extend(linux::measure(&packages, &logs).context("a Linux guest")?);
+    }
     // After a failure the error has named the logs; they are of no use otherwise.
     let _ = fs::remove_dir_all(logs);
     let kept = results.iter().map(|row| row.kept).chain(figures.iter().map(|figure| figure.kept));

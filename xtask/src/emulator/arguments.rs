@@ -45,11 +45,14 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
         add(&null_disk(options.disks.len()).each_ref().map(String::as_str));
     }
     let line = format!("{BOOT_LINE} {}", options.append);
+    let (image, ramdisk, line) = match &options.kernel {
+        Some(kernel) => (&kernel.image, &kernel.ramdisk, kernel.line.as_str()),
+        None => (&options.core, &options.bundle, line.trim_end()),
+    };
     match &options.medium {
-        Some(medium) => stick(medium, line.trim_end()).iter().for_each(|word| add(&[word])),
+        Some(medium) => stick(medium, line).iter().for_each(|word| add(&[word])),
         None => {
-            add(&["-kernel", &options.core.to_string_lossy(), "-initrd", &options.bundle.to_string_lossy()]);
-            add(&["-append", line.trim_end()]);
+            add(&["-kernel", &image.to_string_lossy(), "-initrd", &ramdisk.to_string_lossy(), "-append", line]);
         }
     }
     list

@@ -100,11 +100,15 @@ impl Machine {
 
     /// Waits until the console shows `pattern` after what earlier calls have dealt with; gives the text up to its end.
     pub fn wait_for(&mut self, pattern: &str, timeout: Duration) -> Result<String> {
-        self.wait(&format!("{pattern:?}"), timeout, |bytes| {
-            let text = prompt::text(bytes);
+        self.wait_until(&format!("{pattern:?}"), timeout, |text| {
             let end = text.find(pattern)? + pattern.len();
             Some(text[..end].to_string())
         })
+    }
+
+    /// Waits until `look` finds what it wants in what the console shows after what earlier calls have dealt with.
+    pub fn wait_until<T>(&mut self, what: &str, timeout: Duration, look: impl Fn(&str) -> Option<T>) -> Result<T> {
+        self.wait(what, timeout, |bytes| look(&prompt::text(bytes)))
     }
 
     /// Waits until the console shows a prompt after what earlier calls have dealt with.

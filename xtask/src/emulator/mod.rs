@@ -90,6 +90,17 @@ pub struct Medium {
     pub firmware: Firmware,
 }
 
+/// A Linux kernel that has the machine to itself, in place of the core and the bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// The kernel.
+    pub image: PathBuf,
+    /// Its initial RAM disk.
+    pub ramdisk: PathBuf,
+    /// Its command line.
+    pub line: String,
+}
+
 /// What to boot, and on what.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -101,6 +112,8 @@ pub struct Options {
     pub core: PathBuf,
     /// The boot bundle.
     pub bundle: PathBuf,
+    /// What is booted instead, for comparison.
+    pub kernel: Option<Kernel>,
     /// CPUs.
     pub cpus: u32,
     /// Memory, as QEMU reads it.
@@ -137,6 +150,7 @@ impl Options {
             medium: None,
             core: workspace::core_elf(),
             bundle: workspace::bundle(),
+            kernel: None,
             cpus,
             memory: "512M".into(),
             accel: Accel::Tcg,

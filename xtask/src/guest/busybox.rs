@@ -10,16 +10,29 @@ use super::packages;
 use super::{Files, folder};
 use crate::{bundle, workspace};
 
-/// Modules of the kernel package that go into the RAM disk, in the order in which they are loaded.
-const MODULES: [&str; 7] = [
-    "drivers/block/xen-blkfront.ko",
-    "drivers/net/xen-netfront.ko",
-    "lib/crc16.ko",
-    "crypto/crc32c_generic.ko",
-    "fs/mbcache.ko",
-    "fs/jbd2/jbd2.ko",
-    "fs/ext4/ext4.ko",
+/// Modules of the kernel package that go into the RAM disk, in the order in which they are loaded: those for the guest, and those for
+/// the same kernel on a machine of its own, which the word `devices=virtio` chooses.
+const DEVICES: [(&str, &[&str]); 2] = [
+    ("xen", &["drivers/block/xen-blkfront.ko", "drivers/net/xen-netfront.ko"]),
+    (
+        "virtio",
+        &[
+            "drivers/virtio/virtio_ring.ko",
+            "drivers/virtio/virtio.ko",
+            "drivers/virtio/virtio_pci_legacy_dev.ko",
+            "drivers/virtio/virtio_pci_modern_dev.ko",
+            "drivers/virtio/virtio_pci.ko",
+            "drivers/block/virtio_blk.ko",
+            "net/core/failover.ko",
+            "drivers/net/net_failover.ko",
+            "drivers/net/virtio_net.ko",
+        ],
+    ),
 ];
+
+/// And those for file systems.
+const FILE_SYSTEMS: [&str; 5] =
+    ["lib/crc16.ko", "crypto/crc32c_generic.ko", "fs/mbcache.ko", "fs/jbd2/jbd2.ko", "fs/ext4/ext4.ko"];
 
 /// Makes what is not there yet.
 pub fn prepare() -> Result<Files> {
@@ -46,17 +59,19 @@ fn archive(root: &Path) -> Result<Vec<u8>> {
     archive.file("bin/busybox", 0o755, &read(&root.join("bin/busybox"))?);
     archive.link("bin/sh", "busybox");
     let modules = packages::named(&root.join("lib/modules"), "")?.join("kernel");
-    let mut order = String::new();
-    for module in MODULES {
-        let path = modules.join(module);
-        // What a kernel has built in it has no module for.
-        if path.exists() {
-            let name = bundle::file_name(&path);
-            archive.file(&format!("lib/{name}"), 0o644, &read(&path)?);
-            order.push_str(&format!("{name}\n"));
+    for (devices, drivers) in DEVICES.into_iter().chain([("any", &FILE_SYSTEMS[..])]) {
+        let mut order = String::new();
+        for module in drivers {
+            let path = modules.join(module);
+            // What a kernel has built in it has no module for.
+            if path.exists() {
+                let name = bundle::file_name(&path);
+                archive.file(&format!("lib/{name}"), 0o644, &read(&path)?);
+                order.push_str(&format!("{name}\n"));
+            }
         }
+        archive.file(&format!("lib/order.{devices}"), 0o644, order.as_bytes());
     }
-    archive.file("lib/order", 0o644, order.as_bytes());
     archive.file("init", 0o755, &read(&workspace::root().join("images/guests/busybox.init"))?);
     Ok(archive.finish())
 }

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::wait::{Ending, Memory, Power, Waiting};
 use super::{Context, Flow, Outcome};
-use crate::config::{cpus, shown, size, suggest};
+use crate::builder;
+use crate::config::{Guest, cpus, shown, size, suggest};
 use crate::guest;
 use crate::hypervisor::Hypervisor;
 use crate::plane::DOM0_ID;
@@ -23,6 +24,9 @@ use crate::shell::view;
 
 /// Default time to wait for a domain, in ns.
 pub const PATIENCE_NS: u64 = 10_000_000_000;
+/// Default time to wait for a Linux guest to give memory or CPUs back or to take them, in ns: it moves gigabytes, and its monitor
+/// says when it has stopped doing so.
+const GUEST_NS: u64 = 60_000_000_000;
 /// Time a destroyed domain has to be gone, in ns; the core does it alone, so only very large ones need any.
 const DESTROY_NS: u64 = 10_000_000_000;
 
@@ -169,10 +173,14 @@ fn memory_words<H: Hypervisor>(context: &Context<'_, '_, H>, args: &Args) -> Res
 }
 
 pub fn mem_set<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Outcome {
-    let timeout_ns = args.seconds("timeout", PATIENCE_NS)?;
     let (id, name, pages) = memory_words(context, args)?;
+    let timeout_ns = args.seconds("timeout", if is_linux(context, id) { GUEST_NS } else { PATIENCE_NS })?;
     let handle = handle_of(context, id)?;
     let info = context.plane.hypervisor.domain_info(handle).map_err(|error| refused(&name, error))?;
+    if let Some(most) = most(context, id).filter(|&most| pages > most) {
+        let most = size::mib(most);
+        return Err(Fault::from(format!("{name}: a Linux guest can use no more than it started with, {most}")));
+    }
     if pages > info.max_pages {
         let max = size::mib(info.max_pages);
         return Err(Fault::from(format!(
@@ -311,9 +319,13 @@ pub fn vcpu_set<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) ->
         let text = format!("`{}` is no number of vCPUs of {name}: 1 to {most}", shown(count));
         Fault::usage(args.command, text)
     })?;
+    if !is_linux(context, id) {
+        let name = name_of(context, id);
+        return Err(Fault::from(format!("{name}: only a Linux guest can be told which of its vCPUs to use")));
+    }
     let request = context.plane.request(id, ToDomain::VcpuTarget { vcpus })?;
-    let deadline = context.plane.hypervisor.clock().saturating_add(PATIENCE_NS);
-    Ok(Flow::Wait(Waiting::Answer { request, deadline }))
+    let deadline = context.plane.hypervisor.clock().saturating_add(GUEST_NS);
+    Ok(Flow::Wait(Waiting::Vcpus { request, vcpus, deadline }))
 }
 
 pub fn poweroff<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Outcome {
@@ -337,6 +349,16 @@ pub fn name_of<H: Hypervisor>(context: &Context<'_, '_, H>, id: u16) -> String {
 fn handle_of<H: Hypervisor>(context: &Context<'_, '_, H>, id: u16) -> Result<Handle, Fault> {
     let handle = context.plane.handle(id).map(|(handle, _)| handle);
     handle.ok_or_else(|| Fault::from(format!("domain {id} is gone")))
+}
+
+fn is_linux<H: Hypervisor>(context: &Context<'_, '_, H>, id: u16) -> bool {
+    context.plane.domain(id).is_some_and(|domain| matches!(domain.config.guest, Guest::Linux { .. }))
+}
+
+/// The most frames that a Linux guest's domain has a use for: its kernel knows no place for more than there was at the start.
+fn most<H: Hypervisor>(context: &Context<'_, '_, H>, id: u16) -> Option<u64> {
+    let domain = context.plane.domain(id).filter(|_| is_linux(context, id))?;
+    Some(builder::spec(&domain.config).memory_pages)
 }
 
 fn refused(name: &str, error: Error) -> Fault {

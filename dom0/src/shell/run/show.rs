@@ -59,7 +59,7 @@ pub fn list<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Out
             view.name,
             view.id.to_string(),
             mib(view.memory_bytes),
-            view.vcpus.to_string(),
+            view.vcpus_used.to_string(),
             view.state,
             seconds(view.cpu_ns),
             format!("{:.1}", view.cpu_percent),

@@ -86,6 +86,15 @@ pub enum Waiting {
         /// When to give up.
         deadline: u64,
     },
+    /// A Linux guest to use so many of its vCPUs.
+    Vcpus {
+        /// The request.
+        request: Request,
+        /// Their number.
+        vcpus: u32,
+        /// When to give up.
+        deadline: u64,
+    },
     /// A device to be there, or to be gone, or an upgrade to be settled.
     Device(DeviceWait),
     /// Driver domains to say what they know.
@@ -118,7 +127,7 @@ impl Waiting {
             Waiting::Ended { deadline, .. } | Waiting::Reaped { deadline } | Waiting::Power { deadline, .. } => {
                 *deadline
             }
-            Waiting::Answer { deadline, .. } => *deadline,
+            Waiting::Answer { deadline, .. } | Waiting::Vcpus { deadline, .. } => *deadline,
             Waiting::Device(wait) => wait.deadline,
             Waiting::Survey(survey) => survey.deadline,
             Waiting::Memory(memory) => memory.deadline,
@@ -136,10 +145,14 @@ impl Waiting {
             Waiting::Memory(memory) => memory.poll(context, late),
             Waiting::Device(wait) => wait.poll(context, late),
             Waiting::Survey(survey) => survey.poll(context, late),
-            Waiting::Answer { request, .. } => match context.plane.answer(*request) {
-                Some(answer) => Some(answer.map(|_| ()).map_err(|reason| Fault::from(format!("it refuses: {reason}")))),
-                None => late.then(|| Err(Fault::from("it does not answer".to_string()))),
-            },
+            Waiting::Answer { request, .. } => answered(context, *request, late),
+            Waiting::Vcpus { request, vcpus, .. } => {
+                let answer = answered(context, *request, late)?;
+                if answer.is_ok() {
+                    context.plane.vcpus_used(request.domain, *vcpus);
+                }
+                Some(answer)
+            }
             Waiting::Reaped { .. } if context.plane.all_reaped() => Some(Ok(())),
             Waiting::Reaped { .. } if late => {
                 let text = "the core is still taking the domain apart: `info` shows when its memory is back";
@@ -152,6 +165,17 @@ impl Waiting {
             }
             Waiting::Reaped { .. } | Waiting::Top(_) | Waiting::Power { .. } => None,
         }
+    }
+}
+
+fn answered<H: Hypervisor>(
+    context: &mut Context<'_, '_, H>,
+    request: Request,
+    late: bool,
+) -> Option<Result<(), Fault>> {
+    match context.plane.answer(request) {
+        Some(answer) => Some(answer.map(|_| ()).map_err(|reason| Fault::from(format!("it refuses: {reason}")))),
+        None => late.then(|| Err(Fault::from("it does not answer".to_string()))),
     }
 }
 
@@ -270,7 +294,7 @@ impl Top {
                 format!("{:.1}", domain.cpu_percent),
                 seconds(domain.cpu_ns),
                 mib(domain.memory_bytes),
-                domain.vcpus.to_string(),
+                domain.vcpus_used.to_string(),
                 domain.hypercalls.to_string(),
             ]);
         }

@@ -163,13 +163,13 @@ impl<R: Registers, P: Pages> Ata<R, P> {
         let piece = request.pieces.get(request.done);
         let sectors = match (request.operation, piece) {
             (Operation::Flush, _) if request.done == 0 => 0,
-            (_, Some(piece)) => piece.length as usize / SECTOR as usize,
+            (_, Some(piece)) => piece.sectors(),
             (_, None) => return Ok(None),
         };
         let command = self.identity.command(request.operation, request.moved, sectors);
         if let (Some(Command { transfer: Transfer::Out, .. }), Some(piece)) = (command, piece) {
-            let out = &mut self.channel.page[..piece.length as usize];
-            self.pages.read(piece.page, piece.offset, out).map_err(|error| gone(piece, error))?;
+            let out = &mut self.channel.page[..piece.length()];
+            self.pages.read(piece.source(), piece.offset(), out).map_err(|error| gone(piece, error))?;
         }
         Ok(command)
     }
@@ -181,11 +181,11 @@ impl<R: Registers, P: Pages> Ata<R, P> {
         let piece = request.pieces.get(request.done);
         request.done += 1;
         let Some(piece) = piece else { return Ok(()) };
-        request.moved += u64::from(piece.length) / SECTOR;
+        request.moved += piece.sectors() as u64;
         match request.operation {
             Operation::Read { .. } => {
-                let bytes = &self.channel.page[..piece.length as usize];
-                self.pages.write(piece.page, piece.offset, bytes).map_err(|error| gone(piece, error))
+                let bytes = &self.channel.page[..piece.length()];
+                self.pages.write(piece.source(), piece.offset(), bytes).map_err(|error| gone(piece, error))
             }
             _ => Ok(()),
         }
@@ -198,7 +198,7 @@ impl<R: Registers, P: Pages> Ata<R, P> {
 }
 
 fn gone(piece: &Piece, error: protocol::error::Error) -> Cause {
-    Cause::Page { reference: piece.page.reference, error }
+    Cause::Page { reference: piece.reference, error }
 }
 
 impl<R: Registers, P: Pages> Disk for Ata<R, P> {
@@ -222,9 +222,7 @@ impl<R: Registers, P: Pages> Disk for Ata<R, P> {
     }
 
     fn submit(&mut self, tag: u32, operation: Operation, pieces: &[Piece]) -> Outcome {
-        let bytes = |piece: &Piece| u64::from(piece.length);
-        let whole = |piece: &Piece| bytes(piece) % SECTOR == 0 && bytes(piece) <= (SECTORS_MAX as u64) * SECTOR;
-        let sectors = pieces.iter().map(bytes).sum::<u64>() / SECTOR;
+        let sectors = pieces.iter().map(|piece| piece.sectors() as u64).sum();
         match operation {
             Operation::Discard { .. } => return Err(Cause::Text("the disk cannot discard")),
             Operation::Read { sector } | Operation::Write { sector }
@@ -233,7 +231,6 @@ impl<R: Registers, P: Pages> Disk for Ata<R, P> {
                 return Err(Cause::Number("beyond the end of the disk, from sector", sector));
             }
             _ if COSTS.of(operation, pieces.len()) > self.room() => return Err(Cause::Text("the queue is full")),
-            _ if !pieces.iter().all(whole) => return Err(Cause::Text("a piece is no number of sectors in a page")),
             _ => {}
         }
         let pieces = Short::from_slice(pieces).map_err(|_| Cause::Text("too many pieces"))?;

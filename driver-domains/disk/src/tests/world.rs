@@ -178,18 +178,14 @@ impl World {
             }
         };
         for piece in &request.pieces {
-            let mapping = (piece.address / PAGE_SIZE) as u32;
+            let mapping = (piece.page / PAGE_SIZE) as u32;
             let (peer, reference, access) = self.mapped.borrow()[&mapping];
             assert!(write || access == Access::Write);
             let (memory, _) = self.pages.borrow()[&(peer, reference)].clone();
-            let at = (piece.address % PAGE_SIZE) as usize;
-            assert!(at + piece.length as usize <= PAGE, "a piece crosses a page");
-            assert_eq!(
-                (piece.page, usize::from(piece.offset)),
-                (Source { peer, reference }, at),
-                "two names of a piece"
-            );
-            for offset in (0..piece.length as usize).step_by(SECTOR as usize) {
+            let at = usize::from(piece.offset());
+            assert!(at + piece.length() <= PAGE, "a piece crosses a page");
+            assert_eq!(piece.source(), Source { peer, reference }, "two names of a piece");
+            for offset in (0..piece.length()).step_by(SECTOR as usize) {
                 let place = &mut self.sectors.borrow_mut()[sector as usize];
                 match write {
                     true => memory.read(at + offset, place),
@@ -276,7 +272,7 @@ impl DevicePages for Fake {
                 assert!(self.0.mapped.borrow_mut().remove(mapping).is_some(), "unmapped twice");
                 let used = self.0.submitted.borrow();
                 let used = used.iter().flat_map(|request| &request.pieces);
-                let used: BTreeSet<u32> = used.map(|piece| (piece.address / PAGE_SIZE) as u32).collect();
+                let used: BTreeSet<u32> = used.map(|piece| (piece.page / PAGE_SIZE) as u32).collect();
                 assert!(!used.contains(mapping), "unmapped while the device uses it");
             }
         }

@@ -220,7 +220,7 @@ fn machine(size: u16) -> (Board, Virtio<Pins, Memory>) {
 }
 
 fn piece(page: u64, length: u32) -> Piece {
-    Piece { address: GUEST + page * 4096, length, ..Piece::default() }
+    Piece::own(GUEST + page * 4096, length as usize / 512)
 }
 
 /// Everything that is done.

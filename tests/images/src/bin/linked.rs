@@ -72,7 +72,7 @@ async fn read(domain: &Domain) -> Outcome<u64> {
     let begun = time::now();
     for (tag, address) in pages.into_iter().enumerate() {
         let shared = shared.clone();
-        let piece = Piece { address, length: PAGE_SIZE as u32, ..Piece::default() };
+        let piece = Piece::own(address, SECTORS_PER_PAGE.into());
         spawn(async move {
             while shared.left.get() > 0 {
                 shared.left.set(shared.left.get() - 1);

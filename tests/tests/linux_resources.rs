@@ -1,0 +1,102 @@
+//! What a Linux guest has of CPUs and memory, and how dom0 takes some of it away and gives it back.
+
+use serde_json::Value;
+use system_tests::System;
+use system_tests::linux::{Console, machine};
+
+/// Its frames in `list`.
+fn pages(system: &mut System) -> u64 {
+    system.json("list one")[0]["memory_pages"].as_u64().expect("a number")
+}
+
+/// KiB of memory that its kernel counts.
+fn total(console: &mut Console<'_>) -> u64 {
+    let text = console.sh("grep MemTotal /proc/meminfo");
+    text.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+}
+
+fn column(vcpus: &Value, key: &str) -> Vec<Value> {
+    vcpus.as_array().expect("a list").iter().map(|vcpu| vcpu[key].clone()).collect()
+}
+
+#[test]
+fn a_guest_gives_cpus_back_and_takes_them_again() {
+    let mut system = machine(2).boot();
+    system.create_linux("one", "", "vcpus=4 cpus='0,1'");
+    system.at("one", |console| {
+        assert_eq!(console.sh("nproc").trim(), "4");
+        let interrupts = console.sh("cat /proc/interrupts");
+        for cpu in 0..4 {
+            // Number, one count for each CPU, kind, source.
+            let timer = interrupts.lines().find(|line| line.ends_with(&format!("timer{cpu}")));
+            let counts: Vec<u64> = timer
+                .unwrap_or_else(|| panic!("{interrupts}"))
+                .split_whitespace()
+                .skip(1)
+                .take(4)
+                .filter_map(|word| word.parse().ok())
+                .collect();
+            let others =
+                counts.iter().enumerate().filter(|&(index, _)| index != cpu).map(|(_, count)| count).sum::<u64>();
+            assert!(counts.len() == 4 && counts[cpu] > 0 && others == 0, "{interrupts}");
+        }
+    });
+    system.ok("vcpu-set one 2");
+    let vcpus = system.json("vcpu-list one");
+    assert_eq!(column(&vcpus, "state")[2..], ["offline", "offline"], "{vcpus}");
+    assert!(!column(&vcpus, "state")[..2].contains(&"offline".into()), "{vcpus}");
+    assert_eq!(column(&vcpus, "affinity"), ["0-1"; 4]);
+    assert_eq!(system.json("list one")[0]["vcpus_used"], 2);
+    system.at("one", |console| assert_eq!(console.sh("nproc").trim(), "2"));
+    system.ok("vcpu-set one 4");
+    system.at("one", |console| {
+        // The kernel has them again; to use them is up to its user space.
+        console.sh("for cpu in 2 3; do until echo 1 > /sys/devices/system/cpu/cpu$cpu/online; do sleep 1; done; done");
+        assert_eq!(console.sh("nproc").trim(), "4");
+    });
+    assert!(system.fails("vcpu-set one 5", 2).contains("1 to 4"));
+    system.ok("vcpu-pin one all 1");
+    system.until("all vCPUs on the CPU they were pinned to", |system| {
+        let vcpus = system.json("vcpu-list one");
+        (column(&vcpus, "cpu") == [1; 4] && column(&vcpus, "affinity") == ["1"; 4]).then_some(())
+    });
+    system.ok("destroy one");
+    for vcpus in [8, 2] {
+        system.create_linux("one", "", &format!("vcpus={vcpus} disk=[] vif=[]"));
+        system.at("one", |console| assert_eq!(console.sh("nproc").trim(), vcpus.to_string()));
+        system.ok("destroy one");
+    }
+    assert!(system.panicked().is_none());
+}
+
+#[test]
+fn a_guest_gives_memory_back_and_takes_it_again() {
+    let mut system = machine(2).boot();
+    system.create_linux("one", "", "memory=192 disk=[] vif=[]");
+    let start = pages(&mut system);
+    let had = system.at("one", total);
+    system.ok("mem-set one 128");
+    assert_eq!(pages(&mut system), start - (64 << 8));
+    system.at("one", |console| assert_eq!(total(console), had - (64 << 10)));
+    // What it gave back is free for others: it does not get more than it was left with.
+    assert!(system.fails("mem-set one 64", 1).contains("88 MiB are the least for a guest that started with 192"));
+    assert_eq!(pages(&mut system), start - (64 << 8));
+    system.ok("mem-set one 160");
+    system.at("one", |console| {
+        console.sh(&format!("until grep -q 'MemTotal: *{} kB' /proc/meminfo; do sleep 1; done", had - (32 << 10)));
+    });
+    assert!(system.fails("mem-set one 200", 1).contains("no more than it started with"));
+    system.ok("mem-max one 160");
+    assert!(system.fails("mem-set one 170", 1).contains("above its maximum"));
+    // What the guest needs it keeps, and says so; then it has as much as before.
+    system.ok("mem-max one 192; mem-set one 192");
+    system.at("one", |console| {
+        console.sh("mount -t tmpfs -o size=100m none /mnt; dd if=/dev/zero of=/mnt/x bs=1M count=70 2>&1")
+    });
+    assert!(system.fails("mem-set one 90", 1).contains("MiB too much"));
+    assert_eq!(pages(&mut system), start);
+    system.at("one", |console| {
+        console.sh(&format!("until grep -q 'MemTotal: *{had} kB' /proc/meminfo; do sleep 1; done"));
+    });
+    assert!(system.panicked().is_none());
+}
