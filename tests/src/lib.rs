@@ -17,7 +17,9 @@ use xtask::workspace::{self, Package};
 use xtask::{build, image, test};
 
 pub mod adversary;
+pub mod echo;
 pub mod http;
+pub mod kernel;
 pub mod linux;
 
 /// For what takes no noticeable time on an idle host; generous, because the host of a test is never idle.
@@ -76,6 +78,12 @@ impl Setup {
     /// Memory, as QEMU reads it.
     pub fn memory(mut self, size: &str) -> Setup {
         self.options.memory = size.into();
+        self
+    }
+
+    /// Another disk, to whose file is written; dom0 names it `virtio1`, and the next one `virtio2`.
+    pub fn disk(mut self, file: PathBuf) -> Setup {
+        self.options.disks.push(Disk { file, access: Access::Keep });
         self
     }
 

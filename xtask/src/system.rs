@@ -39,6 +39,10 @@ pub const GRUB_EFI: Tool = Tool { program: "/usr/lib/grub/x86_64-efi/normal.mod"
 pub const DEBOOTSTRAP: Tool = Tool { program: "debootstrap", package: "debootstrap" };
 /// Makes a file system of it.
 pub const MKFS_EXT4: Tool = Tool { program: "mkfs.ext4", package: "e2fsprogs" };
+/// Expands a kernel, to compress it in another way.
+pub const LZ4: Tool = Tool { program: "lz4", package: "lz4" };
+/// One of the other ways.
+pub const ZSTD: Tool = Tool { program: "zstd", package: "zstd" };
 /// The compiler that the fuzzer's own code needs.
 pub const CXX: Tool = Tool { program: "c++", package: "g++" };
 /// The linker driver that cargo needs for programs of the host.

@@ -17,6 +17,10 @@ const SYSTEM_TESTS: &str = "system-tests";
 const MODEL_CHECKS: &str = "loom_";
 /// Tells the system tests to run at full length.
 pub const FULL_VARIABLE: &str = "BULKHEAD_FULL";
+/// Tells the boot matrix to run whole.
+pub const MATRIX_VARIABLE: &str = "BULKHEAD_MATRIX";
+/// The test that is the boot matrix.
+const MATRIX_TEST: &str = "stock_kernels_boot";
 /// Tells the system tests that everything is built.
 pub const BUILT_VARIABLE: &str = "BULKHEAD_BUILT";
 /// System tests at once: each machine keeps about one CPU of the host busy, and the longest tests use more.
@@ -34,6 +38,9 @@ pub struct Arguments {
     /// Run the long tests (churn, storm) at full length, which takes about an hour
     #[arg(long)]
     full: bool,
+    /// Run the boot matrix instead: stock Linux kernels of two kinds, in every compression, with 128 MiB to 4 GiB and 1 to 4 vCPUs
+    #[arg(long, conflicts_with_all = ["filter", "no_system", "full"])]
+    matrix: bool,
     /// Install missing system packages without asking
     #[arg(long)]
     yes: bool,
@@ -53,22 +60,34 @@ struct Part {
 pub fn run(arguments: &Arguments) -> Result<u8> {
     if !arguments.no_system {
         // Asked first: nobody wants to be asked after minutes.
-        let mut tools = vec![system::QEMU, system::OVMF, system::OVMF_VARIABLES];
+        let mut tools = vec![system::QEMU, system::OVMF, system::OVMF_VARIABLES, system::MKFS_EXT4, system::LZ4];
+        if arguments.matrix {
+            tools.push(system::ZSTD);
+        }
         tools.extend(image::TOOLS.iter().chain(&bochs::TOOLS));
         system::require(&tools, arguments.yes)?;
     }
+    if arguments.matrix {
+        return Ok(summary(&[part("boot matrix", || {
+            build::build_with_tests()?;
+            let mut tests = system_tests(false);
+            tests.env(MATRIX_VARIABLE, "1").args(["--test", "linux_matrix"]);
+            // Each boot says what it found.
+            cargo_test(tests, Some(MATRIX_TEST), &["--nocapture"])
+        })]));
+    }
     let packages = workspace::packages()?;
     let filter = arguments.filter.as_deref();
-    let mut parts = vec![part("host tests", || cargo_test(host_tests(), filter))];
+    let mut parts = vec![part("host tests", || cargo_test(host_tests(), filter, &[]))];
     // Other tests do not run where loom has replaced the atomics.
     let model_filter = filter.unwrap_or(MODEL_CHECKS);
     if model_filter.contains(MODEL_CHECKS) {
-        parts.push(part("model checks", || cargo_test(model_checks(&packages)?, Some(model_filter))));
+        parts.push(part("model checks", || cargo_test(model_checks(&packages)?, Some(model_filter), &[])));
     }
     if !arguments.no_system {
         parts.push(part("system tests", || {
             build::build_with_tests()?;
-            cargo_test(system_tests(arguments.full), filter)
+            cargo_test(system_tests(arguments.full), filter, &[])
         }));
     }
     Ok(summary(&parts))
@@ -127,8 +146,8 @@ fn system_tests(full: bool) -> Command {
 }
 
 /// Runs cargo's test runner, shows what it prints, and adds up its results.
-fn cargo_test(mut cargo: Command, filter: Option<&str>) -> Result<Part> {
-    cargo.args(filter);
+fn cargo_test(mut cargo: Command, filter: Option<&str>, runner: &[&str]) -> Result<Part> {
+    cargo.args(filter).arg("--").args(runner);
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let mut part = Part::default();
     for line in BufReader::new(child.stdout.take().context("no output")?).lines() {

@@ -26,7 +26,7 @@ use virtio::hardware::{Opened, open};
 unikernel::main!(run);
 
 /// Longest time that a frame may be with the device, in ns: the driver's own patience, and a reset after it.
-const TIMEOUT_NS: u64 = 3_000_000_000;
+const TIMEOUT_NS: u64 = 10_000_000_000;
 
 /// Longest time that a reset of an Intel card may take, which is some microseconds by its manual.
 const RESET_TIME: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! How long a device may keep a frame.
 
-/// In ns. A frame takes microseconds; an emulated device on a busy host may not run for a while.
-const PATIENCE_NS: u64 = 1_000_000_000;
+/// In ns. A frame takes microseconds, but an emulated device on a busy host may not run for seconds.
+const PATIENCE_NS: u64 = 4_000_000_000;
 
 /// Since when a device has owed frames, as far as ticks tell.
 #[derive(Clone, Copy, Debug, Default)]

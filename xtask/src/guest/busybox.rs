@@ -1,13 +1,13 @@
-//! The small guest: the distribution's cloud kernel, unchanged, and a RAM disk with busybox and the frontends' modules.
+//! The small guest: a kernel of the distribution, unchanged, and a RAM disk with busybox and the frontends' modules.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::Files;
 use super::cpio::Archive;
 use super::packages;
-use super::{Files, folder};
 use crate::{bundle, workspace};
 
 /// Modules of the kernel package that go into the RAM disk, in the order in which they are loaded: those for the guest, and those for
@@ -34,10 +34,9 @@ const DEVICES: [(&str, &[&str]); 2] = [
 const FILE_SYSTEMS: [&str; 5] =
     ["lib/crc16.ko", "crypto/crc32c_generic.ko", "fs/mbcache.ko", "fs/jbd2/jbd2.ko", "fs/ext4/ext4.ko"];
 
-/// Makes what is not there yet.
-pub fn prepare() -> Result<Files> {
-    let folder = folder("busybox");
-    let kernel_package = packages::behind(packages::CLOUD_KERNEL)?;
+/// Makes what is not there yet, with the kernel of this package.
+pub fn prepare(folder: &Path, kernel: &str) -> Result<Files> {
+    let kernel_package = packages::behind(kernel)?;
     let root = packages::unpack(&[&kernel_package, "busybox-static"], &folder.join("packages"))?;
     let (kernel, ramdisk) = (packages::named(&root.join("boot"), "vmlinuz-")?, folder.join("initrd"));
     let content = archive(&root)?;

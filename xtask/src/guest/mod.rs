@@ -6,7 +6,7 @@ mod debian;
 mod packages;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -65,13 +65,9 @@ impl Kind {
     /// Makes what is not there yet. Whoever comes at the same time waits: tests do.
     pub fn prepare(self) -> Result<Files> {
         let folder = folder(self.name());
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let file = folder.with_extension("lock");
-        // Held until it is dropped.
-        let lock = File::create(&file).with_context(|| format!("cannot make {}", file.display()))?;
-        lock.lock().with_context(|| format!("cannot lock {}", file.display()))?;
+        let _lock = lock(&folder)?;
         match self {
-            Kind::Busybox => busybox::prepare(),
+            Kind::Busybox => busybox::prepare(&folder, packages::CLOUD_KERNEL),
             Kind::Debian => debian::prepare(),
         }
     }
@@ -88,6 +84,22 @@ impl Kind {
         entries.push(Entry::new(format!("auto/{name}.toml"), text.replace("phy:ROOT", &disk)));
         Ok(files.disk.map(|file| Disk { file, access: Access::Keep }))
     }
+}
+
+/// The small guest with the distribution's kernel for every machine, instead of the one for virtual machines.
+pub fn generic() -> Result<Files> {
+    let folder = folder("busybox-generic");
+    let _lock = lock(&folder)?;
+    busybox::prepare(&folder, packages::GENERIC_KERNEL)
+}
+
+/// Lets one at a time make what is in a folder, until the lock is dropped.
+fn lock(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = folder.with_extension("lock");
+    let lock = File::create(&file).with_context(|| format!("cannot make {}", file.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", file.display()))?;
+    Ok(lock)
 }
 
 /// Where the files of a guest are.

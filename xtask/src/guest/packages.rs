@@ -11,6 +11,9 @@ use crate::process;
 /// Kernel packages of Debian: their names change with each point release, and these follow them.
 pub const CLOUD_KERNEL: &str = "linux-image-cloud-amd64";
 
+/// The one for every machine.
+pub const GENERIC_KERNEL: &str = "linux-image-amd64";
+
 /// The package that a package which only follows others depends on.
 pub fn behind(meta: &str) -> Result<String> {
     let known = || {

@@ -267,11 +267,11 @@ fn a_device_that_keeps_a_frame_is_reset_and_goes_on() {
     driver.flush();
     assert_eq!(driver.tick(2 * SECOND), SECOND);
     chip.stuck.set(true);
-    assert_eq!(driver.tick(4 * SECOND), SECOND, "dom0 is told since when, as long as it does not come back");
+    assert_eq!(driver.tick(7 * SECOND), SECOND, "dom0 is told since when, as long as it does not come back");
     assert!(!driver.link() && driver.reserve().is_none());
-    assert_eq!(driver.tick(5 * SECOND), SECOND);
+    assert_eq!(driver.tick(8 * SECOND), SECOND);
     chip.stuck.set(false);
-    assert_eq!(driver.tick(6 * SECOND), 0);
+    assert_eq!(driver.tick(9 * SECOND), 0);
     assert!(driver.link());
     assert!(send(&mut driver, &[2; 60]));
     driver.flush();
