@@ -16,6 +16,7 @@ use xtask::emulator::{Access, Disk, Firmware, Machine, Medium, Network, Options,
 use xtask::workspace::{self, Package};
 use xtask::{build, image, test};
 
+pub mod adversary;
 pub mod echo;
 pub mod http;
 pub mod kernel;

@@ -125,10 +125,10 @@ impl<P: Shared> Connection<P> {
         Ok(())
     }
 
-    /// Moves output to the backlog; gives the bytes moved.
-    pub fn keep(&mut self) -> Result<usize, Violation> {
+    /// Moves output to the backlog, at most this many bytes; gives the bytes moved.
+    pub fn keep(&mut self, most: usize) -> Result<usize, Violation> {
         let mut buffer = [0; CHUNK];
-        let moved = self.output.read(&self.page, &mut buffer)?;
+        let moved = self.output.read(&self.page, &mut buffer[..most.min(CHUNK)])?;
         self.backlog.push(&buffer[..moved]);
         self.owes_event |= moved > 0;
         Ok(moved)

@@ -18,7 +18,7 @@ use unikernel::device::{Interrupt, IoPorts};
 use unikernel::event::AnyPort;
 use unikernel::executor::{Signal, race, spawn, yield_now};
 use unikernel::grant::{Access, Mapped, Source, map};
-use unikernel::{Domain, control, event};
+use unikernel::{Domain, control, event, time};
 
 unikernel::main!(run);
 
@@ -85,10 +85,21 @@ fn obey(shared: &Shared, message: ToDomain) -> FromDomain {
     }
 }
 
+/// Bytes that are moved in the background in [`PACE`], in the long run: nine times what a fast serial line takes.
+const BACKGROUND: u64 = 1024;
+/// In ns.
+const PACE: u64 = 10_000_000;
+/// What may come at once: what a kernel prints when it starts.
+const BURST: usize = 32 << 10;
+
 /// Moves bytes, a bounded number between two looks at everything else.
 async fn serve(shared: &Shared, host: &Host<Native>, mut uart: Uart<IoPorts>, interrupt: &Interrupt) {
     let any = AnyPort::default();
+    let mut last = 0;
     loop {
+        let paces = (time::now() - last) / PACE;
+        last += paces * PACE;
+        shared.multiplexer.borrow_mut().allow((paces * BACKGROUND) as usize, BURST);
         // The line is edge-triggered: unmasked first, so that what comes while the chip is served interrupts again.
         if interrupt.fired()
             && let Err(error) = interrupt.unmask()
@@ -96,15 +107,17 @@ async fn serve(shared: &Shared, host: &Host<Native>, mut uart: Uart<IoPorts>, in
             log::error!("the interrupt cannot be unmasked: {error}");
         }
         uart.acknowledge();
-        let more = {
+        let rest = {
             let mut multiplexer = shared.multiplexer.borrow_mut();
-            let more = exchange(&mut multiplexer, host, &uart);
+            let rest = exchange(&mut multiplexer, host, &uart);
             uart.listen(multiplexer.takes_input(), multiplexer.has_output());
-            more
+            rest
         };
-        match more {
-            true => yield_now().await,
-            false => race(any.wait(), shared.changed.wait()).await,
+        let happens = race(any.wait(), shared.changed.wait());
+        match rest {
+            Rest::Now => yield_now().await,
+            Rest::Later => drop(time::before(last + PACE, happens).await),
+            Rest::None => happens.await,
         }
     }
 }
@@ -112,8 +125,16 @@ async fn serve(shared: &Shared, host: &Host<Native>, mut uart: Uart<IoPorts>, in
 /// Bytes received in one round: a few FIFOs full, and no more, so that output has its turn.
 const KEYS_MAX: usize = 64;
 
-/// One round: keys in, rings, output; gives whether there is more to do.
-fn exchange(multiplexer: &mut Multiplexer<Mapped>, host: &Host<Native>, uart: &Uart<IoPorts>) -> bool {
+/// When there is more to do.
+enum Rest {
+    None,
+    Now,
+    /// In a while.
+    Later,
+}
+
+/// One round: keys in, rings, output.
+fn exchange(multiplexer: &mut Multiplexer<Mapped>, host: &Host<Native>, uart: &Uart<IoPorts>) -> Rest {
     let mut keys = 0;
     while keys < KEYS_MAX
         && multiplexer.takes_input()
@@ -130,7 +151,11 @@ fn exchange(multiplexer: &mut Multiplexer<Mapped>, host: &Host<Native>, uart: &U
         host.served();
     }
     // Room on the screen lets a ring in the foreground move on.
-    keys == KEYS_MAX || turn.more || (sent && waiting)
+    match keys == KEYS_MAX || turn.more || (sent && waiting) {
+        true => Rest::Now,
+        false if turn.later => Rest::Later,
+        false => Rest::None,
+    }
 }
 
 /// Passes on what a turn has to say.

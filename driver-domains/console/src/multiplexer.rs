@@ -3,7 +3,8 @@
 //! The shell has the terminal until it gives it to a guest; [`ESCAPE`] brings it back. All rings are always drained, those in
 //! the background into their backlogs, so that no guest waits for somebody to look; the ring in the foreground is drained as
 //! fast as the terminal takes it, so that nothing of it is lost. One turn moves a bounded number of bytes, and the next one
-//! continues with the connection after the last.
+//! continues with the connection after the last. What is moved in the background in a time is bounded, too: a domain that
+//! prints without end would have the CPU time of this one beside its own.
 
 use alloc::vec::Vec;
 
@@ -30,6 +31,8 @@ pub struct Turn {
     pub notify: Vec<Port>,
     /// There is more to move: take another turn soon.
     pub more: bool,
+    /// There is more to move in the background, once it is allowed.
+    pub later: bool,
     /// Peers that broke their ring, and were disconnected.
     pub broken: Vec<(Identity, Violation)>,
     /// The shell has the terminal again, and did not ask for it.
@@ -45,12 +48,21 @@ pub struct Multiplexer<P> {
     /// Where the next turn starts.
     next: usize,
     screen: Screen,
+    /// Bytes that can still be moved in the background.
+    allowance: usize,
     returned: bool,
 }
 
 impl<P> Default for Multiplexer<P> {
     fn default() -> Self {
-        Multiplexer { connections: Vec::new(), focus: None, next: 0, screen: Screen::default(), returned: false }
+        Multiplexer {
+            connections: Vec::new(),
+            focus: None,
+            next: 0,
+            screen: Screen::default(),
+            allowance: usize::MAX,
+            returned: false,
+        }
     }
 }
 
@@ -171,6 +183,11 @@ impl<P: Shared> Multiplexer<P> {
         !self.screen.is_empty()
     }
 
+    /// Lets so many bytes more be moved in the background, `most` at once.
+    pub fn allow(&mut self, bytes: usize, most: usize) {
+        self.allowance = self.allowance.saturating_add(bytes).min(most);
+    }
+
     /// Moves bytes between the rings, the backlogs and the screen: for the peer on the screen first, then for the others in
     /// turn.
     pub fn turn(&mut self) -> Turn {
@@ -197,15 +214,21 @@ impl<P: Shared> Multiplexer<P> {
         let Some(connection) = self.connections.get_mut(at) else { return 0 };
         let step = connection.give_input().and_then(|()| match focused {
             true => connection.show(&mut self.screen),
-            false => connection.keep(),
+            false => connection.keep(self.allowance),
         });
         if connection.take_event() {
             turn.notify.push(connection.identity.port);
         }
         match step {
-            Ok(bytes) => {
+            Ok(bytes) if focused => {
                 // On the screen, output without room waits for the terminal and needs no turn.
-                turn.more |= bytes > 0 && (!focused || self.screen.room() > 0);
+                turn.more |= bytes > 0 && self.screen.room() > 0;
+                bytes
+            }
+            Ok(bytes) => {
+                self.allowance -= bytes;
+                turn.more |= bytes > 0 && self.allowance > 0;
+                turn.later |= self.allowance == 0 && connection.has_output();
                 bytes
             }
             Err(violation) => {

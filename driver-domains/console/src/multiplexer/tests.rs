@@ -244,6 +244,23 @@ fn a_flood_in_the_background_leaves_the_foreground_its_share() {
     assert!(guests.iter().all(|guest| guest.page.load_u32(OUTPUT.consumer) >= 2048));
 }
 
+#[test]
+fn what_is_printed_in_the_background_is_taken_at_the_pace_that_is_allowed() {
+    let (mut console, mut shell, mut guest) = pair();
+    console.allow(0, 700);
+    guest.print(&[b'g'; 2048]);
+    shell.print(b"> ");
+    assert_eq!(settle(&mut console).0, b"> ", "the foreground has no such limit");
+    assert_eq!(guest.output.room(&guest.page), Ok(700));
+    let turn = console.turn();
+    assert!((turn.more, turn.later, turn.notify.is_empty()) == (false, true, true), "{turn:?}");
+    console.allow(2000, 1400);
+    assert!(console.turn().more);
+    settle(&mut console);
+    assert_eq!(guest.output.room(&guest.page), Ok(2048));
+    assert!(!console.turn().later);
+}
+
 proptest! {
     /// However focus moves and whenever the terminal takes bytes: what the focused shell prints appears whole and in order,
     /// and every guest's output is drained.
