@@ -111,9 +111,14 @@ impl Apic {
         }
     }
 
+    /// Whether it takes interrupts at all.
+    pub fn is_enabled(&self) -> bool {
+        self.spurious & ENABLED != 0
+    }
+
     /// Requests an interrupt. Vectors below 16 do not exist; a disabled APIC takes none.
     pub fn request(&mut self, vector: u8) {
-        if vector >= 16 && self.spurious & ENABLED != 0 {
+        if vector >= 16 && self.is_enabled() {
             self.requested.set(vector, true);
         }
     }

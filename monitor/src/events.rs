@@ -4,6 +4,7 @@
 //! channel that leads out of the guest is tied to a port of the monitor's own.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use protocol::event::Port;
 use unikernel::vm::GuestPage;
@@ -69,6 +70,8 @@ pub struct Events {
     ports: Vec<Entry>,
     shared: Option<GuestPage>,
     vcpus: Vec<VcpuInfo>,
+    /// vCPUs, a bit each, that got something to look at when they had nothing.
+    edges: Cell<u32>,
 }
 
 /// Bits of ports in words of 64.
@@ -82,7 +85,7 @@ impl Events {
         let vcpus = (0..vcpus).map(|_| VcpuInfo { own: None }).collect();
         // Port 0 is never valid.
         let reserved = Entry { binding: Binding::Ipi, vcpu: 0 };
-        Events { ports: Vec::from([reserved]), shared: None, vcpus }
+        Events { ports: Vec::from([reserved]), shared: None, vcpus, edges: Cell::new(0) }
     }
 
     fn allocate(&mut self, binding: Binding, vcpu: u32) -> Result<u32, Errno> {
@@ -222,8 +225,9 @@ impl Events {
     fn notify(&self, vcpu: u32, word: usize) {
         if let Some((page, offset)) = self.vcpu_info(vcpu)
             && page.set_bits(offset + SELECTOR, 1 << word) & 1 << word == 0
+            && page.swap_u8(offset + UPCALL_PENDING, 1) == 0
         {
-            page.swap_u8(offset + UPCALL_PENDING, 1);
+            self.mark_edge(vcpu);
         }
     }
 
@@ -249,6 +253,17 @@ impl Events {
     /// Whether a vCPU has something to look at.
     pub fn upcall_pending(&self, vcpu: u32) -> bool {
         self.vcpu_info(vcpu).is_some_and(|(page, offset)| page.load_u8(offset + UPCALL_PENDING) != 0)
+    }
+
+    fn mark_edge(&self, vcpu: u32) {
+        self.edges.set(self.edges.get() | 1 << (vcpu % u32::BITS));
+    }
+
+    /// Whether a vCPU got something to look at since this was asked last, having had nothing.
+    pub fn take_edge(&self, vcpu: u32) -> bool {
+        let (edges, bit) = (self.edges.get(), 1 << (vcpu % u32::BITS));
+        self.edges.set(edges & !bit);
+        edges & bit != 0
     }
 
     fn vcpu_info(&self, vcpu: u32) -> Option<(&GuestPage, usize)> {
@@ -298,6 +313,7 @@ impl Events {
         page.store_u64(offset + SELECTOR, u64::MAX);
         page.swap_u8(offset + UPCALL_PENDING, 1);
         self.vcpus[vcpu as usize].own = Some((page, offset));
+        self.mark_edge(vcpu);
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ pub mod apic;
 pub mod boot;
 pub mod bridge;
 pub mod console;
+pub mod context;
 pub mod cpuid;
 pub mod devices;
 pub mod errno;

@@ -4,7 +4,7 @@ use protocol::vm::word;
 
 use crate::apic::{self, Apic, Fault, Ipi};
 use crate::cpuid::XEN_MSR_HYPERCALL;
-use crate::state::{CR0_PAGING, EFER_LONG_ACTIVE, PAT_RESET, State, StateExt};
+use crate::state::{CR0_PAGING, EFER_LONG_ACTIVE, EFER_LONG_ENABLED, PAT_RESET, State, StateExt};
 
 /// IA32_APIC_BASE: where it would be, enabled, in x2APIC mode; and whether this is the first CPU.
 const APIC_BASE: u64 = 0xfee0_0000 | 1 << 11 | 1 << 10;
@@ -17,10 +17,8 @@ const MTRR_DEFAULT: u64 = 1 << 11 | 6;
 const HWCR: u64 = 1 << 24;
 /// DE_CFG: LFENCE serialises.
 const DE_CFG: u64 = 1 << 1;
-/// EFER: long mode enabled.
-const EFER_LONG_ENABLED: u64 = 1 << 8;
 /// EFER: SYSCALL, long mode, no-execute, fast FXSAVE.
-const EFER_WRITABLE: u64 = 1 | EFER_LONG_ENABLED | 1 << 11 | 1 << 14;
+pub(crate) const EFER_WRITABLE: u64 = 1 | EFER_LONG_ENABLED | 1 << 11 | 1 << 14;
 
 /// What WRMSR does beside changing a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,13 +109,17 @@ pub fn write(state: &impl State, apic: &mut Apic, vcpu: u32, msr: u32, value: u6
 
 /// Bytes of an entry in a hypercall page.
 const ENTRY: usize = 32;
+/// Number of a hypercall that no guest here can make.
+const IRET: usize = 23;
 
 /// The page of entries, one for each hypercall: `mov eax, n; vmmcall; ret`. The core takes VMMCALL and VMCALL alike.
 pub fn hypercall_page(amd: bool) -> [u8; 4096] {
     let mut page = [0xcc; 4096];
     for (number, entry) in page.chunks_exact_mut(ENTRY).enumerate() {
         let code = [0xb8, number as u8, 0, 0, 0, 0x0f, 0x01, if amd { 0xd9 } else { 0xc1 }, 0xc3];
-        entry[..code.len()].copy_from_slice(&code);
+        // `iret` is one of paravirtual guests only: UD2.
+        let code: &[u8] = if number == IRET { &[0x0f, 0x0b] } else { &code };
+        entry[..code.len()].copy_from_slice(code);
     }
     page
 }
@@ -159,6 +161,7 @@ mod tests {
             assert_eq!(write(&state, &mut apic, 1, absent, 0), Err(Fault), "{absent:#x}");
         }
         assert_eq!(write(&state, &mut apic, 1, XEN_MSR_HYPERCALL, 0x5000), Ok(Effect::HypercallPage(0x5000)));
+        assert_eq!(hypercall_page(false)[23 * 32..23 * 32 + 3], [0x0f, 0x0b, 0xcc]);
         assert_eq!(hypercall_page(true)[17 * 32..17 * 32 + 9], [0xb8, 17, 0, 0, 0, 0x0f, 0x01, 0xd9, 0xc3]);
     }
 

@@ -67,6 +67,72 @@ fn a_kernel_finds_its_way_at_boot() {
 }
 
 #[test]
+fn vcpus_are_started_stopped_and_continued_by_hypercalls() {
+    use crate::guest::Next;
+    let (mut guest, state) = machine();
+    let g = &mut guest;
+    let second = Page::default();
+    assert_eq!(call(g, &state, 24, [1, 1, 0]), -22, "nobody said where");
+    // 32-bit code at 0x5000, without paging, with segments of 4 GiB.
+    let mut words = [0; 32];
+    (words[10], words[12]) = (0x5000, 1);
+    words[23..28].fill(u32::MAX);
+    (words[28], words[29], words[30]) = (0xc93_0c9b, 0xc93_0c93, 0x8b);
+    let begin = |g: &mut Guest| {
+        let bytes: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
+        Space::new(&g.memory, &state).write(AREA, &bytes).unwrap();
+        call(g, &state, 24, [0, 1, AREA])
+    };
+    assert_eq!((begin(g), begin(g)), (0, -17));
+    assert_eq!(g.prepare(1, &second, 5), Next::Wait(u64::MAX), "it is not up yet");
+    assert_eq!(
+        (call(g, &state, 24, [3, 1, 0]), call(g, &state, 24, [1, 1, 0]), call(g, &state, 24, [3, 1, 0])),
+        (0, 0, 1)
+    );
+    assert_eq!(g.prepare(1, &second, 5), Next::Run(u64::MAX));
+    assert_eq!((second.get(word::RIP), second.is_64_bit(), second.privilege()), (0x5000, false, 0));
+    assert_eq!(begin(g), -17, "it runs");
+    second.set(word::RIP, 0x5007);
+    assert_eq!(call(g, &state, 24, [2, 1, 0]), 0);
+    assert_eq!((g.prepare(1, &second, 5), call(g, &state, 24, [3, 1, 0])), (Next::Wait(u64::MAX), 0));
+    assert_eq!(call(g, &state, 24, [1, 1, 0]), 0);
+    assert_eq!((g.prepare(1, &second, 5), second.get(word::RIP)), (Next::Run(u64::MAX), 0x5007));
+}
+
+#[test]
+fn a_vcpu_with_a_vector_of_its_own_is_told_by_its_apic_once_an_event() {
+    use crate::state::FLAG_INTERRUPTS;
+    use protocol::vm::event;
+    let (mut guest, state) = machine();
+    let g = &mut guest;
+    state.set(word::RFLAGS, FLAG_INTERRUPTS);
+    assert_eq!(with(g, &state, 34, 23, &[0, 15]).0, -22);
+    assert_eq!(with(g, &state, 34, 23, &[2, 32]).0, -2);
+    assert_eq!(with(g, &state, 34, 23, &[0, 32]).0, 0);
+    // What the common vector does for others is not for it.
+    g.callback = 2 << 56 | 0xf3;
+    let port = g.events.bind_ipi(0).unwrap();
+    g.raise(port);
+    let injected = |g: &mut Guest| {
+        state.set(word::INJECT, 0);
+        g.prepare(0, &state, 5);
+        state.get(word::INJECT)
+    };
+    assert_eq!(injected(g), 0, "its APIC is off");
+    g.vcpus[0].apic.write(0x80f, 0x1ff).unwrap();
+    assert_eq!(injected(g), event::interrupt(32), "switched on, it is told");
+    assert_eq!(injected(g), 0, "once");
+    g.vcpus[0].apic.write(0x80b, 0).unwrap();
+    assert_eq!(injected(g), 0, "still pending, but that is known");
+    // The guest looks, and another event comes before the monitor does.
+    let shared = g.memory.pin(crate::testing::SHARED_INFO).unwrap();
+    shared.swap_u8(0, 0);
+    [8, 0x800].into_iter().for_each(|offset| shared.store_u64(offset, 0));
+    g.raise(port);
+    assert_eq!(injected(g), event::interrupt(32));
+}
+
+#[test]
 fn timers_are_set_and_stopped() {
     let (mut guest, state) = machine();
     let space = Space::new(&guest.memory, &state);

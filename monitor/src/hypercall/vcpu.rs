@@ -1,8 +1,11 @@
 //! `vcpu_op` and `set_timer_op`: timers, and the places where a vCPU finds its records.
 
+use alloc::boxed::Box;
+
 use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
 
 use super::{Answer, Call, DONE, Outcome};
+use crate::context::Context;
 use crate::errno::Errno;
 use crate::guest::Activity;
 use crate::state::State;
@@ -22,14 +25,36 @@ impl<S: State> Call<'_, S> {
             return Err(Errno::ENOENT);
         }
         match command {
+            0 => {
+                let context = Context::parse(&self.load::<128>(address)?.0).ok_or(Errno::EINVAL)?;
+                let vcpu = &mut self.guest.vcpus[target as usize];
+                // One that runs, or ran, has a context.
+                if vcpu.activity != Activity::Off || vcpu.context.is_some() {
+                    return Err(Errno::EEXIST);
+                }
+                vcpu.context = Some(Box::new(context));
+                DONE
+            }
+            1 => {
+                let vcpu = &mut self.guest.vcpus[target as usize];
+                match (&vcpu.activity, vcpu.context.take()) {
+                    (Activity::Off, Some(context)) => vcpu.activity = Activity::Context(context),
+                    (Activity::Off, None) => return Err(Errno::EINVAL),
+                    (Activity::Down, _) => vcpu.activity = Activity::Running,
+                    _ => {}
+                }
+                self.guest.wake(Some(target));
+                DONE
+            }
             2 => {
-                if target != self.vcpu {
-                    self.guest.vcpus[target as usize].activity = Activity::Off;
+                let vcpu = &mut self.guest.vcpus[target as usize];
+                if target != self.vcpu && vcpu.is_up() {
+                    vcpu.activity = Activity::Down;
                     self.guest.wake(Some(target));
                 }
                 DONE
             }
-            3 => Ok(Outcome::Value((self.guest.vcpus[target as usize].activity != Activity::Off).into())),
+            3 => Ok(Outcome::Value(self.guest.vcpus[target as usize].is_up().into())),
             5 => {
                 let area = self.load::<8>(address)?.u64(0);
                 // It runs, and always did.
@@ -69,8 +94,8 @@ impl<S: State> Call<'_, S> {
                 let area = self.load::<8>(address)?.u64(0);
                 self.time_area(area)
             }
-            // Starting by a context, the periodic timer, physical addresses of areas: not there.
-            0 | 1 | 6 | 12 | 14 | 15 => Err(Errno::ENOSYS),
+            // The periodic timer, physical addresses of areas: not there.
+            6 | 12 | 14 | 15 => Err(Errno::ENOSYS),
             other => self.unknown("vcpu_op", other),
         }
     }
