@@ -86,7 +86,7 @@ impl<M: Machine> Core<M> {
         let space = self.domains[slot].space;
         let mapped = space.map(&self.machine, &mut self.frames, slot, address, leaf(frame, access));
         mapped.inspect_err(|_| self.frames.give_back(&self.machine, frame))?;
-        self.share_tables(slot, address);
+        self.share_table(slot, address)?;
         Ok(frame)
     }
 

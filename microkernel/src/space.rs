@@ -28,6 +28,12 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const ROOT: u32 = 39;
 const LEAF: u32 = 12;
 const STEP: u32 = 9;
+/// log2 of what an entry that leads to a lowest table spans.
+pub const TABLE_SHIFT: u32 = LEAF + STEP;
+/// What the entry of a page has to say so that it can be an entry of Intel's nested tables too: memory type 2 of the PAT, which
+/// the shell makes write-back, accessed and dirty. There the same bits say write-back, whatever the guest wants. Because they
+/// are set, the processor never changes the entry.
+const NESTED: u64 = 1 << 4 | 1 << 5 | 1 << 6;
 /// log2 of what an entry spans in the table below the root.
 pub const WINDOW_SHIFT: u32 = ROOT - STEP;
 
@@ -42,7 +48,7 @@ pub enum Access {
     /// Read and execute.
     Execute = PRESENT | USER,
     /// Read and write; a guest, which has the same table, may execute. An entry above it keeps the domain itself from that.
-    Guest = PRESENT | USER | WRITE,
+    Guest = PRESENT | USER | WRITE | NESTED,
 }
 
 /// An address space, by its root.
@@ -95,9 +101,9 @@ impl Space {
         (shift == LEAF).then_some(at)
     }
 
-    /// Place of the entry for `address` in the table below the root, which every address space has.
-    pub fn window_entry(self, m: &impl Memory, address: u64) -> Phys {
-        self.walk(m, address, WINDOW_SHIFT).0
+    /// Place of the entry that leads to the lowest table for `address`, which is there.
+    pub fn table_entry(self, m: &impl Memory, address: u64) -> Phys {
+        self.walk(m, address, TABLE_SHIFT).0
     }
 
     /// What the domain reaches at `address`: the entry, 0 if there is nothing.

@@ -148,6 +148,7 @@ impl<M: Machine> Core<M> {
     /// Gives everything back that lies outside the address space.
     fn give_up(&mut self, slot: Slot) {
         self.disown(slot);
+        self.forget_tables(slot);
         for id in self.domains[slot].vcpus() {
             let context = self.native(id);
             self.vcpus[id] = Caller::NOBODY;

@@ -13,6 +13,8 @@ const APIC_BASE_FIRST: u64 = 1 << 8;
 const MTRR_CAPABILITIES: u64 = 1 << 10;
 /// MTRRdefType: enabled, everything write-back. Nested paging ignores it, but without it kernels make no use of PAT.
 const MTRR_DEFAULT: u64 = 1 << 11 | 6;
+/// IA32_MISC_ENABLE, which kernels read on Intel's processors before they can take a fault: fast string instructions.
+const MISC_ENABLE: u64 = 1;
 /// HWCR: the TSC counts at the rate of P0.
 const HWCR: u64 = 1 << 24;
 /// DE_CFG: LFENCE serialises.
@@ -60,6 +62,7 @@ pub fn read(state: &impl State, apic: &Apic, vcpu: u32, msr: u32) -> Result<u64,
         0x1b => APIC_BASE | if vcpu == 0 { APIC_BASE_FIRST } else { 0 },
         0xfe => MTRR_CAPABILITIES,
         0x2ff => MTRR_DEFAULT,
+        0x1a0 => MISC_ENABLE,
         0x277 => state.get(word::PAT),
         0xc000_0080 => state.get(word::EFER),
         // Microcode level, SYSCFG, DEBUGCTL, and a guest that reads it back learns nothing of its hypercall page.

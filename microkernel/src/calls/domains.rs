@@ -30,7 +30,7 @@ impl<M: Machine> Core<M> {
         if !valid {
             return Err(Error::Invalid);
         }
-        if spec.guest_grant_frames > 0 && self.info.features & Features::SVM.bits() == 0 {
+        if spec.guest_grant_frames > 0 && self.info.features & Features::SVM.union(Features::VMX).bits() == 0 {
             return Err(Error::Unsupported);
         }
         // The id is the index in the caller's peer table too.

@@ -49,7 +49,8 @@ impl<M: Machine> Core<M> {
         if each(address, pages).any(|address| space.lookup(&self.machine, address) != 0) {
             return Err(Error::Exists);
         }
-        let needed = more + space.missing_tables(&self.machine, address, pages);
+        let tables = space.missing_tables(&self.machine, address, pages);
+        let needed = more + tables + self.missing_guest_tables(slot, address, pages);
         if self.frames.available(slot) < needed { Err(Error::NoMemory) } else { Ok(()) }
     }
 

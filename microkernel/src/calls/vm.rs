@@ -33,7 +33,7 @@ impl<M: Machine> Core<M> {
         let (frame, former) = (vm.grants[index], core::mem::replace(&mut vm.places[index], address));
         let space = self.domains[caller.slot].space;
         space.map(&self.machine, &mut self.frames, caller.slot, address, leaf(frame, Access::Guest))?;
-        self.share_tables(caller.slot, address);
+        self.share_table(caller.slot, address)?;
         if former != 0 {
             space.unmap(&self.machine, former);
             self.forget_translations(caller.slot);

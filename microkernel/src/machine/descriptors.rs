@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use microkernel::platform::PORT_RANGES;
 use spin::Once;
 use x86_64::instructions::segmentation::{CS, SS, Segment};
-use x86_64::instructions::tables::{lidt, load_tss};
+use x86_64::instructions::tables::{lidt, load_tss, sgdt};
 use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::idt::{Entry, HandlerFunc};
@@ -25,7 +25,8 @@ pub const CORE_CODE: u16 = 0x08;
 pub const USER_DATA: u16 = 0x18 | 3;
 /// Selector of a domain's code.
 pub const USER_CODE: u16 = 0x20 | 3;
-const TASK: u16 = 0x28;
+/// Selector of the task state.
+pub const TASK: u16 = 0x28;
 
 /// Exceptions that run on a stack of their own, with its index: NMI and machine check can come while the stack pointer is a
 /// domain's, a debug exception can be provoked there, and a double fault mostly means that the stack is unusable.
@@ -57,6 +58,28 @@ impl Segments {
             task.interrupt_stack_table[index] = VirtAddr::new(stack + (index as u64 + 1) * FRAME);
         }
         Segments { table: GlobalDescriptorTable::new(), task, bitmap: UnsafeCell::new([0xff; BITMAP]) }
+    }
+
+    /// Address of the task state.
+    pub fn task(&self) -> u64 {
+        &raw const self.task as u64
+    }
+
+    /// Sets the limit of the segment table again.
+    pub fn limit(&'static self) {
+        self.table.load();
+    }
+
+    /// Sets the limit of the task state again.
+    #[cold]
+    pub fn reload_task(&self) {
+        let entry = (sgdt().base.as_u64() + u64::from(TASK)) as *mut u64;
+        // SAFETY: only this CPU uses its tables, and no other reference to this one exists while the core runs here. The task
+        // state is marked as in use, and could not be loaded then.
+        unsafe {
+            entry.write_volatile(entry.read_volatile() & !(1 << 41));
+            load_tss(SegmentSelector(TASK));
+        }
     }
 
     /// Loads the tables on the CPU they are for, with the interrupt table.

@@ -13,10 +13,11 @@
 //! - Whether GS is the core's follows from the ring an interrupt came from, except in the few instructions around `swapgs`.
 //!   Maskable interrupts do not come there; NMI needs no GS; any other exception there ends the core, so its entry looks at
 //!   the register itself and never goes back.
-//! - A guest's vector state is loaded by the last instructions before VMRUN and saved by the first after it, before any Rust,
-//!   and both with the core's XCR0. GIF is clear from before the guest's GS base is loaded until the core's is again, so not
-//!   even an NMI comes in between. An interrupt that ended the run is taken behind that, in a window of one instruction in
-//!   which, as in the halt, nothing is worth keeping.
+//! - A guest's vector state is loaded by the last instructions before it runs and saved by the first after it, before any Rust,
+//!   and both with the core's XCR0. With SVM, GIF is clear from before the guest's GS base is loaded until the core's is again,
+//!   so not even an NMI comes in between; with VMX, the processor switches it in the same step as the instruction pointer.
+//!   An interrupt that ended the run is taken behind that, in a window of one instruction in which, as in the halt, nothing is
+//!   worth keeping.
 //! - RIP is checked before SYSRET and IRET: a non-canonical one would fault in ring 0. It is the domain's fault then.
 
 use core::arch::{asm, global_asm};

@@ -13,8 +13,10 @@ use x86_64::registers::control::{Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use super::descriptors::USER_DATA;
-use super::svm;
+use super::{svm, vmx};
 
+/// The core's XCR0, the same on all CPUs.
+pub static CORE_XCR0: AtomicU32 = AtomicU32::new(0);
 /// Whether AVX registers exist, for the entry code.
 pub static HAS_AVX: AtomicBool = AtomicBool::new(false);
 
@@ -23,6 +25,11 @@ pub static HAS_AVX: AtomicBool = AtomicBool::new(false);
 static BARRIERS: AtomicU32 = AtomicU32::new(0);
 
 const PREDICTION_COMMAND: u32 = 0x49;
+
+/// The memory types that page tables name by number, and the one of number 2, made write-back.
+const MEMORY_TYPES: u32 = 0x277;
+const TYPE_2: u64 = 0xff << 16;
+const WRITE_BACK_2: u64 = 6 << 16;
 
 /// The leaf, or zeros if the CPU has none of that number.
 fn leaf(number: u32, sub: u32) -> CpuidResult {
@@ -46,7 +53,7 @@ pub fn detect() -> Features {
     found.set(Features::X2APIC, bit(basic.ecx, 21));
     found.set(Features::XSAVE, bit(basic.ecx, 26) && bit(leaf(13, 1).eax, 0));
     found.set(Features::SVM, bit(extended.ecx, 2) && bit(leaf(0x8000_000a, 0).edx, 0) && svm::is_allowed());
-    found.set(Features::VMX, bit(basic.ecx, 5));
+    found.set(Features::VMX, bit(basic.ecx, 5) && vmx::is_usable());
     found
 }
 
@@ -62,12 +69,16 @@ pub fn enable(features: Features) {
     cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.contains(Features::SMAP));
     // SAFETY: CPUID names every bit that is set; one that does not exist is undefined behaviour in some emulators.
     unsafe { Cr4::write(cr4) };
+    let mut types = Msr::new(MEMORY_TYPES);
+    // SAFETY: every 64-bit CPU has the register, and nothing is mapped yet with the type that changes.
+    unsafe { types.write(types.read() & !TYPE_2 | WRITE_BACK_2) };
     let (intel, amd) = (leaf(7, 0).edx, leaf(0x8000_0008, 0).ebx);
     BARRIERS.store(u32::from(bit(intel, 26) || bit(amd, 12)) | u32::from(bit(intel, 10)) << 1, Relaxed);
     // x87 and SSE, AVX.
     let parts = 0b11 | leaf(13, 0).eax & 0b100;
     // SAFETY: CR4.OSXSAVE was just set, and CPUID offers every bit of the value.
     unsafe { asm!("xsetbv", in("ecx") 0, in("eax") parts, in("edx") 0, options(nomem, nostack)) };
+    CORE_XCR0.store(parts, Relaxed);
     HAS_AVX.store(bit(parts, 2), Relaxed);
 }
 

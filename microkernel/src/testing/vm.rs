@@ -11,7 +11,7 @@ use protocol::vm::{Exit, control, event, word};
 
 use super::world::{Child, World, spec};
 use crate::platform::{ENTERED_BY_CALL, ENTERED_BY_GUEST, Memory, Next, Phys};
-use crate::space::{NO_EXECUTE, Space, WINDOW_SHIFT};
+use crate::space::{Space, frame_of};
 use crate::table::Slot;
 use crate::vm::{GUEST, Guest, RUN, Run, svm};
 
@@ -87,12 +87,14 @@ fn both_sides_see_the_same_memory_and_only_the_guest_executes_it() {
         assert!(frame.is_some() && frame == nested(&world, child, place));
         world.check();
     }
-    let domain = &world.core.domains[child.slot];
-    for window in 0..32 {
-        let m = &world.core.machine;
-        let own = m.load(domain.space.window_entry(m, GUEST_MEMORY + (window << WINDOW_SHIFT)));
-        let other = m.load(domain.vm.directory.at(window as usize * 8));
-        assert!(own == 0 && other == 0 || own == other | NO_EXECUTE, "{own:#x} {other:#x}");
+    let (m, domain) = (&world.core.machine, &world.core.domains[child.slot]);
+    for place in places {
+        // As Intel's processors want it: readable, writable, executable and nothing else, but for write-back in the page's.
+        let above = [domain.vm.root.at(0), domain.vm.window_entry(GUEST_MEMORY + place)].map(|at| m.load(at) & 0xfff);
+        let nested = Space(domain.vm.root);
+        let [lowest, page] = [nested.table_entry(m, place), nested.entry(m, place).unwrap()].map(|at| m.load(at));
+        assert_eq!((above, lowest & 0xfff, page & 0xfff, (lowest | page) >> 52), ([7; 2], 7, 0x77, 0));
+        assert_eq!(frame_of(lowest), frame_of(m.load(domain.space.table_entry(m, GUEST_MEMORY + place))));
     }
     // Released, it is gone from both, and no guest keeps what it knew.
     assert_eq!(world.core.machine.get::<Run>(domain.vm.contexts[0].at(RUN)).stale, 0);
@@ -289,4 +291,43 @@ fn a_domain_in_its_guest_can_be_ended_reset_and_destroyed() {
         world.check();
         assert_eq!(world.core.frames.used, used);
     }
+}
+
+#[test]
+fn with_vmx_a_guest_has_a_vmcs_and_other_numbers_for_its_exits() {
+    let mut world = World::new(900, 1);
+    let used = world.core.frames.used;
+    world.core.info.features ^= (Features::SVM | Features::VMX).bits();
+    let child = start(&mut world);
+    world.check();
+    assert!(guest(&world, child).vmcs != 0);
+    for (reason, exit) in [(12, Exit::Halt), (0x78, Exit::Other)] {
+        set(child, &world, word::RIP, 0x1000);
+        assert_eq!(run(&mut world, child, u64::MAX), 0);
+        exits(&world, child, reason, [0, 0]);
+        world.core.guest_exit(0);
+        assert_eq!([word::EXIT, word::RIP].map(|word| state(child, &world, word)), [exit as u64, 0x1000]);
+        world.leave(0);
+    }
+    world.destroy(child);
+    world.check();
+    assert_eq!(world.core.frames.used, used);
+}
+
+#[test]
+fn guest_memory_for_whose_tables_there_is_no_room_is_refused() {
+    let mut world = World::new(900, 1);
+    let child = start(&mut world);
+    let left = |world: &World| world.core.frames.available(child.slot);
+    // A page with a lowest table, and one above that for the domain and for the guest.
+    let spare = left(&world) - 3;
+    world.ok(child.slot, H::MemoryPopulate, &[0, HEAP + 0x10_0000, spare, 1]);
+    let page = [0, GUEST_MEMORY + 0x4000_0000, 1, 1];
+    assert_eq!(world.call(child.slot, H::MemoryPopulate, &page), Err(Error::NoMemory));
+    assert_eq!(left(&world), 3);
+    world.check();
+    world.ok(child.slot, H::MemoryRelease, &[HEAP + 0x10_0000, 1]);
+    world.ok(child.slot, H::MemoryPopulate, &page);
+    assert_eq!((left(&world), nested(&world, child, 0x4000_0000).is_some()), (0, true));
+    world.check();
 }

@@ -7,7 +7,7 @@ use protocol::domain::State;
 use protocol::event::{PORTS, Port};
 use protocol::grant::{ENTRIES_PER_PAGE, READING, WRITING};
 use protocol::handle::HANDLES;
-use protocol::layout::{BUNDLE, GRANT_WINDOW, GRANT_WINDOW_END, HEAP, MMIO, MMIO_END};
+use protocol::layout::{BUNDLE, GRANT_WINDOW, GRANT_WINDOW_END, GUEST_MEMORY, GUEST_MEMORY_END, HEAP, MMIO, MMIO_END};
 
 use super::world::World;
 use crate::domain::NO_FRAME;
@@ -16,7 +16,7 @@ use crate::grants::Active;
 use crate::mappings::{Mapping, NOWHERE};
 use crate::platform::{Frame, Memory, Phys};
 use crate::ports::{Entry, Use};
-use crate::space::{NO_EXECUTE, PRESENT, REGISTERS, WRITE, frame_of};
+use crate::space::{NO_EXECUTE, PRESENT, REGISTERS, WINDOW_SHIFT, WRITE, frame_of};
 use crate::table::Slot;
 use crate::teardown::GONE;
 use crate::vm::{GUEST, Guest};
@@ -93,8 +93,13 @@ impl World {
             let contexts = domain.vcpus().map(|id| core.native(id));
             let vm = &domain.vm;
             let guests = vm.contexts.into_iter().filter(|&context| context != NO_FRAME);
-            let blocks = guests.clone().map(|context| Phys(m.get::<Guest>(context.at(GUEST)).vmcb).frame());
-            let nested = [vm.root, vm.directory].into_iter().chain(vm.grants).chain(vm.active);
+            let blocks = guests.clone().flat_map(|context| {
+                let Guest { vmcb, vmcs, .. } = m.get(context.at(GUEST));
+                [vmcb, vmcs].map(|at| Phys(at).frame())
+            });
+            let windows = (GUEST_MEMORY..GUEST_MEMORY_END).step_by(1 << WINDOW_SHIFT).filter(|_| domain.has_vm());
+            let below = windows.map(|address| frame_of(m.load(vm.window_entry(address))));
+            let nested = [vm.root, vm.directory].into_iter().chain(below).chain(vm.grants).chain(vm.active);
             let objects = objects.chain(nested).chain(guests).chain(blocks).chain(domain.mappings).chain(contexts);
             for frame in objects.filter(|&frame| frame != NO_FRAME) {
                 note(frame, slot, &[Kind::OBJECT]);

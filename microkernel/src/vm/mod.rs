@@ -4,13 +4,17 @@
 //! CPU, that CPU's `current`. So no way through the core has to ask which it is. Whatever ends a run of the guest puts its
 //! state into its page, and the native context back, whose call returns with the reason.
 //!
-//! Guest memory is a window of the domain's own address space: the tables below the window's entries are the same for both.
+//! Guest memory is a window of the domain's own address space: the lowest tables are the same for both, with entries that the
+//! processor takes for either. Those above are the guest's own, because the processor marks the domain's as used, which is no
+//! valid entry of Intel's nested tables.
 
 pub mod svm;
+pub mod vmx;
 
 use protocol::event::{MAX_VCPUS, UPCALL_PENDING, vcpu_record};
 use protocol::grant::MAX_GRANT_FRAMES;
 use protocol::layout::{GUEST_MEMORY, GUEST_MEMORY_END, vm_state};
+use protocol::system::Features;
 use protocol::vm::{Exit, word};
 
 use crate::domain::{Domain, NO_FRAME};
@@ -18,14 +22,14 @@ use crate::frames::Kind;
 use crate::platform::{ENTERED_BY_GUEST, MXCSR, Registers, reg};
 use crate::prelude::*;
 use crate::sched::VcpuId;
-use crate::space::{Access, NO_EXECUTE, WINDOW_SHIFT, table};
+use crate::space::{Access, TABLE_SHIFT, WINDOW_SHIFT, frame_of, table};
 
 /// What a domain has for its virtual machine.
 #[derive(Clone, Copy)]
 pub struct Vm {
     /// Root of the page tables that translate guest-physical addresses.
     pub root: Frame,
-    /// The one table that is below it. Its entries lead to tables of the domain's own address space.
+    /// The one table that is below it. Its entries lead to those whose entries lead to tables of the domain's address space.
     pub directory: Frame,
     /// Grant table of the guest.
     pub grants: [Frame; MAX_GRANT_FRAMES],
@@ -50,6 +54,11 @@ impl Vm {
 }
 
 impl Vm {
+    /// Place of the entry of the directory for a page of guest memory.
+    pub const fn window_entry(&self, address: u64) -> Phys {
+        self.directory.at(((address - GUEST_MEMORY) >> WINDOW_SHIFT) as usize * 8)
+    }
+
     /// Places for its tables that only the core reaches, and for its grant table of so many pages.
     pub fn tables(&mut self, frames: usize) -> impl Iterator<Item = &mut Frame> {
         let nested = [&mut self.root, &mut self.directory].into_iter().take(2 * usize::from(frames > 0));
@@ -94,6 +103,8 @@ pub fn guest_address(page: u64) -> Option<u64> {
 pub struct Guest {
     /// Physical address of the control block that the processor runs it from.
     pub vmcb: u64,
+    /// Physical address of its VMCS, with VMX; else 0.
+    pub vmcs: u64,
     /// Physical address of its state page.
     pub state: u64,
     /// Frame of the native context of its vCPU.
@@ -108,7 +119,7 @@ pub struct Guest {
 pub struct Run {
     /// Not 0: guest memory was taken away since it ran last.
     pub stale: u64,
-    /// The CPU it ran on last, plus one.
+    /// The CPU it ran on last, plus one; 0 if it never ran.
     pub cpu: u64,
     /// DR0 to DR3.
     pub debug: [u64; 4],
@@ -132,6 +143,11 @@ impl Guest {
 }
 
 impl<M: Machine> Core<M> {
+    /// Whether guests run by VMX.
+    const fn has_vmx(&self) -> bool {
+        self.info.features & Features::VMX.bits() != 0
+    }
+
     fn guest(&self, context: Frame) -> Guest {
         self.machine.get(context.at(GUEST))
     }
@@ -160,6 +176,10 @@ impl<M: Machine> Core<M> {
         let vmcb = self.frames.take(&self.machine, slot, Kind::OBJECT)?.at(0).0;
         let mut guest = Guest { vmcb, native: native.0.into(), ..Guest::default() };
         self.machine.put(context.at(GUEST), &guest);
+        if self.has_vmx() {
+            guest.vmcs = self.frames.take(&self.machine, slot, Kind::OBJECT)?.at(0).0;
+            self.machine.put(context.at(GUEST), &guest);
+        }
         guest.state = self.map_new(slot, vm_state(index), Kind::PRIVATE, Access::Write)?.at(0).0;
         self.machine.put(context.at(GUEST), &guest);
         Ok(())
@@ -168,8 +188,10 @@ impl<M: Machine> Core<M> {
     /// Gives back what [`Core::add_guest`] made, or a part of it, but the state page.
     pub(crate) fn remove_guest(&mut self, context: Frame) {
         if context != NO_FRAME {
-            let vmcb = Phys(self.guest(context).vmcb).frame();
-            for frame in [vmcb, context].into_iter().filter(|&frame| frame != NO_FRAME) {
+            let Guest { vmcb, vmcs, .. } = self.guest(context);
+            for frame in
+                [Phys(vmcb).frame(), Phys(vmcs).frame(), context].into_iter().filter(|&frame| frame != NO_FRAME)
+            {
                 self.frames.give_back(&self.machine, frame);
             }
         }
@@ -183,30 +205,50 @@ impl<M: Machine> Core<M> {
         if context == NO_FRAME {
             return;
         }
-        let Guest { vmcb, state, native, .. } = self.guest(context);
+        let guest = Guest { deadline: 0, ..self.guest(context) };
+        let Guest { vmcb, state, .. } = guest;
         [context, Phys(vmcb).frame(), Phys(state).frame()].into_iter().for_each(|frame| self.machine.zero(frame));
-        self.machine.put(context.at(GUEST), &Guest { vmcb, state, native, ..Guest::default() });
+        self.machine.put(context.at(GUEST), &guest);
         self.machine.put(context.at(0), &Registers { entered: ENTERED_BY_GUEST, ..Registers::default() });
         self.machine.store(context.at(MXCSR.0), MXCSR.1);
         svm::prepare(&self.machine, Phys(vmcb), vm.root);
     }
 
-    /// Makes the tables for what was mapped the guest's too, if it is guest memory.
-    pub(crate) fn share_tables(&self, slot: Slot, address: u64) {
-        let domain = &self.domains[slot];
+    /// Makes the table for what was mapped the guest's too, if it is guest memory.
+    pub(crate) fn share_table(&mut self, slot: Slot, address: u64) -> Result<()> {
         if !is_guests(address) {
-            return;
+            return Ok(());
         }
-        let entry = self.machine.load(domain.space.window_entry(&self.machine, address));
-        let index = (address - GUEST_MEMORY) >> WINDOW_SHIFT;
-        self.machine.store(domain.vm.directory.at(index as usize * 8), entry & !NO_EXECUTE);
+        let Domain { space, vm, .. } = &self.domains[slot];
+        let lowest = frame_of(self.machine.load(space.table_entry(&self.machine, address)));
+        let above = vm.window_entry(address);
+        if self.machine.load(above) == 0 {
+            self.machine.store(above, table(self.frames.take(&self.machine, slot, Kind::OBJECT)?));
+        }
+        let index = (address >> TABLE_SHIFT) as usize % 512;
+        self.machine.store(frame_of(self.machine.load(above)).at(index * 8), table(lowest));
+        Ok(())
     }
 
-    /// Guest memory was taken apart, and nothing runs: the guest's tables are empty too.
-    pub(crate) fn forget_tables(&self, slot: Slot) {
-        if self.domains[slot].has_vm() {
-            self.machine.zero(self.domains[slot].vm.directory);
+    /// Tables of the guest's own that are missing for mapping `pages` pages from `address`.
+    pub(crate) fn missing_guest_tables(&self, slot: Slot, address: u64, pages: u64) -> u64 {
+        let last = address + (pages - 1) * PAGE_SIZE;
+        let windows = (address >> WINDOW_SHIFT..=last >> WINDOW_SHIFT).map(|window| window << WINDOW_SHIFT);
+        let missing = |&at: &u64| self.machine.load(self.domains[slot].vm.window_entry(at)) == 0;
+        windows.filter(|&at| is_guests(at)).filter(missing).count() as u64
+    }
+
+    /// Guest memory was taken apart, or is about to be, and nothing runs: gives the tables back that are the guest's own.
+    pub(crate) fn forget_tables(&mut self, slot: Slot) {
+        let directory = self.domains[slot].vm.directory;
+        if directory == NO_FRAME {
+            return;
         }
+        let entries = (0..PAGE_SIZE as usize).step_by(8).map(|at| self.machine.load(directory.at(at)));
+        for entry in entries.filter(|&entry| entry != 0) {
+            self.frames.give_back(&self.machine, frame_of(entry));
+        }
+        self.machine.zero(directory);
     }
 
     /// Pages left the address space: no guest runs again with translations from before.
@@ -286,7 +328,8 @@ impl<M: Machine> Core<M> {
         let caller = self.cpus[cpu].current;
         let Some(context) = self.in_guest(caller) else { return };
         let guest = self.guest(context);
-        if let Some(exit) = svm::exit(&self.machine, &guest, context) {
+        let exit = if self.has_vmx() { vmx::exit } else { svm::exit };
+        if let Some(exit) = exit(&self.machine, &guest, context) {
             self.leave_guest(caller.vcpu, &guest, exit);
         }
     }

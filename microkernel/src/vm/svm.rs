@@ -2,6 +2,8 @@
 //!
 //! AMD64 APM vol. 2: chapter 15, layout in appendix B. Words go from memory to memory; nobody but the core and the processor
 //! reaches a VMCB. What the core relies on - nested paging, the intercepts, SVME - is not among what a monitor can write.
+//!
+//! Where there is no SVM the VMCB is all the same what the core keeps a guest in: [`super::vmx`] has its content from it.
 
 use protocol::vm::{Exit, access, control, event, word};
 
@@ -10,7 +12,7 @@ use crate::platform::reg;
 use crate::prelude::*;
 
 // Control area.
-const INTERCEPTS: usize = 0x08;
+pub(super) const INTERCEPTS: usize = 0x08;
 const INTERCEPTS_2: usize = 0x10;
 /// Physical address of the map of I/O ports that exit: all.
 pub const PORT_MAP: usize = 0x40;
@@ -20,34 +22,37 @@ const TSC_OFFSET: usize = 0x50;
 /// Address space number (bits 0..32) and what to flush (bits 32..).
 pub const ASID: usize = 0x58;
 const VIRTUAL_INTERRUPT: usize = 0x60;
-const SHADOW: usize = 0x68;
+pub(super) const SHADOW: usize = 0x68;
 /// Why the guest is not running any more.
 pub const EXIT_CODE: usize = 0x70;
-const EXIT_INFO: [usize; 2] = [0x78, 0x80];
+pub(super) const EXIT_INFO: [usize; 2] = [0x78, 0x80];
 /// The event that the exit cut short.
 pub const EXIT_EVENT: usize = 0x88;
 const NESTED_PAGING: usize = 0x90;
 /// The event to deliver first.
 pub const INJECT: usize = 0xa8;
-const NESTED_ROOT: usize = 0xb0;
+pub(super) const NESTED_ROOT: usize = 0xb0;
 const NEXT_RIP: usize = 0xc8;
 /// In the part that belongs to software: XCR0 of the guest.
 pub const XCR0: usize = 0x3e0;
+/// There too: not 0 if words from [`word::SYSTEM`] on were taken since the guest ran.
+pub const CHANGED: usize = 0x3e8;
 
 // State save area.
 const SAVE: usize = 0x400;
 const SS: usize = SAVE + 0x20;
 /// The byte with the privilege level is the fourth of this word.
-const CPL: usize = SAVE + 0xc8;
+pub(super) const CPL: usize = SAVE + 0xc8;
 const EFER: usize = SAVE + 0xd0;
-const RFLAGS: usize = SAVE + 0x170;
-const RIP: usize = SAVE + 0x178;
-const RSP: usize = SAVE + 0x1d8;
-const RAX: usize = SAVE + 0x1f8;
+pub(super) const RFLAGS: usize = SAVE + 0x170;
+pub(super) const RIP: usize = SAVE + 0x178;
+pub(super) const RSP: usize = SAVE + 0x1d8;
+/// RAX, which the processor takes from here.
+pub const RAX: usize = SAVE + 0x1f8;
 
 /// Where the words of the state page from [`word::SYSTEM`] on lie, in their order.
 #[rustfmt::skip]
-static SYSTEM: [usize; word::SYSTEM_END - word::SYSTEM] = [
+const SYSTEM: [usize; word::SYSTEM_END - word::SYSTEM] = [
     // CR0, CR2, CR3, CR4, EFER, DR6, DR7, PAT
     SAVE + 0x158, SAVE + 0x240, SAVE + 0x150, SAVE + 0x148, EFER, SAVE + 0x168, SAVE + 0x160, SAVE + 0x268,
     // STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE, SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP
@@ -60,15 +65,21 @@ static SYSTEM: [usize; word::SYSTEM_END - word::SYSTEM] = [
     SAVE + 0x70, SAVE + 0x78, SAVE + 0x90, SAVE + 0x98, SAVE + 0x60, SAVE + 0x68, SAVE + 0x80, SAVE + 0x88,
 ];
 
-const SVME: u64 = 1 << 12;
+/// Where such a word lies.
+pub const fn place(word: usize) -> usize {
+    SYSTEM[word - word::SYSTEM]
+}
+
+/// In EFER: SVM is on. A guest never sees it.
+pub(super) const SVME: u64 = 1 << 12;
 /// In attributes, in the first word of a segment: the privilege level.
-const DPL_SHIFT: u32 = 16 + 5;
+pub(super) const DPL_SHIFT: u32 = 16 + 5;
 
 /// Exceptions that exit, because their delivery can raise them again for ever: debug and alignment check.
 const EXCEPTIONS: u64 = 1 << 1 | 1 << 17;
 /// INTR, NMI, INIT, RDPMC, CPUID, INVD, HLT, INVLPGA, IOIO, MSR, SHUTDOWN.
 const BASE: u64 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 15 | 1 << 18 | 1 << 22 | 1 << 24 | 0b111 << 26 | 1 << 31;
-const WINDOW: u64 = 1 << 4;
+pub(super) const WINDOW: u64 = 1 << 4;
 /// VMRUN, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI, SKINIT, WBINVD, MONITOR, MWAIT (both), XSETBV.
 const MORE: u64 = 0x7f | 0b1_1111 << 9;
 /// The guest's interrupt flag masks its own interrupts only.
@@ -119,6 +130,7 @@ fn load_system(m: &impl Memory, guest: &Guest) {
         m.store(guest.vmcb(place), m.load(guest.word(word)));
     }
     m.store(guest.vmcb(EFER), m.load(guest.vmcb(EFER)) | SVME);
+    m.store(guest.vmcb(CHANGED), 1);
     let privilege = m.load(guest.vmcb(SS)) >> DPL_SHIFT & 3;
     m.store(guest.vmcb(CPL), privilege << 24);
 }
@@ -187,6 +199,12 @@ pub fn exit(m: &impl Memory, guest: &Guest, context: Frame) -> Option<Exit> {
         _ if (code as i32) < 0 => (Exit::BadState, [code, 0, 0]),
         _ => (Exit::Other, [code, info[0], info[1]]),
     };
+    report(m, guest, context, exit, next, details);
+    Some(exit)
+}
+
+/// Puts the state of a guest that exited into its page, with the details and the address of the next instruction.
+pub(super) fn report(m: &impl Memory, guest: &Guest, context: Frame, exit: Exit, next: u64, details: [u64; 3]) {
     let set = |word, value| m.store(guest.word(word), value);
     if exit == Exit::BadState {
         load_system(m, guest);
@@ -196,7 +214,6 @@ pub fn exit(m: &impl Memory, guest: &Guest, context: Frame) -> Option<Exit> {
         set(word::NEXT_RIP, next);
     }
     (word::DETAIL..).zip(details).for_each(|(word, detail)| set(word, detail));
-    Some(exit)
 }
 
 #[cfg(test)]

@@ -1,18 +1,20 @@
 //! Compressed kernels: what Linux can be built with, recognised by the first bytes.
 //!
 //! How much memory it takes to expand a kernel is what the kernel says. A decoder that does not get its memory would end the
-//! monitor, so that the memory is looked for beforehand.
+//! monitor, so that the memory is looked for beforehand. The stack has 64 KiB: what decoders keep is on the heap, and no frame holds what
+//! several of them need.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use miniz_oxide::inflate::stream::{InflateState, inflate};
-use miniz_oxide::{DataFormat, MZFlush, MZStatus};
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
 use super::file::Reader;
 use super::{LoadError, lz4};
 
-/// Bytes that an expander hands on at a time.
+/// Bytes that an expander hands on at a time. DEFLATE can refer to as many.
 const CHUNK: usize = 32 << 10;
 /// What a kernel can make a decoder remember at most: 128 MiB, as in the kernel's own, and its tables.
 const WINDOW_MAX: usize = 129 << 20;
@@ -50,6 +52,7 @@ fn find_room(bytes: usize) -> Result<(), LoadError> {
 }
 
 /// RFC 1952, the first member.
+#[inline(never)]
 fn gzip(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
     let mut header = [0; 10];
     reader.fill(&mut header)?;
@@ -67,17 +70,19 @@ fn gzip(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
     if flags & 2 != 0 {
         reader.fill(&mut header[..2])?;
     }
-    let mut state = InflateState::new_boxed(DataFormat::Raw);
-    let mut out = alloc::vec![0; CHUNK];
+    let mut state = Box::<DecompressorOxide>::default();
+    // The decoder remembers what it gave by looking into the place where it puts it, which is as long as it has to remember.
+    let (mut out, mut at) = (alloc::vec![0; CHUNK], 0);
     loop {
         let input = reader.peek()?;
-        let nothing = input.is_empty();
-        let result = inflate(&mut state, input, &mut out, MZFlush::None);
-        reader.skip(result.bytes_consumed);
-        sink(&out[..result.bytes_written])?;
-        match result.status {
-            Ok(MZStatus::StreamEnd) => return Ok(()),
-            Ok(_) if !nothing || result.bytes_written > 0 => {}
+        let (status, read, written) = decompress(&mut state, input, &mut out, at, TINFL_FLAG_HAS_MORE_INPUT);
+        reader.skip(read);
+        sink(&out[at..at + written])?;
+        at = (at + written) % CHUNK;
+        match status {
+            TINFLStatus::Done => return Ok(()),
+            TINFLStatus::HasMoreOutput => {}
+            TINFLStatus::NeedsMoreInput if read > 0 || written > 0 => {}
             _ => return Err(LoadError::Damaged),
         }
     }
@@ -96,6 +101,7 @@ impl lzma_rust2::Read for Reader<'_> {
 }
 
 /// The format of xz-utils. It says beforehand what the decoder has to remember.
+#[inline(never)]
 fn xz(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
     use lzma_rust2::{Error, Read};
     let halves = |most: &usize| Some(most / 2).filter(|&half| half >= CHUNK);
@@ -114,6 +120,7 @@ fn xz(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
 }
 
 /// RFC 8878. The decoder remembers more and more, up to what the beginning of the file says.
+#[inline(never)]
 fn zstd(mut reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
     use ruzstd::decoding::errors::FrameDecoderError;
     use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};

@@ -7,7 +7,7 @@ use protocol::event::Port;
 use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
 use protocol::vm::{Exit, control, segment, word};
 use unikernel::event;
-use unikernel::vm::{GuestMemory, VirtualCpu};
+use unikernel::vm::{GuestMemory, VirtualCpu, cpuid};
 
 use crate::{Context, Outcome};
 
@@ -18,6 +18,9 @@ const TABLES: u64 = 0x2000;
 /// Gates of 8 bytes, then the segments they need.
 const GATES: u64 = 0x6000;
 const DESCRIPTORS: u64 = 0x7000;
+/// The instructions for hypercalls, of AMD and Intel.
+const VMMCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
+const VMCALL: [u8; 3] = [0x0f, 0x01, 0xc1];
 /// The end of what is populated.
 const END: u64 = 0x1_0000;
 
@@ -30,6 +33,10 @@ pub mod register {
     pub const RDX: usize = 3;
     pub const RSI: usize = 4;
     pub const RSP: usize = 7;
+}
+
+fn is_intel() -> bool {
+    cpuid(0, 0)[2] == u32::from_le_bytes(*b"ntel")
 }
 
 /// What the guest's processor is set up for.
@@ -83,9 +90,13 @@ impl Vm {
         self.memory.write(address, code).context("writing code")
     }
 
-    /// Sets everything up for `code`.
+    /// Sets everything up for `code`, in which VMMCALL stands for the instruction that the processor has.
     pub fn start(&mut self, mode: Mode, code: &[u8]) -> Outcome {
         self.code(CODE, code)?;
+        if is_intel() {
+            let calls = code.windows(VMMCALL.len()).enumerate().filter(|(_, window)| *window == VMMCALL);
+            calls.map(|(at, _)| at as u64).try_for_each(|at| self.code(CODE + at, &VMCALL))?;
+        }
         let cpu = &self.cpu;
         (word::GENERAL..word::SYSTEM_END).for_each(|word| cpu.set(word, 0));
         let (cr0, cr4, efer, code, data) = match mode {
@@ -117,6 +128,16 @@ impl Vm {
             (word::GENERAL + register::RSP, END),
         ] {
             self.cpu.set(word, value);
+        }
+        Ok(())
+    }
+
+    /// The same for code that does not exit by itself.
+    pub fn start_spin(&mut self, mode: Mode, code: &[u8]) -> Outcome {
+        self.start(mode, code)?;
+        if is_intel() {
+            // The only emulator with such a processor does not exit for interrupts while the guest takes none.
+            self.cpu.set(word::RFLAGS, 1 << 9 | 2);
         }
         Ok(())
     }

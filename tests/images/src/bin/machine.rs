@@ -248,16 +248,16 @@ fn vector_state(vm: &mut Vm) -> Outcome {
 fn refused(vm: &mut Vm) -> Outcome {
     vm.start(Mode::Flat, &[0xf4])?;
     let cr0 = vm.cpu.get(word::CR0);
-    vm.cpu.set(word::CR0, cr0 | 1 << 29);
+    vm.cpu.set(word::CR0, cr0 | 1 << 32);
     vm.expect("a refused state", Exit::BadState, 0)?;
-    same("CR0", vm.cpu.get(word::CR0), cr0 | 1 << 29)?;
+    same("CR0", vm.cpu.get(word::CR0), cr0 | 1 << 32)?;
     vm.cpu.set(word::CR0, cr0);
     vm.cpu.set(word::CONTROL, control::LOAD);
     vm.expect("hlt after a refused state", Exit::Halt, 0)
 }
 
 fn deadlines(vm: &mut Vm) -> Outcome {
-    vm.start(Mode::Flat, &[0xeb, 0xfe])?;
+    vm.start_spin(Mode::Flat, &[0xeb, 0xfe])?;
     loop {
         vm.cpu.set(word::INJECT, event::interrupt(0x20));
         match vm.cpu.run(0).context("vm_run")? {
@@ -316,7 +316,7 @@ fn spin(vm: &mut Vm, tag: u64, span: Duration) -> Outcome {
         0x66, 0x48, 0x0f, 0x6e, 0xd8, 0x48, 0xc7, 0xc6, 0, 0, 0, 0, 0x66, 0x48, 0x0f, 0x7e, 0xdb, 0x48, 0xff, 0xc6,
         0x48, 0x39, 0xc3, 0x74, 0xf3, 0xf4,
     ];
-    vm.start(Mode::Long, &code)?;
+    vm.start_spin(Mode::Long, &code)?;
     vm.set(RAX, tag * 0x0101_0101_0101_0101);
     let (end, mut rounds) = (time::after(span), 0);
     while time::now() < end {
@@ -334,7 +334,7 @@ fn spin(vm: &mut Vm, tag: u64, span: Duration) -> Outcome {
 
 /// Spins until dom0 sends an event.
 fn await_event(vm: &mut Vm) -> Outcome {
-    vm.start(Mode::Flat, &[0xeb, 0xfe])?;
+    vm.start_spin(Mode::Flat, &[0xeb, 0xfe])?;
     let deadline = time::after(Duration::from_secs(20));
     loop {
         match vm.cpu.run(deadline).context("vm_run")? {
