@@ -254,11 +254,11 @@ impl Guest {
             Activity::Off | Activity::Down => return Next::Wait(u64::MAX),
             Activity::Context(context) => {
                 context.enter(state);
-                vcpu.apic = Apic::new(index);
+                vcpu.apic.reset();
             }
             &Activity::Startup(page) => {
                 enter_startup(state, page);
-                vcpu.apic = Apic::new(index);
+                vcpu.apic.reset();
             }
             Activity::Halted => {
                 let nmi = vcpu.nmi;

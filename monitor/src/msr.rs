@@ -6,8 +6,9 @@ use crate::apic::{self, Apic, Fault, Ipi};
 use crate::cpuid::XEN_MSR_HYPERCALL;
 use crate::state::{CR0_PAGING, EFER_LONG_ACTIVE, EFER_LONG_ENABLED, PAT_RESET, State, StateExt};
 
-/// IA32_APIC_BASE: where it would be, enabled, in x2APIC mode; and whether this is the first CPU.
-const APIC_BASE: u64 = 0xfee0_0000 | 1 << 11 | 1 << 10;
+/// IA32_APIC_BASE: where it is, enabled; in x2APIC mode; and whether this is the first CPU.
+const APIC_BASE: u64 = crate::mmio::APIC | 1 << 11;
+const APIC_BASE_X2: u64 = 1 << 10;
 const APIC_BASE_FIRST: u64 = 1 << 8;
 /// MTRRcap: write-combining exists, no variable and no fixed ranges.
 const MTRR_CAPABILITIES: u64 = 1 << 10;
@@ -51,15 +52,19 @@ fn plain(msr: u32) -> Option<usize> {
     })
 }
 
+fn apic_base(apic: &Apic, vcpu: u32) -> u64 {
+    APIC_BASE | if apic.in_memory { 0 } else { APIC_BASE_X2 } | if vcpu == 0 { APIC_BASE_FIRST } else { 0 }
+}
+
 /// RDMSR.
 pub fn read(state: &impl State, apic: &Apic, vcpu: u32, msr: u32) -> Result<u64, Fault> {
     if let Some(word) = plain(msr) {
         return Ok(state.get(word));
     }
     Ok(match msr {
-        apic::FIRST..apic::END => apic.read(msr)?,
+        apic::FIRST..apic::END if !apic.in_memory => apic.read(msr)?,
         0x10 => unikernel::time::ticks().wrapping_add(state.get(word::TSC_OFFSET)),
-        0x1b => APIC_BASE | if vcpu == 0 { APIC_BASE_FIRST } else { 0 },
+        0x1b => apic_base(apic, vcpu),
         0xfe => MTRR_CAPABILITIES,
         0x2ff => MTRR_DEFAULT,
         0x1a0 => MISC_ENABLE,
@@ -85,8 +90,15 @@ pub fn write(state: &impl State, apic: &mut Apic, vcpu: u32, msr: u32, value: u6
         return Ok(Effect::None);
     }
     match msr {
-        apic::FIRST..apic::END => return Ok(apic.write(msr, value)?.map_or(Effect::None, Effect::Ipi)),
-        0x1b if value == APIC_BASE | if vcpu == 0 { APIC_BASE_FIRST } else { 0 } => {}
+        apic::FIRST..apic::END if !apic.in_memory => {
+            return Ok(apic.write(msr, value)?.map_or(Effect::None, Effect::Ipi));
+        }
+        // x2APIC mode can be switched on, for good.
+        0x1b if value | APIC_BASE_X2 == apic_base(apic, vcpu) | APIC_BASE_X2
+            && (apic.in_memory || value & APIC_BASE_X2 != 0) =>
+        {
+            apic.in_memory = value & APIC_BASE_X2 == 0;
+        }
         0x277 if value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7)) => {
             state.set_system(word::PAT, value)
         }

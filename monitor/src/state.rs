@@ -42,6 +42,10 @@ pub const FLAGS_NONE: u64 = 2;
 pub const CR0_PAGING: u64 = 1 << 31;
 /// CR0: supervisors respect read-only pages.
 pub const CR0_WRITE_PROTECT: u64 = 1 << 16;
+/// CR4: pages of 4 MiB in tables of 32-bit entries.
+pub const CR4_PSE: u64 = 1 << 4;
+/// CR4: entries of 64 bits.
+pub const CR4_PAE: u64 = 1 << 5;
 /// CR4: XSETBV and XSAVE are there.
 pub const CR4_OSXSAVE: u64 = 1 << 18;
 /// EFER: long mode is enabled.

@@ -25,6 +25,7 @@ impl<S: State> Call<'_, S> {
                 match request.u32(4) {
                     CALLBACK => {
                         self.guest.callback = request.u64(8);
+                        self.guest.events.set_wide(self.wide);
                         DONE
                     }
                     _ => Err(Errno::EINVAL),

@@ -193,15 +193,58 @@ fn polling_blocks_until_a_port_is_pending() {
 }
 
 #[test]
-fn only_supervisors_in_64_bit_mode_are_heard() {
+fn a_32_bit_kernel_passes_words_of_its_own_size() {
+    let (mut guest, state) = machine();
+    let g = &mut guest;
+    state.set_segment(segment::CS, 8, 0xc9b, u32::MAX, 0);
+    state.set(word::EFER, 0);
+    state.set(word::CR0, 1);
+    // Without paging: an address that is RAM. The upper halves of registers are nothing.
+    const AT: u64 = 0x5000;
+    let mut call = |number: u64, first: u64, second: u64, third: u64, words: &[u32]| {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        g.memory.write(AT, &bytes).unwrap();
+        let registers = [register::RAX, register::RBX, register::RCX, register::RDX];
+        for (register, value) in registers.into_iter().zip([number, first, second, third]) {
+            state.set_register(register, value | 0xdead << 32);
+        }
+        execute(g, &state, 0, 1000).unwrap();
+        let mut out = std::vec![0; 64];
+        g.memory.read(AT, &mut out).unwrap();
+        let out: Vec<u32> = out.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        (state.register(register::RAX), out)
+    };
+    assert_eq!(call(17, 6, AT, 0, &[0, 0]).1[1], 0x0001_0305);
+    assert_eq!(call(999, 0, 0, 0, &[]).0, 0xffff_ffda, "-ENOSYS in 32 bits");
+    // shared_info goes to frame 0x12, in the layout for such guests.
+    assert_eq!(call(12, 7, AT, 0, &[SELF, 0, 0, 0x12]).0, 0);
+    let (result, bound) = call(32, 7, AT, 0, &[0, 0]);
+    assert_eq!((result, bound[1]), (0, 3));
+    assert_eq!(call(32, 4, AT, 0, &[3]).0, 0);
+    assert_eq!(call(24, 10, 1, AT, &[0x14, 0, 0x40, 0]).0, 0);
+    // Two frames go and come; the list has words of 32 bits.
+    let list = [AT as u32 + 20, 2, 0, 0, SELF, 0x30, 0x31];
+    assert_eq!((call(12, 1, AT, 0, &list).0, call(12, 6, AT, 0, &list).0, call(12, 6, AT, 0, &list).0), (2, 2, 0));
+    assert_eq!(call(12, 9, AT, 0, &[8, AT as u32 + 8]).1[0], 4);
+    assert_eq!(call(24, 5, 0, AT, &[AT as u32 + 4, 7, 7]).1[1..3], [0, 0]);
+    assert_eq!(call(29, 3, AT, 0, &[AT as u32 + 16, 1, 500, 1, 3]).0, 0);
+    assert_eq!(call(15, 0x11, 0x22, 0, &[]).0, 0);
+    assert_eq!(g.vcpus[0].timer, Some(0x22_0000_0011));
+    assert_eq!(g.vcpus[0].activity, Activity::Polling([3].to_vec(), 1 << 32 | 500));
+    let byte = |at: u64| g.memory.load_u64(at & !7).unwrap().to_le_bytes()[at as usize % 8];
+    assert_eq!((byte(0x1_2800), byte(0x1_2000), byte(0x1_2004)), (8, 1, 1), "pending, upcall, selector");
+    assert_eq!((byte(0x1_4040), byte(0x1_4041), byte(0x1_4047)), (1, 0, 0xff), "a place of its own has all set");
+    assert_ne!(g.memory.load_u64(0x1_2000 + 0x900).unwrap() >> 32, 0, "the wall clock");
+}
+
+#[test]
+fn only_supervisors_are_heard() {
     let (mut guest, state) = machine();
     state.set_segment(segment::SS, 0, 0xcf3, u32::MAX, 0);
     assert_eq!(call(&mut guest, &state, 17, [0, 0, 0]), -1);
     state.set_segment(segment::SS, 0, 0xc93, u32::MAX, 0);
     assert_eq!(call(&mut guest, &state, 999, [0, 0, 0]), -38);
     assert_eq!(call(&mut guest, &state, 17, [6, 0xdead_0000, 0]), -14);
-    state.set_segment(segment::CS, 8, 0xc9b, u32::MAX, 0);
-    assert_eq!(call(&mut guest, &state, 17, [0, 0, 0]), -38);
 }
 
 #[test]

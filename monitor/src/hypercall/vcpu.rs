@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
 
-use super::{Answer, Call, DONE, Outcome};
+use super::{Answer, Call, DONE, Outcome, WORD};
 use crate::context::Context;
 use crate::errno::Errno;
 use crate::guest::Activity;
@@ -12,6 +12,8 @@ use crate::state::State;
 
 /// Bytes of a runstate area.
 const RUNSTATE: usize = 48;
+/// The same of a 32-bit guest.
+const RUNSTATE_NARROW: usize = 44;
 /// Bytes of a time area.
 const TIME_AREA: u64 = 32;
 /// The shot must lie in the future.
@@ -56,16 +58,16 @@ impl<S: State> Call<'_, S> {
             }
             3 => Ok(Outcome::Value(self.guest.vcpus[target as usize].is_up().into())),
             5 => {
-                let area = self.load::<8>(address)?.u64(0);
+                let area = self.load_as::<8>(address, &[WORD])?.u64(0);
                 // It runs, and always did.
-                self.store(area, &[0; RUNSTATE])?;
+                self.store(area, &[0; RUNSTATE][..if self.wide { RUNSTATE } else { RUNSTATE_NARROW }])?;
                 DONE
             }
             // The periodic timer never runs.
             7 => DONE,
             8 | 9 if target != self.vcpu => Err(Errno::EINVAL),
             8 => {
-                let request = self.load::<16>(address)?;
+                let request = self.load::<12>(address)?;
                 let due = request.u64(0);
                 if request.u32(8) & FUTURE != 0 && due <= self.now {
                     return Err(Errno::ETIME);
@@ -91,7 +93,7 @@ impl<S: State> Call<'_, S> {
                 DONE
             }
             13 => {
-                let area = self.load::<8>(address)?.u64(0);
+                let area = self.load_as::<8>(address, &[WORD])?.u64(0);
                 self.time_area(area)
             }
             // The periodic timer, physical addresses of areas: not there.
@@ -117,7 +119,11 @@ impl<S: State> Call<'_, S> {
 
     /// `set_timer_op`, the older way; 0 is never.
     pub(super) fn set_timer(&mut self) -> Answer {
-        let due = self.arguments[0];
+        let due = match self.wide {
+            true => self.arguments[0],
+            // The upper half comes by itself.
+            false => self.arguments[0] | self.arguments[1] << 32,
+        };
         if let Some(vcpu) = self.guest.vcpus.get_mut(self.vcpu as usize) {
             vcpu.timer = (due != 0).then_some(due);
         }
