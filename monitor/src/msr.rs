@@ -70,8 +70,8 @@ pub fn read(state: &impl State, apic: &Apic, vcpu: u32, msr: u32) -> Result<u64,
         0x1a0 => MISC_ENABLE,
         0x277 => state.get(word::PAT),
         0xc000_0080 => state.get(word::EFER),
-        // Microcode level, SYSCFG, DEBUGCTL, and a guest that reads it back learns nothing of its hypercall page.
-        0x8b | 0xc001_0010 | 0x1d9 | XEN_MSR_HYPERCALL => 0,
+        // Microcode level, SYSCFG, DEBUGCTL, no messages of a chipset's, and a guest that reads it back learns nothing of its hypercall page.
+        0x8b | 0xc001_0010 | 0xc001_0055 | 0x1d9 | XEN_MSR_HYPERCALL => 0,
         0xc001_0015 => HWCR,
         0xc001_1029 => DE_CFG,
         _ => return Err(Fault),
@@ -166,6 +166,13 @@ mod tests {
         let (state, mut apic) = (Page::default(), Apic::new(1));
         assert_eq!(read(&state, &apic, 0, 0x1b), Ok(0xfee0_0d00));
         assert_eq!(read(&state, &apic, 1, 0x1b), Ok(0xfee0_0c00));
+        assert_eq!(write(&state, &mut apic, 1, 0x1b, 0xfee0_0800), Err(Fault));
+        // An APIC whose registers are in memory has no MSRs until x2APIC mode is switched on, for good.
+        apic.in_memory = true;
+        assert_eq!((read(&state, &apic, 1, 0x1b), read(&state, &apic, 1, 0x802)), (Ok(0xfee0_0800), Err(Fault)));
+        assert_eq!(write(&state, &mut apic, 1, 0x1b, 0), Err(Fault));
+        assert_eq!(write(&state, &mut apic, 1, 0x1b, 0xfee0_0c00), Ok(Effect::None));
+        assert_eq!(read(&state, &apic, 1, 0x802), Ok(1));
         assert_eq!(write(&state, &mut apic, 1, 0x1b, 0xfee0_0800), Err(Fault));
         write(&state, &mut apic, 1, 0xc000_0101, 0xffff_8000_0000_1000).unwrap();
         assert_eq!(read(&state, &apic, 1, 0xc000_0101), Ok(0xffff_8000_0000_1000));
