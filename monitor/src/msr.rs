@@ -70,7 +70,8 @@ pub fn read(state: &impl State, apic: &Apic, vcpu: u32, msr: u32) -> Result<u64,
         0x1a0 => MISC_ENABLE,
         0x277 => state.get(word::PAT),
         0xc000_0080 => state.get(word::EFER),
-        // Microcode level, SYSCFG, DEBUGCTL, no messages of a chipset's, and a guest that reads it back learns nothing of its hypercall page.
+        // Microcode level, SYSCFG, DEBUGCTL, no messages of a chipset's; a guest that reads it back learns nothing of its
+        // hypercall page.
         0x8b | 0xc001_0010 | 0xc001_0055 | 0x1d9 | XEN_MSR_HYPERCALL => 0,
         0xc001_0015 => HWCR,
         0xc001_1029 => DE_CFG,
