@@ -1,7 +1,12 @@
 //! Virtual machines on a processor of Intel's, which Bochs has.
 
-use system_tests::{BOCHS_BOOT, machine};
+use std::time::Duration;
+
+use system_tests::{BOCHS_BOOT, full, linux, machine};
 use xtask::emulator::Firmware;
+
+/// A kernel takes a minute in Bochs on an idle host.
+const LINUX_BOOT: Duration = Duration::from_secs(1200);
 
 #[test]
 fn guests_exit_for_what_they_do() {
@@ -13,4 +18,20 @@ fn guests_exit_for_what_they_do() {
     let verdict = move |text: String| text.lines().filter_map(verdict).find(|verdict| !verdict.is_empty());
     let verdict = system.until("the verdict", |system| verdict(system.transcript()));
     assert!(verdict.starts_with("passed"), "{}", system.transcript());
+}
+
+/// With `--full` it has a second CPU, which starts in real mode. On a machine with one Bochs would hang then: it lets no interrupt
+/// end the run of a guest that waits for its other CPU with interrupts off.
+#[test]
+fn linux_comes_up() {
+    let cpus = if full() { 2 } else { 1 };
+    let setup = linux::machine(cpus).from_image(Firmware::Bochs).no_network().memory("300M").timeout(BOCHS_BOOT);
+    let mut system = setup.boot();
+    system.create_linux("tux", "", &format!("vcpus={cpus} disk=[] vif=[]"));
+    system.type_line("console tux").unwrap_or_else(|error| panic!("{error:#}"));
+    system.wait_for("/ # ", LINUX_BOOT).unwrap_or_else(|error| panic!("{error:#}"));
+    system.keys(b"echo cpus=$(nproc)\r");
+    system.wait_for(&format!("cpus={cpus}"), BOCHS_BOOT).unwrap_or_else(|error| panic!("{error:#}"));
+    system.keys(b"poweroff\r");
+    system.wait_for("tux is destroyed", BOCHS_BOOT).unwrap_or_else(|error| panic!("{error:#}"));
 }
