@@ -9,7 +9,7 @@ use std::thread;
 /// How a kernel is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
-    /// As it comes: Debian's are bzImages with LZ4.
+    /// As it comes: a bzImage, of Debian's kernels the one for virtual machines with LZ4, the other one with XZ.
     Stock,
     /// A bzImage with GZIP.
     Gzip,
@@ -41,7 +41,9 @@ pub fn pack(file: &Path, packing: Packing) -> Vec<u8> {
     let start = (usize::from(image[SECTORS]) + 1) * SECTOR + number(&image, PAYLOAD_OFFSET);
     let payload = &image[start..start + number(&image, PAYLOAD_LENGTH)];
     // The last four bytes are the size.
-    let elf = pipe("lz4", &["-dc"], &payload[..payload.len() - 4]);
+    let payload = &payload[..payload.len() - 4];
+    let expander = if payload.starts_with(b"\xfd7zXZ") { "xz" } else { "lz4" };
+    let elf = pipe(expander, &["-dc"], payload);
     let packed = match packing {
         Packing::Gzip => pipe("gzip", &["-1nc"], &elf),
         Packing::Xz => pipe("xz", &["-0c", "--check=crc32", "--x86", "--lzma2=preset=0,dict=32MiB"], &elf),

@@ -1,7 +1,7 @@
 //! A stock Linux kernel as a guest: it starts, uses its devices while their drivers die, and ends in every way there is.
 
-use system_tests::System;
 use system_tests::linux::{Console, machine, tiny_kernel};
+use system_tests::{System, echo};
 
 /// The guest's own address, and those that it talks to.
 const NETWORK: &str = "ip=10.0.2.20 gw=10.0.2.2";
@@ -80,5 +80,58 @@ fn guests_end_as_their_configurations_say() {
         let refused = system.fails(&format!("create busybox {key}=rename-restart"), 1);
         assert!(refused.contains("'destroy', 'restart' or 'preserve'"), "{refused}");
     }
+    assert!(system.panicked().is_none());
+}
+
+/// Fills the beginning of the guest's disk with numbers of its own; gives their sum.
+fn fill_disk(console: &mut Console<'_>) -> String {
+    let sum = console.sh("dd if=/dev/urandom bs=64k count=64 2> /dev/null | tee /dev/xvda | sha256sum; sync");
+    assert_eq!(disk_sum(console), sum);
+    sum
+}
+
+/// The sum of what lies there.
+fn disk_sum(console: &mut Console<'_>) -> String {
+    console.sh("echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/xvda bs=64k count=64 2> /dev/null | sha256sum")
+}
+
+#[test]
+fn two_guests_do_not_disturb_each_other() {
+    let mut system = machine(2).boot();
+    system.create_linux("one", NETWORK, "");
+    system.create_linux("two", "ip=10.0.2.21 gw=10.0.2.2", "disk=\"phy:scratch2,xvda,w\"");
+    // What was printed before anybody looked is there.
+    let shown = system.visit("console two", "busybox guest is up");
+    assert!(shown.contains("] "), "the kernel's own lines come before: {shown}");
+    let talk = echo::Server::start();
+    let two = system.at("two", |console| {
+        console.sh(&format!("(nc 10.0.2.2 {} -e cat &)", talk.port));
+        fill_disk(console)
+    });
+    let one = system.at("one", |console| {
+        console.sh("ping -c 1 10.0.2.21");
+        fill_disk(console)
+    });
+    assert_ne!(one, two);
+
+    system.ok("pause two");
+    let before = row(&mut system, "two");
+    assert_eq!(before["state"], "--p---", "{before}");
+    assert!(system.fails("shutdown two", 1).contains("`unpause two` first"));
+    system.at("one", |console| assert_eq!(disk_sum(console), one));
+    assert_eq!(row(&mut system, "two")["cpu_ns"], before["cpu_ns"]);
+    system.ok("unpause two");
+    system.at("two", |console| assert_eq!(disk_sum(console), two));
+
+    system.at("one", |console| {
+        console.keys(b"echo c > /proc/sysrq-trigger\r");
+        console.shows("Kernel panic - not syncing");
+    });
+    system.gone("one");
+    system.at("two", |console| {
+        assert_eq!(disk_sum(console), two);
+        use_devices(console);
+    });
+    assert!(talk.stop() > 0);
     assert!(system.panicked().is_none());
 }

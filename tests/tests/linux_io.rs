@@ -36,9 +36,12 @@ fn kill_until(system: &mut System, mut done: impl FnMut() -> bool) -> u64 {
     while !done() {
         assert!(begin.elapsed() < LONG * if full() { 10 } else { 1 }, "{}", system.transcript());
         for driver in ["disk", "network"] {
-            // It is killed even while it is on its way back.
-            system.run(&format!("kill {driver}"));
-            kills += 1;
+            // Who dies again and again without having served anybody is put in quarantine, and a slow host is no reason for that.
+            let row = system.json(&format!("list {driver}"))[0].clone();
+            if row["restarts"] == 0 || row["blackout_ns"].is_u64() {
+                system.ok(&format!("kill {driver}"));
+                kills += 1;
+            }
             next += KILL_EVERY / 2;
             thread::sleep(next.saturating_duration_since(Instant::now()));
         }
@@ -48,7 +51,7 @@ fn kill_until(system: &mut System, mut done: impl FnMut() -> bool) -> u64 {
 
 #[test]
 fn files_and_connections_survive_the_deaths_of_drivers() {
-    let (size, rounds) = if full() { (500, 4) } else { (16, 8) };
+    let (size, rounds) = if full() { (500, 4) } else { (16, 4) };
     let file = make_disk("linux-io.img", size + 100);
     let mut system = machine(2).disk(file.clone()).boot();
     system.create_linux("one", "ip=10.0.2.20 gw=10.0.2.2", "disk=\"phy:virtio1,xvda,w\"");
@@ -59,9 +62,10 @@ fn files_and_connections_survive_the_deaths_of_drivers() {
         console.sh("mount -t ext4 /dev/xvda /mnt");
         console.sh(&format!("(nc 10.0.2.2 {} -e cat &)", talk.port));
         // What is written and what is read back have to have the same sum; the cache is dropped in between.
-        let write = format!("head -c {size}M /dev/urandom | tee /mnt/file | sha256sum > /tmp/written; sync");
+        let write = format!("dd if=/dev/urandom bs=64k count={} 2> /dev/null | tee /mnt/file | sha256sum > /tmp/written; sync", size * 16);
+        let whole = format!("[ $(stat -c %s /mnt/file) = {} ] || exit 1", size << 20);
         let read = "echo 3 > /proc/sys/vm/drop_caches; sha256sum < /mnt/file > /tmp/read; cmp /tmp/written /tmp/read || exit 1";
-        console.sh(&format!("echo '{write}; {read}' > /tmp/round"));
+        console.sh(&format!("echo '{write}; {whole}; {read}' > /tmp/round"));
         let all = format!("for round in $(seq {rounds}); do sh /tmp/round || touch /tmp/wrong; done");
         console.sh(&format!("( ({all}; echo | nc 10.0.2.2 {end_port}) > /tmp/log 2>&1 & )"));
     });
