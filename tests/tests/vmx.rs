@@ -8,9 +8,9 @@ use xtask::emulator::Firmware;
 /// A kernel takes two minutes in Bochs on an idle host.
 const LINUX_BOOT: Duration = Duration::from_secs(1200);
 
-#[test]
-fn guests_exit_for_what_they_do() {
-    let setup = machine(2).from_image(Firmware::Bochs).no_network().first_domain("machines").image("machine");
+/// Runs the guests of the test image on a machine with so many CPUs.
+fn guests(cpus: u32) {
+    let setup = machine(cpus).from_image(Firmware::Bochs).no_network().first_domain("machines").image("machine");
     let mut system = setup.start();
     // As many of the machine's seconds as the image waits itself, and what the boot takes.
     system.wait_for("machines: ", 2 * BOCHS_BOOT).unwrap_or_else(|error| panic!("{error:#}"));
@@ -18,6 +18,16 @@ fn guests_exit_for_what_they_do() {
     let verdict = move |text: String| text.lines().filter_map(verdict).find(|verdict| !verdict.is_empty());
     let verdict = system.until("the verdict", |system| verdict(system.transcript()));
     assert!(verdict.starts_with("passed"), "{}", system.transcript());
+}
+
+#[test]
+fn guests_exit_for_what_they_do() {
+    guests(2);
+}
+
+#[test]
+fn guests_share_a_cpu() {
+    guests(1);
 }
 
 /// With `--full` only: it takes minutes. The second CPU starts in real mode. On a machine with a single one Bochs would hang, because
