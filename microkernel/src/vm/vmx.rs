@@ -262,13 +262,15 @@ pub fn enter(m: &impl Memory, v: &impl Vmcs, controls: &Controls, guest: &Guest)
     v.write(ENTRY_EVENT, event & 0xffff_ffff & !no_code);
     v.write(ENTRY_ERROR, event >> 32);
     let flags = get(RFLAGS);
+    let is = |kind| event & (event::VALID | KIND) == event::VALID | kind;
     let shadow = match get(SHADOW) & 1 {
+        // The processor refuses what does not respect it; a monitor knows what it does.
+        _ if is(event::INTERRUPT) || is(event::NMI) => 0,
         0 => 0,
         _ if flags & FLAG_INTERRUPTS != 0 => AFTER_STI,
         _ => AFTER_MOV_SS,
     };
-    let is_nmi = event & (event::VALID | KIND) == event::VALID | event::NMI;
-    let in_nmi = if is_nmi { 0 } else { v.read(INTERRUPTIBILITY) & IN_NMI };
+    let in_nmi = if is(event::NMI) { 0 } else { v.read(INTERRUPTIBILITY) & IN_NMI };
     v.write(INTERRUPTIBILITY, shadow | in_nmi);
     if shadow != 0 {
         // The processor insists that both agree.

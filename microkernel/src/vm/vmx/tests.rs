@@ -259,6 +259,7 @@ fn events_are_delivered_as_the_processor_wants_them() {
     // An NMI is not refused because of one before it, and anything else leaves that alone.
     t.v.write(INTERRUPTIBILITY, IN_NMI);
     t.set(word::INJECT, event::VALID | event::NMI | 2);
+    t.set(word::CONTROL, control::SHADOW);
     t.enter();
     assert_eq!(t.field(INTERRUPTIBILITY), 0);
     t.v.write(INTERRUPTIBILITY, IN_NMI);
