@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use monitor::hypercall::execute;
 use monitor::state::{StateExt, register};
 use monitor::testing::{AREA, guest};
+use protocol::vm::segment;
 
 /// Hypercalls that do something, and one that does not.
 const NUMBERS: [u64; 11] = [12, 15, 17, 18, 20, 21, 24, 29, 32, 34, 47];
@@ -17,6 +18,13 @@ fuzz_target!(|data: &[u8]| {
     let mut script = Script::new(data);
     let (mut guest, state) = guest(2, fuzz::guest::POPULATED);
     let mut now = 1;
+    // 64-bit code, or code whose words have 32 bits.
+    let wide = script.byte() & 3 != 0;
+    if !wide {
+        state.set_segment(segment::CS, 8, 0xc9b, u32::MAX, 0);
+    }
+    let [command_register, first_register] =
+        if wide { [register::RDI, register::RSI] } else { [register::RBX, register::RCX] };
     while !script.is_empty() {
         let vcpu = u32::from(script.byte() & 1);
         match script.byte() {
@@ -41,7 +49,7 @@ fuzz_target!(|data: &[u8]| {
                     }
                     _ => [script.long(), script.long()],
                 };
-                let arguments = [(register::RAX, number), (register::RDI, command), (register::RSI, first)];
+                let arguments = [(register::RAX, number), (command_register, command), (first_register, first)];
                 arguments.into_iter().for_each(|(index, value)| state.set_register(index, value));
                 state.set_register(register::RDX, second);
                 if execute(&mut guest, &state, vcpu, now).is_err() {

@@ -1,7 +1,8 @@
 //! The local APIC of a vCPU, as far as a kernel whose timer and interrupts are event channels uses it: inter-processor
 //! interrupts and their end.
 //!
-//! It is in x2APIC mode from the start, so that it is reached by MSRs only. Its timer and its pins lead nowhere.
+//! It is in x2APIC mode from the start, so that it is reached by MSRs, unless the kernel is a 32-bit one: those know the registers
+//! in memory only ([`crate::mmio`]). Its timer and its pins lead nowhere.
 
 /// First of its MSRs.
 pub const FIRST: u32 = 0x800;
@@ -14,6 +15,15 @@ const VERSION: u32 = 5 << 16 | 0x14;
 const ENABLED: u32 = 1 << 8;
 /// Local vector table: masked.
 const MASKED: u32 = 1 << 16;
+/// Registers in memory: the identity, logical destination, its format, and the upper half of the command.
+const ID: u32 = 0x20;
+const LOGICAL: u32 = 0xd0;
+const FORMAT: u32 = 0xe0;
+const COMMAND_UPPER: u32 = 0x310;
+/// MSR of the command register, and of the register for errors.
+const COMMAND: u32 = 0x830;
+const ERRORS: u32 = 0x828;
+const END_OF_INTERRUPT: u32 = 0x80b;
 /// ICR: deliver to no destination but a shorthand's.
 const SHORTHAND_SHIFT: u32 = 18;
 /// Destination: everybody.
@@ -43,6 +53,8 @@ pub struct Ipi {
     pub signal: Signal,
     shorthand: u8,
     logical: bool,
+    /// By 8 bits, one for each of the first 8 APICs if it is logical.
+    flat: bool,
     destination: u32,
 }
 
@@ -50,7 +62,9 @@ impl Ipi {
     /// Whether the APIC `id` gets it, if `sender` sent it.
     pub fn reaches(&self, sender: u32, id: u32) -> bool {
         match self.shorthand {
-            0 if self.destination == BROADCAST => true,
+            0 if self.destination == if self.flat { 0xff } else { BROADCAST } => true,
+            // Kernels give an APIC the bit of its number.
+            0 if self.logical && self.flat => id < 8 && self.destination >> id & 1 == 1,
             0 if self.logical => self.destination >> 16 == id >> 4 && self.destination & logical_id(id) & 0xffff != 0,
             0 => self.destination == id,
             1 => id == sender,
@@ -84,10 +98,15 @@ impl Vectors {
 /// The registers.
 #[derive(Clone, Debug)]
 pub struct Apic {
+    /// Its registers are in memory, and not behind MSRs.
+    pub in_memory: bool,
     id: u32,
     task_priority: u32,
     spurious: u32,
     command: u64,
+    /// Logical destination and its format, where they can be written; nobody looks at them.
+    logical: u32,
+    format: u32,
     local: [u32; 6],
     timer_count: u32,
     timer_divide: u32,
@@ -99,10 +118,13 @@ impl Apic {
     /// That of vCPU `id`, after a reset.
     pub fn new(id: u32) -> Apic {
         Apic {
+            in_memory: false,
             id,
             task_priority: 0,
             spurious: 0xff,
             command: 0,
+            logical: 0,
+            format: u32::MAX,
             local: [MASKED; 6],
             timer_count: 0,
             timer_divide: 0,
@@ -111,9 +133,19 @@ impl Apic {
         }
     }
 
+    /// As after INIT. How it is reached stays.
+    pub fn reset(&mut self) {
+        *self = Apic { in_memory: self.in_memory, ..Apic::new(self.id) };
+    }
+
+    /// Whether it takes interrupts at all.
+    pub fn is_enabled(&self) -> bool {
+        self.spurious & ENABLED != 0
+    }
+
     /// Requests an interrupt. Vectors below 16 do not exist; a disabled APIC takes none.
     pub fn request(&mut self, vector: u8) {
-        if vector >= 16 && self.spurious & ENABLED != 0 {
+        if vector >= 16 && self.is_enabled() {
             self.requested.set(vector, true);
         }
     }
@@ -153,6 +185,38 @@ impl Apic {
             _ => return Err(Fault),
         };
         Ok(value.into())
+    }
+
+    /// Reads a register in memory, by its offset.
+    pub fn load(&self, offset: u32) -> u32 {
+        match offset {
+            ID => self.id << 24,
+            LOGICAL => self.logical,
+            FORMAT => self.format,
+            COMMAND_UPPER => (self.command >> 32) as u32,
+            _ => self.read(FIRST + offset / 16).map_or(0, |value| value as u32),
+        }
+    }
+
+    /// Writes one. Gives what goes to other vCPUs, or to this one.
+    pub fn store(&mut self, offset: u32, value: u32) -> Option<Ipi> {
+        match (offset, FIRST + offset / 16) {
+            (LOGICAL, _) => self.logical = value,
+            (FORMAT, _) => self.format = value,
+            (COMMAND_UPPER, _) => self.command = self.command & 0xffff_ffff | u64::from(value) << 32,
+            (_, COMMAND) => {
+                self.command = self.command >> 32 << 32 | u64::from(value);
+                let destination = (self.command >> 56) as u32;
+                return command(self.command).map(|ipi| Ipi { flat: true, destination, ..ipi });
+            }
+            // Whatever is written there.
+            (_, msr @ (END_OF_INTERRUPT | ERRORS)) => return self.write(msr, 0).ok().flatten(),
+            (_, msr) => {
+                // What cannot be written stays as it is.
+                let _ = self.write(msr, value.into());
+            }
+        }
+        None
     }
 
     /// WRMSR. Gives what goes to other vCPUs, or to this one.
@@ -198,6 +262,7 @@ fn command(value: u64) -> Option<Ipi> {
         signal,
         shorthand: (value >> SHORTHAND_SHIFT & 3) as u8,
         logical: value >> 11 & 1 == 1,
+        flat: false,
         destination: (value >> 32) as u32,
     })
 }

@@ -10,7 +10,7 @@ use unikernel::vm::GuestMemory;
 use crate::layout::{
     ACPI, BASE_RAM_END, COMMAND_LINE, CONSOLE_FRAME, MEMORY_MAP, MODULES, Ram, SPECIAL, START_INFO, STORE_FRAME,
 };
-use crate::loader::{self, LoadError};
+use crate::loader::{self, Kernel, LoadError};
 use crate::{acpi, state};
 
 /// First word of the start info (Xen `public/arch-x86/hvm/start_info.h`).
@@ -51,9 +51,9 @@ pub fn frames(boot: &GuestBoot) -> Vec<(u64, u64)> {
     frames
 }
 
-/// Loads the kernel; gives the entry point. Half of the memory below its file is populated for that, more if it needs more:
+/// Loads the kernel. Half of the memory below its file is populated for that, more if it needs more:
 /// what the monitor expands it with is taken from the same pool of frames.
-pub fn load(memory: &mut GuestMemory, boot: &GuestBoot) -> Result<u32, BootError> {
+pub fn load(memory: &mut GuestMemory, boot: &GuestBoot) -> Result<Kernel, BootError> {
     if Ram::new(boot).low_end < RAM_MIN {
         return Err(BootError::TooSmall);
     }

@@ -4,6 +4,7 @@
 //! channel that leads out of the guest is tied to a port of the monitor's own.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use protocol::event::Port;
 use unikernel::vm::GuestPage;
@@ -15,8 +16,11 @@ use crate::time::{self, Clock};
 const PORTS: u32 = 4096;
 /// Offset of the pending words in shared_info.
 const PENDING: usize = 0x800;
-/// Offset of the mask words.
+/// Offset of the mask words, and the same in the layout for 32-bit guests.
 const MASK: usize = 0xa00;
+const MASK_NARROW: usize = 0x880;
+/// Ports of a 32-bit guest.
+const PORTS_NARROW: u32 = 1024;
 /// Bytes of a vcpu_info.
 const VCPU_INFO: usize = 64;
 /// vCPUs that have a place in shared_info.
@@ -25,6 +29,8 @@ const SHARED_VCPUS: u32 = 32;
 const UPCALL_PENDING: usize = 0;
 /// In a vcpu_info: a bit for each word with something pending.
 const SELECTOR: usize = 8;
+/// In that of a 32-bit guest.
+const SELECTOR_NARROW: usize = 4;
 
 /// What a port is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +74,11 @@ struct VcpuInfo {
 pub struct Events {
     ports: Vec<Entry>,
     shared: Option<GuestPage>,
+    /// The guest's words have 64 bits.
+    wide: bool,
     vcpus: Vec<VcpuInfo>,
+    /// vCPUs, a bit each, that got something to look at when they had nothing.
+    edges: Cell<u32>,
 }
 
 /// Bits of ports in words of 64.
@@ -82,7 +92,7 @@ impl Events {
         let vcpus = (0..vcpus).map(|_| VcpuInfo { own: None }).collect();
         // Port 0 is never valid.
         let reserved = Entry { binding: Binding::Ipi, vcpu: 0 };
-        Events { ports: Vec::from([reserved]), shared: None, vcpus }
+        Events { ports: Vec::from([reserved]), shared: None, wide: true, vcpus, edges: Cell::new(0) }
     }
 
     fn allocate(&mut self, binding: Binding, vcpu: u32) -> Result<u32, Errno> {
@@ -91,7 +101,7 @@ impl Events {
             self.ports[port] = entry;
             return Ok(port as u32);
         }
-        if self.ports.len() as u32 >= PORTS {
+        if self.ports.len() as u32 >= if self.wide { PORTS } else { PORTS_NARROW } {
             return Err(Errno::ENOSPC);
         }
         self.ports.push(entry);
@@ -213,17 +223,28 @@ impl Events {
             return None;
         }
         // Even masked it wakes a vCPU that polls for it.
-        if shared.load_u64(MASK + word) & bit == 0 {
-            self.notify(entry.vcpu, word / 8);
+        if shared.load_u64(self.mask() + word) & bit == 0 {
+            self.notify(entry.vcpu, port);
         }
         Some(entry.vcpu)
     }
 
-    fn notify(&self, vcpu: u32, word: usize) {
+    /// Where the mask is.
+    fn mask(&self) -> usize {
+        if self.wide { MASK } else { MASK_NARROW }
+    }
+
+    fn notify(&self, vcpu: u32, port: u32) {
+        // Of a 32-bit guest, the selector is the upper half of the word in which the upcall is.
+        let (place, bit) = match self.wide {
+            true => (SELECTOR, 1 << (port / 64)),
+            false => (0, 1 << (32 + port / 32 % 32)),
+        };
         if let Some((page, offset)) = self.vcpu_info(vcpu)
-            && page.set_bits(offset + SELECTOR, 1 << word) & 1 << word == 0
+            && page.set_bits(offset + place, bit) & bit == 0
+            && page.swap_u8(offset + UPCALL_PENDING, 1) == 0
         {
-            page.swap_u8(offset + UPCALL_PENDING, 1);
+            self.mark_edge(vcpu);
         }
     }
 
@@ -232,9 +253,9 @@ impl Events {
         let entry = self.entry(port)?;
         let shared = self.shared.as_ref().ok_or(Errno::EINVAL)?;
         let (word, bit) = place(port);
-        let was_masked = shared.clear_bits(MASK + word, bit) & bit != 0;
+        let was_masked = shared.clear_bits(self.mask() + word, bit) & bit != 0;
         if was_masked && shared.load_u64(PENDING + word) & bit != 0 {
-            self.notify(entry.vcpu, word / 8);
+            self.notify(entry.vcpu, port);
             return Ok(Some(entry.vcpu));
         }
         Ok(None)
@@ -251,11 +272,30 @@ impl Events {
         self.vcpu_info(vcpu).is_some_and(|(page, offset)| page.load_u8(offset + UPCALL_PENDING) != 0)
     }
 
+    fn mark_edge(&self, vcpu: u32) {
+        self.edges.set(self.edges.get() | 1 << (vcpu % u32::BITS));
+    }
+
+    /// Whether a vCPU got something to look at since this was asked last, having had nothing.
+    pub fn take_edge(&self, vcpu: u32) -> bool {
+        let (edges, bit) = (self.edges.get(), 1 << (vcpu % u32::BITS));
+        self.edges.set(edges & !bit);
+        edges & bit != 0
+    }
+
     fn vcpu_info(&self, vcpu: u32) -> Option<(&GuestPage, usize)> {
         match &self.vcpus.get(vcpu as usize)?.own {
             Some((page, offset)) => Some((page, *offset)),
             None if vcpu < SHARED_VCPUS => Some((self.shared.as_ref()?, vcpu as usize * VCPU_INFO)),
             None => None,
+        }
+    }
+
+    /// The guest's words have 64 bits, or 32: its pages are laid out like that from now on.
+    pub fn set_wide(&mut self, wide: bool) {
+        self.wide = wide;
+        if let Some(page) = &self.shared {
+            time::publish_wall_clock(page, wide);
         }
     }
 
@@ -269,7 +309,7 @@ impl Events {
         page.write(0, &contents);
         self.shared = Some(page);
         if let Some(page) = &self.shared {
-            time::publish_wall_clock(page);
+            time::publish_wall_clock(page, self.wide);
             for vcpu in 0..(self.vcpus.len() as u32).min(SHARED_VCPUS) {
                 clock.publish(page, vcpu as usize * VCPU_INFO + time::IN_VCPU_INFO);
             }
@@ -295,9 +335,13 @@ impl Events {
         }
         page.write(offset, &contents);
         clock.publish(&page, offset + time::IN_VCPU_INFO);
-        page.store_u64(offset + SELECTOR, u64::MAX);
+        match self.wide {
+            true => page.store_u64(offset + SELECTOR, u64::MAX),
+            false => page.store_u32(offset + SELECTOR_NARROW, u32::MAX),
+        }
         page.swap_u8(offset + UPCALL_PENDING, 1);
         self.vcpus[vcpu as usize].own = Some((page, offset));
+        self.mark_edge(vcpu);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use protocol::vm::{Exit, word};
 
 use crate::guest::{End, Guest};
 use crate::state::{CR4_OSXSAVE, State, StateExt, register};
-use crate::{cpuid, hypercall, msr, ports_io};
+use crate::{cpuid, hypercall, mmio, msr, ports_io};
 
 /// Carries out what the exit of a vCPU asks for.
 pub fn handle<S: State>(guest: &mut Guest, state: &S, vcpu: u32, exit: Exit, now: u64) -> Result<(), End> {
@@ -31,6 +31,10 @@ pub fn handle<S: State>(guest: &mut Guest, state: &S, vcpu: u32, exit: Exit, now
         Exit::Forbidden => state.inject_invalid_opcode(),
         Exit::Memory => {
             let (address, access) = (detail(0), detail(1));
+            let is_apic = (mmio::APIC..mmio::APIC + mmio::APIC_SIZE).contains(&address);
+            if is_apic && mmio::access(guest, state, vcpu, address) {
+                return Ok(());
+            }
             let reason = format_args!("access {access:#x} to guest-physical {address:#x}, where nothing is");
             return Err(guest.crash(state, reason));
         }
@@ -69,6 +73,7 @@ fn write_msr(guest: &mut Guest, state: &impl State, vcpu: u32) {
                 msr::Effect::None => {}
                 msr::Effect::Ipi(ipi) => guest.signal(vcpu, ipi),
                 msr::Effect::HypercallPage(address) => {
+                    guest.events.set_wide(state.is_64_bit());
                     let amd = unikernel::vm::cpuid(0, 0)[2] != u32::from_le_bytes(*b"ntel");
                     if guest.memory.write(address & !0xfff, &msr::hypercall_page(amd)).is_err() {
                         guest.complain(format_args!("hypercall page at {address:#x}, where no memory is"));

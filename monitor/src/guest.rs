@@ -1,5 +1,6 @@
 //! The guest as a whole: what its vCPUs share.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,6 +12,7 @@ use unikernel::vm::GuestMemory;
 
 use crate::apic::{Apic, Ipi, Signal};
 use crate::console::Output;
+use crate::context::Context;
 use crate::events::Events;
 use crate::layout::Ram;
 use crate::state::{State, StateExt, enter_startup};
@@ -32,8 +34,12 @@ pub enum End {
 pub enum Activity {
     /// Waits for INIT and a start-up IPI: it never ran, or it stopped for good.
     Off,
+    /// Was stopped by a hypercall, and goes on by another.
+    Down,
     /// Begins at this page.
     Startup(u8),
+    /// Begins with this context.
+    Context(Box<Context>),
     /// Runs.
     Running,
     /// Waits for an interrupt.
@@ -53,6 +59,17 @@ pub struct Vcpu {
     pub timer: Option<u64>,
     /// An NMI waits.
     pub nmi: bool,
+    /// The vector by which its APIC tells it of events, if it has one of its own.
+    pub upcall: Option<u8>,
+    /// What it is to begin with once it is started.
+    pub context: Option<Box<Context>>,
+}
+
+impl Vcpu {
+    /// Whether it runs, or will when something happens.
+    pub fn is_up(&self) -> bool {
+        !matches!(self.activity, Activity::Off | Activity::Down)
+    }
 }
 
 /// What to tell others once the guest is not locked any more.
@@ -145,6 +162,8 @@ impl Guest {
             apic: Apic::new(index),
             timer: None,
             nmi: false,
+            upcall: None,
+            context: None,
         };
         Guest {
             memory,
@@ -211,9 +230,8 @@ impl Guest {
     /// The interrupt that waits for a vCPU, and whether its APIC has to know.
     fn waiting(&self, index: u32) -> Option<(u8, bool)> {
         let apic = self.vcpus.get(index as usize)?.apic.deliverable().map(|vector| (vector, true));
-        let upcall =
-            || self.upcall_vector().filter(|_| self.events.upcall_pending(index)).map(|vector| (vector, false));
-        apic.or_else(upcall)
+        let common = self.upcall_vector().filter(|_| self.vcpus[index as usize].upcall.is_none());
+        apic.or_else(|| common.filter(|_| self.events.upcall_pending(index)).map(|vector| (vector, false)))
     }
 
     /// Prepares the next run of a vCPU.
@@ -223,13 +241,24 @@ impl Guest {
             vcpu.timer = None;
             self.events.raise_timer(index);
         }
+        // An APIC that is off takes none; it is told when it is switched on.
+        if let Some(vector) = vcpu.upcall
+            && vcpu.apic.is_enabled()
+            && self.events.take_edge(index)
+        {
+            vcpu.apic.request(vector);
+        }
         let due = vcpu.timer.unwrap_or(u64::MAX);
         match &vcpu.activity {
             Activity::Running => {}
-            Activity::Off => return Next::Wait(u64::MAX),
+            Activity::Off | Activity::Down => return Next::Wait(u64::MAX),
+            Activity::Context(context) => {
+                context.enter(state);
+                vcpu.apic.reset();
+            }
             &Activity::Startup(page) => {
                 enter_startup(state, page);
-                vcpu.apic = Apic::new(index);
+                vcpu.apic.reset();
             }
             Activity::Halted => {
                 let nmi = vcpu.nmi;
@@ -304,9 +333,9 @@ impl Guest {
         let Some(vcpu) = self.vcpus.get_mut(index as usize) else { return Ok(()) };
         // Without interrupts only INIT brings it back.
         vcpu.activity = if interrupts { Activity::Halted } else { Activity::Off };
-        match self.vcpus.iter().all(|vcpu| vcpu.activity == Activity::Off) {
-            true => Err(End::PowerOff),
-            false => Ok(()),
+        match self.vcpus.iter().any(Vcpu::is_up) {
+            false => Err(End::PowerOff),
+            true => Ok(()),
         }
     }
 

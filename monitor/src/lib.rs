@@ -16,6 +16,7 @@ pub mod apic;
 pub mod boot;
 pub mod bridge;
 pub mod console;
+pub mod context;
 pub mod cpuid;
 pub mod devices;
 pub mod errno;
@@ -27,6 +28,7 @@ pub mod keeper;
 pub mod layout;
 pub mod loader;
 pub mod machine;
+pub mod mmio;
 pub mod msr;
 pub mod ports_io;
 pub mod state;
@@ -76,12 +78,12 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
     let spec = &domain.info.spec;
     let cpu = VirtualCpu::current().ok_or("this domain has no virtual machine")?;
     let mut memory = GuestMemory::take(&boot::frames(boot)).ok_or("memory: it does not fit in a guest")?;
-    let entry = boot::load(&mut memory, boot).map_err(|error| format!("{error}"))?;
+    let kernel = boot::load(&mut memory, boot).map_err(|error| format!("{error}"))?;
     // What the kernel was expanded with is the guest's now.
     unikernel::memory::trim_heap();
     boot::complete(&mut memory, boot, &domain.arguments.command_line, spec.vcpus)
         .map_err(|error| format!("{error}"))?;
-    boot::enter(&cpu, entry);
+    boot::enter(&cpu, kernel.entry);
     let mut pin = |frame| memory.pin(frame).map_err(|error| format!("a ring has no page: {error}"));
     let (console_page, store_page) = (pin(layout::CONSOLE_FRAME)?, pin(layout::STORE_FRAME)?);
     let channel = || event::own_channel(0).map_err(|error| format!("no event channel: {error}"));
@@ -89,7 +91,9 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
     let clock = time::Clock { tsc: unikernel::time::ticks(), ns: unikernel::time::clock(), tsc_hz: domain.info.tsc_hz };
     let services = Services { store: store.0, console: console.0 };
     let ram = layout::Ram::new(boot);
-    let guest = Guest::new(memory, ram, spec.vcpus, spec.guest_grant_frames, clock, services);
+    let mut guest = Guest::new(memory, ram, spec.vcpus, spec.guest_grant_frames, clock, services);
+    // 32-bit kernels know no x2APIC mode.
+    guest.vcpus.iter_mut().for_each(|vcpu| vcpu.apic.in_memory = kernel.narrow);
     let machine = Machine::new(guest).map_err(|error| format!("no event channel: {error}"))?;
     let machine = Arc::new(machine);
     executor::spawn(terminal::serve(machine.clone(), console_page, console.1, domain.arguments.console));

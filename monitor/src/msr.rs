@@ -4,10 +4,11 @@ use protocol::vm::word;
 
 use crate::apic::{self, Apic, Fault, Ipi};
 use crate::cpuid::XEN_MSR_HYPERCALL;
-use crate::state::{CR0_PAGING, EFER_LONG_ACTIVE, PAT_RESET, State, StateExt};
+use crate::state::{CR0_PAGING, EFER_LONG_ACTIVE, EFER_LONG_ENABLED, PAT_RESET, State, StateExt};
 
-/// IA32_APIC_BASE: where it would be, enabled, in x2APIC mode; and whether this is the first CPU.
-const APIC_BASE: u64 = 0xfee0_0000 | 1 << 11 | 1 << 10;
+/// IA32_APIC_BASE: where it is, enabled; in x2APIC mode; and whether this is the first CPU.
+const APIC_BASE: u64 = crate::mmio::APIC | 1 << 11;
+const APIC_BASE_X2: u64 = 1 << 10;
 const APIC_BASE_FIRST: u64 = 1 << 8;
 /// MTRRcap: write-combining exists, no variable and no fixed ranges.
 const MTRR_CAPABILITIES: u64 = 1 << 10;
@@ -19,10 +20,8 @@ const MISC_ENABLE: u64 = 1;
 const HWCR: u64 = 1 << 24;
 /// DE_CFG: LFENCE serialises.
 const DE_CFG: u64 = 1 << 1;
-/// EFER: long mode enabled.
-const EFER_LONG_ENABLED: u64 = 1 << 8;
 /// EFER: SYSCALL, long mode, no-execute, fast FXSAVE.
-const EFER_WRITABLE: u64 = 1 | EFER_LONG_ENABLED | 1 << 11 | 1 << 14;
+pub(crate) const EFER_WRITABLE: u64 = 1 | EFER_LONG_ENABLED | 1 << 11 | 1 << 14;
 
 /// What WRMSR does beside changing a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,22 +52,27 @@ fn plain(msr: u32) -> Option<usize> {
     })
 }
 
+fn apic_base(apic: &Apic, vcpu: u32) -> u64 {
+    APIC_BASE | if apic.in_memory { 0 } else { APIC_BASE_X2 } | if vcpu == 0 { APIC_BASE_FIRST } else { 0 }
+}
+
 /// RDMSR.
 pub fn read(state: &impl State, apic: &Apic, vcpu: u32, msr: u32) -> Result<u64, Fault> {
     if let Some(word) = plain(msr) {
         return Ok(state.get(word));
     }
     Ok(match msr {
-        apic::FIRST..apic::END => apic.read(msr)?,
+        apic::FIRST..apic::END if !apic.in_memory => apic.read(msr)?,
         0x10 => unikernel::time::ticks().wrapping_add(state.get(word::TSC_OFFSET)),
-        0x1b => APIC_BASE | if vcpu == 0 { APIC_BASE_FIRST } else { 0 },
+        0x1b => apic_base(apic, vcpu),
         0xfe => MTRR_CAPABILITIES,
         0x2ff => MTRR_DEFAULT,
         0x1a0 => MISC_ENABLE,
         0x277 => state.get(word::PAT),
         0xc000_0080 => state.get(word::EFER),
-        // Microcode level, SYSCFG, DEBUGCTL, and a guest that reads it back learns nothing of its hypercall page.
-        0x8b | 0xc001_0010 | 0x1d9 | XEN_MSR_HYPERCALL => 0,
+        // Microcode level, SYSCFG, DEBUGCTL, no messages of a chipset's; a guest that reads it back learns nothing of its
+        // hypercall page.
+        0x8b | 0xc001_0010 | 0xc001_0055 | 0x1d9 | XEN_MSR_HYPERCALL => 0,
         0xc001_0015 => HWCR,
         0xc001_1029 => DE_CFG,
         _ => return Err(Fault),
@@ -87,8 +91,15 @@ pub fn write(state: &impl State, apic: &mut Apic, vcpu: u32, msr: u32, value: u6
         return Ok(Effect::None);
     }
     match msr {
-        apic::FIRST..apic::END => return Ok(apic.write(msr, value)?.map_or(Effect::None, Effect::Ipi)),
-        0x1b if value == APIC_BASE | if vcpu == 0 { APIC_BASE_FIRST } else { 0 } => {}
+        apic::FIRST..apic::END if !apic.in_memory => {
+            return Ok(apic.write(msr, value)?.map_or(Effect::None, Effect::Ipi));
+        }
+        // x2APIC mode can be switched on, for good.
+        0x1b if value | APIC_BASE_X2 == apic_base(apic, vcpu) | APIC_BASE_X2
+            && (apic.in_memory || value & APIC_BASE_X2 != 0) =>
+        {
+            apic.in_memory = value & APIC_BASE_X2 == 0;
+        }
         0x277 if value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7)) => {
             state.set_system(word::PAT, value)
         }
@@ -114,13 +125,17 @@ pub fn write(state: &impl State, apic: &mut Apic, vcpu: u32, msr: u32, value: u6
 
 /// Bytes of an entry in a hypercall page.
 const ENTRY: usize = 32;
+/// Number of a hypercall that no guest here can make.
+const IRET: usize = 23;
 
 /// The page of entries, one for each hypercall: `mov eax, n; vmmcall; ret`. The core takes VMMCALL and VMCALL alike.
 pub fn hypercall_page(amd: bool) -> [u8; 4096] {
     let mut page = [0xcc; 4096];
     for (number, entry) in page.chunks_exact_mut(ENTRY).enumerate() {
         let code = [0xb8, number as u8, 0, 0, 0, 0x0f, 0x01, if amd { 0xd9 } else { 0xc1 }, 0xc3];
-        entry[..code.len()].copy_from_slice(&code);
+        // `iret` is one of paravirtual guests only: UD2.
+        let code: &[u8] = if number == IRET { &[0x0f, 0x0b] } else { &code };
+        entry[..code.len()].copy_from_slice(code);
     }
     page
 }
@@ -153,6 +168,13 @@ mod tests {
         assert_eq!(read(&state, &apic, 0, 0x1b), Ok(0xfee0_0d00));
         assert_eq!(read(&state, &apic, 1, 0x1b), Ok(0xfee0_0c00));
         assert_eq!(write(&state, &mut apic, 1, 0x1b, 0xfee0_0800), Err(Fault));
+        // An APIC whose registers are in memory has no MSRs until x2APIC mode is switched on, for good.
+        apic.in_memory = true;
+        assert_eq!((read(&state, &apic, 1, 0x1b), read(&state, &apic, 1, 0x802)), (Ok(0xfee0_0800), Err(Fault)));
+        assert_eq!(write(&state, &mut apic, 1, 0x1b, 0), Err(Fault));
+        assert_eq!(write(&state, &mut apic, 1, 0x1b, 0xfee0_0c00), Ok(Effect::None));
+        assert_eq!(read(&state, &apic, 1, 0x802), Ok(1));
+        assert_eq!(write(&state, &mut apic, 1, 0x1b, 0xfee0_0800), Err(Fault));
         write(&state, &mut apic, 1, 0xc000_0101, 0xffff_8000_0000_1000).unwrap();
         assert_eq!(read(&state, &apic, 1, 0xc000_0101), Ok(0xffff_8000_0000_1000));
         assert_eq!(write(&state, &mut apic, 1, 0xc000_0101, 0x8000_0000_0000_0000), Err(Fault));
@@ -162,6 +184,7 @@ mod tests {
             assert_eq!(write(&state, &mut apic, 1, absent, 0), Err(Fault), "{absent:#x}");
         }
         assert_eq!(write(&state, &mut apic, 1, XEN_MSR_HYPERCALL, 0x5000), Ok(Effect::HypercallPage(0x5000)));
+        assert_eq!(hypercall_page(false)[23 * 32..23 * 32 + 3], [0x0f, 0x0b, 0xcc]);
         assert_eq!(hypercall_page(true)[17 * 32..17 * 32 + 9], [0xb8, 17, 0, 0, 0, 0x0f, 0x01, 0xd9, 0xc3]);
     }
 

@@ -42,8 +42,14 @@ pub const FLAGS_NONE: u64 = 2;
 pub const CR0_PAGING: u64 = 1 << 31;
 /// CR0: supervisors respect read-only pages.
 pub const CR0_WRITE_PROTECT: u64 = 1 << 16;
+/// CR4: pages of 4 MiB in tables of 32-bit entries.
+pub const CR4_PSE: u64 = 1 << 4;
+/// CR4: entries of 64 bits.
+pub const CR4_PAE: u64 = 1 << 5;
 /// CR4: XSETBV and XSAVE are there.
 pub const CR4_OSXSAVE: u64 = 1 << 18;
+/// EFER: long mode is enabled.
+pub const EFER_LONG_ENABLED: u64 = 1 << 8;
 /// EFER: long mode is active.
 pub const EFER_LONG_ACTIVE: u64 = 1 << 10;
 /// Vector of #UD.
@@ -126,7 +132,7 @@ impl<T: State + ?Sized> StateExt for T {}
 pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
 /// What is the same after every reset of a CPU.
-fn reset(state: &impl State) {
+pub(crate) fn reset(state: &impl State) {
     (word::GENERAL..=word::RIP).for_each(|word| state.set(word, 0));
     // TSC_OFFSET stays 0: the guest's counter is the machine's.
     (word::SYSTEM..word::SYSTEM_END).for_each(|word| state.set(word, 0));

@@ -10,6 +10,8 @@ use unikernel::vm::GuestPage;
 pub const IN_VCPU_INFO: usize = 32;
 /// Offsets in shared_info: version, seconds, nanoseconds, upper half of the seconds.
 const WALL_CLOCK: [usize; 4] = [0xc00, 0xc04, 0xc08, 0xc0c];
+/// The same of a 32-bit guest.
+const WALL_CLOCK_NARROW: [usize; 4] = [0x900, 0x904, 0x908, 0x924];
 /// The counter is in step on all CPUs and never stops.
 const STABLE: u8 = 1;
 
@@ -66,16 +68,17 @@ impl Clock {
     }
 }
 
-/// Writes the wall clock into shared_info.
-pub fn publish_wall_clock(shared_info: &GuestPage) {
-    let version = shared_info.load_u32(WALL_CLOCK[0]) | 1;
-    shared_info.store_u32(WALL_CLOCK[0], version);
+/// Writes the wall clock into shared_info, which is that of a 64-bit guest or of a 32-bit one.
+pub fn publish_wall_clock(shared_info: &GuestPage, wide: bool) {
+    let [at, seconds, ns, upper] = if wide { WALL_CLOCK } else { WALL_CLOCK_NARROW };
+    let version = shared_info.load_u32(at) | 1;
+    shared_info.store_u32(at, version);
     shared_info.fence();
-    shared_info.store_u32(WALL_CLOCK[1], BOOT_UTC as u32);
-    shared_info.store_u32(WALL_CLOCK[2], 0);
-    shared_info.store_u32(WALL_CLOCK[3], (BOOT_UTC >> 32) as u32);
+    shared_info.store_u32(seconds, BOOT_UTC as u32);
+    shared_info.store_u32(ns, 0);
+    shared_info.store_u32(upper, (BOOT_UTC >> 32) as u32);
     shared_info.fence();
-    shared_info.store_u32(WALL_CLOCK[0], version.wrapping_add(1));
+    shared_info.store_u32(at, version.wrapping_add(1));
 }
 
 #[cfg(test)]
@@ -116,7 +119,7 @@ mod tests {
         }
         assert_eq!((page.load_u64(0x128), page.load_u64(0x130)), (5, 7));
         assert_eq!(page.load_u64(0x138), 0x0100_8000_0000);
-        publish_wall_clock(&page);
+        publish_wall_clock(&page, true);
         assert_eq!(page.load_u32(WALL_CLOCK[0]), 2);
     }
 }

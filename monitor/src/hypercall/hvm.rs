@@ -11,6 +11,8 @@ const CALLBACK: u32 = 0;
 const STORE: (u32, u32) = (1, 2);
 /// Frame of the console's ring, and the port.
 const CONSOLE: (u32, u32) = (17, 18);
+/// The first vector that an APIC can deliver.
+const VECTOR_MIN: u8 = 16;
 /// Parameters that Xen has.
 const PARAMETERS: u32 = 40;
 
@@ -23,6 +25,7 @@ impl<S: State> Call<'_, S> {
                 match request.u32(4) {
                     CALLBACK => {
                         self.guest.callback = request.u64(8);
+                        self.guest.events.set_wide(self.wide);
                         DONE
                     }
                     _ => Err(Errno::EINVAL),
@@ -42,8 +45,18 @@ impl<S: State> Call<'_, S> {
                 self.store(address + 8, &value.to_le_bytes())?;
                 DONE
             }
-            // Hints about page tables, memory types, and upcalls through the APIC: not there.
-            9 | 15 | 23 => Err(Errno::ENOSYS),
+            23 => {
+                let request = self.load::<8>(address)?;
+                let (vcpu, vector) = (request.u32(0), request.u32(4) as u8);
+                let vcpu = self.guest.vcpus.get_mut(vcpu as usize).ok_or(Errno::ENOENT)?;
+                if vector < VECTOR_MIN {
+                    return Err(Errno::EINVAL);
+                }
+                vcpu.upcall = Some(vector);
+                DONE
+            }
+            // Hints about page tables, and memory types: not there.
+            9 | 15 => Err(Errno::ENOSYS),
             other => self.unknown("hvm_op", other),
         }
     }

@@ -3,7 +3,7 @@
 use protocol::error::Error;
 use unikernel::vm::memory::place_grant_table;
 
-use super::{Answer, Call, DOMAIN_SELF, DONE, Outcome};
+use super::{Answer, Call, DOMAIN_SELF, DONE, Outcome, WORD};
 use crate::errno::Errno;
 use crate::state::State;
 
@@ -40,14 +40,15 @@ impl<S: State> Call<'_, S> {
         address: u64,
         act: impl Fn(&mut crate::guest::Guest, u64) -> protocol::error::Result<()>,
     ) -> Answer {
-        let request = self.load::<32>(address)?;
+        let request = self.load_as::<32>(address, &[WORD, WORD, 4, 4, 2])?;
         let (list, count, order) = (request.u64(0), request.u64(8), request.u32(16));
         if request.u16(24) != DOMAIN_SELF || order > ORDER_MAX {
             return Err(Errno::EPERM);
         }
         let mut done = 0;
         while done < count.min(EXTENTS_MAX) {
-            let Ok(extent) = self.load::<8>(list.wrapping_add(done * 8)) else { break };
+            let place = list.wrapping_add(done * self.word_bytes() as u64);
+            let Ok(extent) = self.load_as::<8>(place, &[WORD]) else { break };
             let first = extent.u64(0);
             let frames = first..first.saturating_add(1 << order);
             let carried_out = frames.into_iter().all(|frame| {
@@ -66,7 +67,7 @@ impl<S: State> Call<'_, S> {
         /// The page with the guest's events.
         const SHARED_INFO: u32 = 0;
         const GRANT_TABLE: u32 = 1;
-        let request = self.load::<24>(address)?;
+        let request = self.load_as::<24>(address, &[2, 2, 4, WORD, WORD])?;
         let (space, index, frame) = (request.u32(4), request.u64(8), request.u64(16));
         if request.u16(0) != DOMAIN_SELF {
             return Err(Errno::EPERM);
@@ -78,6 +79,7 @@ impl<S: State> Call<'_, S> {
                 }
                 let page = self.guest.memory.pin(frame)?;
                 let clock = self.guest.clock;
+                self.guest.events.set_wide(self.wide);
                 self.guest.events.set_shared(page, &clock);
                 DONE
             }
@@ -95,7 +97,7 @@ impl<S: State> Call<'_, S> {
     }
 
     fn memory_map(&mut self, address: u64) -> Answer {
-        let request = self.load::<16>(address)?;
+        let request = self.load_as::<16>(address, &[4, WORD])?;
         let map = self.guest.ram.map();
         if (request.u32(0) as usize) < map.len() {
             return Err(Errno::EINVAL);

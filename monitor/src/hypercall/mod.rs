@@ -42,8 +42,13 @@ struct Call<'g, S> {
     /// Who called.
     vcpu: u32,
     now: u64,
+    /// It called from 64-bit code; else its pointers and words have 32 bits.
+    wide: bool,
     arguments: [u64; 3],
 }
+
+/// In the shape of a structure, where all other numbers are sizes in bytes: a pointer or a word, as wide as the caller's.
+const WORD: usize = 0;
 
 impl<S: State> Call<'_, S> {
     fn space(&self) -> Space<'_> {
@@ -53,6 +58,27 @@ impl<S: State> Call<'_, S> {
     /// A structure of the guest's.
     fn load<const N: usize>(&self, address: u64) -> Result<Fields<N>, Errno> {
         Ok(Fields(self.space().load(address)?))
+    }
+
+    /// A structure of the guest's whose layout depends on its words, as it is for 64-bit callers.
+    fn load_as<const N: usize>(&self, address: u64, shape: &[usize]) -> Result<Fields<N>, Errno> {
+        if self.wide {
+            return self.load(address);
+        }
+        let (mut from, mut to, mut fields) = (0, 0, [0; N]);
+        for &size in shape {
+            let (narrow, wide) = if size == WORD { (4, 8) } else { (size, size) };
+            // No field of a 32-bit caller is aligned to more than 4 bytes.
+            (from, to) = (usize::next_multiple_of(from, narrow.min(4)), usize::next_multiple_of(to, wide));
+            self.space().read(address.wrapping_add(from as u64), &mut fields[to..to + narrow])?;
+            (from, to) = (from + narrow, to + wide);
+        }
+        Ok(Fields(fields))
+    }
+
+    /// Bytes of the caller's words.
+    fn word_bytes(&self) -> usize {
+        if self.wide { 8 } else { 4 }
     }
 
     /// Puts bytes into the guest.
@@ -87,14 +113,15 @@ impl<const N: usize> Fields<N> {
 /// Carries out the hypercall that vCPU `vcpu` is at; `now` is the time.
 pub fn execute<S: State>(guest: &mut Guest, state: &S, vcpu: u32, now: u64) -> Result<(), End> {
     state.skip(3);
-    let number = state.register(register::RAX);
-    let arguments = [register::RDI, register::RSI, register::RDX].map(|index| state.register(index));
-    let answer = match (state.privilege(), state.is_64_bit()) {
-        (0, true) => Call { guest, state, vcpu, now, arguments }.dispatch(number),
-        (0, false) => {
-            guest.complain(format_args!("hypercall {number} of 32-bit code"));
-            Err(Errno::ENOSYS)
-        }
+    let wide = state.is_64_bit();
+    let (registers, mask) = match wide {
+        true => ([register::RDI, register::RSI, register::RDX], u64::MAX),
+        false => ([register::RBX, register::RCX, register::RDX], u32::MAX.into()),
+    };
+    let number = state.register(register::RAX) & mask;
+    let arguments = registers.map(|index| state.register(index) & mask);
+    let answer = match state.privilege() {
+        0 => Call { guest, state, vcpu, now, wide, arguments }.dispatch(number),
         _ => Err(Errno::EPERM),
     };
     let result = match answer {
@@ -102,7 +129,7 @@ pub fn execute<S: State>(guest: &mut Guest, state: &S, vcpu: u32, now: u64) -> R
         Ok(Outcome::End(end)) => return Err(end),
         Err(errno) => (errno as i64).wrapping_neg() as u64,
     };
-    state.set_register(register::RAX, result);
+    state.set_register(register::RAX, result & mask);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Answer, Call, DONE, Outcome};
+use super::{Answer, Call, DONE, Outcome, WORD};
 use crate::errno::Errno;
 use crate::guest::{Activity, End};
 use crate::state::State;
@@ -22,7 +22,7 @@ impl<S: State> Call<'_, S> {
                 self.shutdown(reason)
             }
             3 => {
-                let request = self.load::<24>(address)?;
+                let request = self.load_as::<24>(address, &[WORD, 4, 8])?;
                 let (list, count, timeout) = (request.u64(0), request.u32(8), request.u64(16));
                 if count > PORTS_MAX {
                     return Err(Errno::EINVAL);

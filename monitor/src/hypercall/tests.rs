@@ -67,6 +67,72 @@ fn a_kernel_finds_its_way_at_boot() {
 }
 
 #[test]
+fn vcpus_are_started_stopped_and_continued_by_hypercalls() {
+    use crate::guest::Next;
+    let (mut guest, state) = machine();
+    let g = &mut guest;
+    let second = Page::default();
+    assert_eq!(call(g, &state, 24, [1, 1, 0]), -22, "nobody said where");
+    // 32-bit code at 0x5000, without paging, with segments of 4 GiB.
+    let mut words = [0; 32];
+    (words[10], words[12]) = (0x5000, 1);
+    words[23..28].fill(u32::MAX);
+    (words[28], words[29], words[30]) = (0xc93_0c9b, 0xc93_0c93, 0x8b);
+    let begin = |g: &mut Guest| {
+        let bytes: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
+        Space::new(&g.memory, &state).write(AREA, &bytes).unwrap();
+        call(g, &state, 24, [0, 1, AREA])
+    };
+    assert_eq!((begin(g), begin(g)), (0, -17));
+    assert_eq!(g.prepare(1, &second, 5), Next::Wait(u64::MAX), "it is not up yet");
+    assert_eq!(
+        (call(g, &state, 24, [3, 1, 0]), call(g, &state, 24, [1, 1, 0]), call(g, &state, 24, [3, 1, 0])),
+        (0, 0, 1)
+    );
+    assert_eq!(g.prepare(1, &second, 5), Next::Run(u64::MAX));
+    assert_eq!((second.get(word::RIP), second.is_64_bit(), second.privilege()), (0x5000, false, 0));
+    assert_eq!(begin(g), -17, "it runs");
+    second.set(word::RIP, 0x5007);
+    assert_eq!(call(g, &state, 24, [2, 1, 0]), 0);
+    assert_eq!((g.prepare(1, &second, 5), call(g, &state, 24, [3, 1, 0])), (Next::Wait(u64::MAX), 0));
+    assert_eq!(call(g, &state, 24, [1, 1, 0]), 0);
+    assert_eq!((g.prepare(1, &second, 5), second.get(word::RIP)), (Next::Run(u64::MAX), 0x5007));
+}
+
+#[test]
+fn a_vcpu_with_a_vector_of_its_own_is_told_by_its_apic_once_an_event() {
+    use crate::state::FLAG_INTERRUPTS;
+    use protocol::vm::event;
+    let (mut guest, state) = machine();
+    let g = &mut guest;
+    state.set(word::RFLAGS, FLAG_INTERRUPTS);
+    assert_eq!(with(g, &state, 34, 23, &[0, 15]).0, -22);
+    assert_eq!(with(g, &state, 34, 23, &[2, 32]).0, -2);
+    assert_eq!(with(g, &state, 34, 23, &[0, 32]).0, 0);
+    // What the common vector does for others is not for it.
+    g.callback = 2 << 56 | 0xf3;
+    let port = g.events.bind_ipi(0).unwrap();
+    g.raise(port);
+    let injected = |g: &mut Guest| {
+        state.set(word::INJECT, 0);
+        g.prepare(0, &state, 5);
+        state.get(word::INJECT)
+    };
+    assert_eq!(injected(g), 0, "its APIC is off");
+    g.vcpus[0].apic.write(0x80f, 0x1ff).unwrap();
+    assert_eq!(injected(g), event::interrupt(32), "switched on, it is told");
+    assert_eq!(injected(g), 0, "once");
+    g.vcpus[0].apic.write(0x80b, 0).unwrap();
+    assert_eq!(injected(g), 0, "still pending, but that is known");
+    // The guest looks, and another event comes before the monitor does.
+    let shared = g.memory.pin(crate::testing::SHARED_INFO).unwrap();
+    shared.swap_u8(0, 0);
+    [8, 0x800].into_iter().for_each(|offset| shared.store_u64(offset, 0));
+    g.raise(port);
+    assert_eq!(injected(g), event::interrupt(32));
+}
+
+#[test]
 fn timers_are_set_and_stopped() {
     let (mut guest, state) = machine();
     let space = Space::new(&guest.memory, &state);
@@ -127,15 +193,58 @@ fn polling_blocks_until_a_port_is_pending() {
 }
 
 #[test]
-fn only_supervisors_in_64_bit_mode_are_heard() {
+fn a_32_bit_kernel_passes_words_of_its_own_size() {
+    let (mut guest, state) = machine();
+    let g = &mut guest;
+    state.set_segment(segment::CS, 8, 0xc9b, u32::MAX, 0);
+    state.set(word::EFER, 0);
+    state.set(word::CR0, 1);
+    // Without paging: an address that is RAM. The upper halves of registers are nothing.
+    const AT: u64 = 0x5000;
+    let mut call = |number: u64, first: u64, second: u64, third: u64, words: &[u32]| {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        g.memory.write(AT, &bytes).unwrap();
+        let registers = [register::RAX, register::RBX, register::RCX, register::RDX];
+        for (register, value) in registers.into_iter().zip([number, first, second, third]) {
+            state.set_register(register, value | 0xdead << 32);
+        }
+        execute(g, &state, 0, 1000).unwrap();
+        let mut out = std::vec![0; 64];
+        g.memory.read(AT, &mut out).unwrap();
+        let out: Vec<u32> = out.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        (state.register(register::RAX), out)
+    };
+    assert_eq!(call(17, 6, AT, 0, &[0, 0]).1[1], 0x0001_0305);
+    assert_eq!(call(999, 0, 0, 0, &[]).0, 0xffff_ffda, "-ENOSYS in 32 bits");
+    // shared_info goes to frame 0x12, in the layout for such guests.
+    assert_eq!(call(12, 7, AT, 0, &[SELF, 0, 0, 0x12]).0, 0);
+    let (result, bound) = call(32, 7, AT, 0, &[0, 0]);
+    assert_eq!((result, bound[1]), (0, 3));
+    assert_eq!(call(32, 4, AT, 0, &[3]).0, 0);
+    assert_eq!(call(24, 10, 1, AT, &[0x14, 0, 0x40, 0]).0, 0);
+    // Two frames go and come; the list has words of 32 bits.
+    let list = [AT as u32 + 20, 2, 0, 0, SELF, 0x30, 0x31];
+    assert_eq!((call(12, 1, AT, 0, &list).0, call(12, 6, AT, 0, &list).0, call(12, 6, AT, 0, &list).0), (2, 2, 0));
+    assert_eq!(call(12, 9, AT, 0, &[8, AT as u32 + 8]).1[0], 4);
+    assert_eq!(call(24, 5, 0, AT, &[AT as u32 + 4, 7, 7]).1[1..3], [0, 0]);
+    assert_eq!(call(29, 3, AT, 0, &[AT as u32 + 16, 1, 500, 1, 3]).0, 0);
+    assert_eq!(call(15, 0x11, 0x22, 0, &[]).0, 0);
+    assert_eq!(g.vcpus[0].timer, Some(0x22_0000_0011));
+    assert_eq!(g.vcpus[0].activity, Activity::Polling([3].to_vec(), 1 << 32 | 500));
+    let byte = |at: u64| g.memory.load_u64(at & !7).unwrap().to_le_bytes()[at as usize % 8];
+    assert_eq!((byte(0x1_2800), byte(0x1_2000), byte(0x1_2004)), (8, 1, 1), "pending, upcall, selector");
+    assert_eq!((byte(0x1_4040), byte(0x1_4041), byte(0x1_4047)), (1, 0, 0xff), "a place of its own has all set");
+    assert_ne!(g.memory.load_u64(0x1_2000 + 0x900).unwrap() >> 32, 0, "the wall clock");
+}
+
+#[test]
+fn only_supervisors_are_heard() {
     let (mut guest, state) = machine();
     state.set_segment(segment::SS, 0, 0xcf3, u32::MAX, 0);
     assert_eq!(call(&mut guest, &state, 17, [0, 0, 0]), -1);
     state.set_segment(segment::SS, 0, 0xc93, u32::MAX, 0);
     assert_eq!(call(&mut guest, &state, 999, [0, 0, 0]), -38);
     assert_eq!(call(&mut guest, &state, 17, [6, 0xdead_0000, 0]), -14);
-    state.set_segment(segment::CS, 8, 0xc9b, u32::MAX, 0);
-    assert_eq!(call(&mut guest, &state, 17, [0, 0, 0]), -38);
 }
 
 #[test]

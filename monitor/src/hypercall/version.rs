@@ -28,7 +28,7 @@ impl<S: State> Call<'_, S> {
             2 => self.store(address, &[0; 64 + 16 + 32 + 32])?,
             3 => self.store(address, &field::<CAPABILITIES>(b"xen-3.0-x86_64 hvm-3.0-x86_64"))?,
             4 => self.store(address, &[0; 64])?,
-            5 => self.store(address, &[0; 8])?,
+            5 => self.store(address, &[0; 8][..self.word_bytes()])?,
             6 => {
                 let request = self.load::<8>(address)?;
                 if request.u32(0) != 0 {

@@ -9,7 +9,7 @@ use elf::note::{Note, NoteIterator};
 use elf::segment::SegmentTable;
 use unikernel::vm::GuestMemory;
 
-use super::LoadError;
+use super::{Kernel, LoadError};
 
 /// Bytes in which file header and program headers must lie.
 const HEAD_MAX: usize = 16 << 10;
@@ -65,8 +65,8 @@ impl<'m> Placer<'m> {
         Ok(())
     }
 
-    /// The entry point, once the whole file was fed.
-    pub fn finish(self) -> Result<u32, LoadError> {
+    /// The kernel, once the whole file was fed.
+    pub fn finish(self) -> Result<Kernel, LoadError> {
         let class = self.class.ok_or(LoadError::Truncated)?;
         if self.parts.iter().any(|part| part.offset + part.bytes > self.position) {
             return Err(LoadError::Truncated);
@@ -75,7 +75,7 @@ impl<'m> Placer<'m> {
             if let Goal::Notes(bytes, align) = &part.goal
                 && let Some(entry) = entry(class, bytes, *align)
             {
-                return Ok(entry);
+                return Ok(Kernel { entry, narrow: class == Class::ELF32 });
             }
         }
         Err(LoadError::NoEntry)

@@ -86,8 +86,17 @@ impl fmt::Display for LoadError {
     }
 }
 
-/// Places the kernel in memory and turns its file into plain memory. Gives the entry point.
-pub fn load(memory: &GuestMemory, boot: &GuestBoot) -> Result<u32, LoadError> {
+/// A kernel that is in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Its PVH entry point.
+    pub entry: u32,
+    /// It is a 32-bit kernel.
+    pub narrow: bool,
+}
+
+/// Places the kernel in memory and turns its file into plain memory.
+pub fn load(memory: &GuestMemory, boot: &GuestBoot) -> Result<Kernel, LoadError> {
     let (kernel, ramdisk) = (boot.kernel, boot.ramdisk);
     let low_end = Ram::new(boot).low_end;
     let files = if ramdisk.length > 0 { [kernel, ramdisk] } else { [kernel, kernel] };
@@ -121,8 +130,8 @@ pub fn load(memory: &GuestMemory, boot: &GuestBoot) -> Result<u32, LoadError> {
         let payload = GuestFile { address: kernel.address + offset, length };
         expand::expand(&mut file::Reader::new(memory, payload), &mut |bytes| placer.feed(bytes))?;
     }
-    let entry = placer.finish()?;
+    let kernel_in_place = placer.finish()?;
     let length = usize::try_from(kernel.length).map_err(|_| LoadError::Files)?;
     memory.clear(kernel.address, length).map_err(|_| LoadError::Missing)?;
-    Ok(entry)
+    Ok(kernel_in_place)
 }

@@ -95,7 +95,7 @@ fn xz(data: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-fn try_load(file: &[u8]) -> (GuestMemory, Result<u32, LoadError>) {
+fn try_load(file: &[u8]) -> (GuestMemory, Result<Kernel, LoadError>) {
     let mut memory = GuestMemory::take(&[(0, PAGES)]).unwrap();
     memory.populate(0, PAGES).unwrap();
     memory.write(FILE, file).unwrap();
@@ -112,7 +112,7 @@ fn body(length: usize) -> Vec<u8> {
 
 fn assert_loads(file: &[u8], body: &[u8]) {
     let (memory, entry) = try_load(file);
-    assert_eq!(entry, Ok(0x20_0040));
+    assert_eq!(entry.map(|kernel| kernel.entry), Ok(0x20_0040));
     let mut out = std::vec![0; body.len()];
     memory.read(0x20_0000, &mut out).unwrap();
     assert!(out == body);
@@ -125,7 +125,9 @@ fn assert_loads(file: &[u8], body: &[u8]) {
 fn kernels_load_in_every_form() {
     let body = body(500_000);
     for class64 in [true, false] {
-        assert_loads(&elf(class64, 0x20_0000, &body), &body);
+        let file = elf(class64, 0x20_0000, &body);
+        assert_loads(&file, &body);
+        assert_eq!(try_load(&file).1.map(|kernel| kernel.narrow), Ok(!class64));
     }
     let plain = elf(true, 0x20_0000, &body);
     for compress in [lz4, gzip, zstd, xz] {
