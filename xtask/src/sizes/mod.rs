@@ -18,8 +18,14 @@ use count::Count;
 /// Lines at which the core is too large, and `cargo xtask check` fails.
 pub const BUDGET: usize = 8_000;
 /// How the names of the files begin that are there for virtual machines only.
-const MACHINES: [&str; 4] =
-    ["microkernel/src/vm/", "microkernel/src/calls/vm.", "microkernel/src/machine/svm.", "protocol/src/vm."];
+const MACHINES: [&str; 6] = [
+    "microkernel/src/vm/",
+    "microkernel/src/calls/vm.",
+    "microkernel/src/machine/guest.",
+    "microkernel/src/machine/svm.",
+    "microkernel/src/machine/vmx.",
+    "protocol/src/vm.",
+];
 
 /// Count the lines of the core against its budget
 #[derive(Clone, Debug, clap::Args)]
