@@ -87,6 +87,12 @@ impl Setup {
         self
     }
 
+    /// For machines with virtual machines: its CPUs take turns.
+    pub fn taking_turns(mut self) -> Setup {
+        self.options.taking_turns = true;
+        self
+    }
+
     /// Without a network card.
     pub fn no_network(mut self) -> Setup {
         self.options.network = None;

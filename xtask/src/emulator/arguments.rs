@@ -23,7 +23,8 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
     if kvm {
         add(&["-accel", "kvm", "-cpu", "host"]);
     } else {
-        add(&["-accel", "tcg", "-cpu", "max"]);
+        let accel = if options.taking_turns { "tcg,thread=single" } else { "tcg" };
+        add(&["-accel", accel, "-cpu", "max"]);
     }
     add(&["-machine", "q35"]);
     if let Some(shift) = options.icount {

@@ -120,6 +120,9 @@ pub struct Options {
     pub memory: String,
     /// How code is executed.
     pub accel: Accel,
+    /// The emulated CPUs take turns on one CPU of the host. Machines with virtual machines need it: where several CPUs really run at
+    /// once, QEMU 7.2 now and then goes on with nested paging after an exit, which ends the machine.
+    pub taking_turns: bool,
     /// Words added to the boot line.
     pub append: String,
     /// Every instruction takes exactly 2 to this power ns of the machine's time, whatever else the host has to do. With 0 its
@@ -154,6 +157,7 @@ impl Options {
             cpus,
             memory: "512M".into(),
             accel: Accel::Tcg,
+            taking_turns: false,
             append: String::new(),
             icount: None,
             idle: Idle::Skipped,
