@@ -87,7 +87,7 @@ impl Setup {
         self
     }
 
-    /// For machines with virtual machines: its CPUs take turns.
+    /// For guests that exit all the time: its CPUs take turns.
     pub fn taking_turns(mut self) -> Setup {
         self.options.taking_turns = true;
         self

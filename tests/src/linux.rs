@@ -17,7 +17,7 @@ const PROMPT: &str = "/ # ";
 pub fn machine(cpus: u32) -> Setup {
     let mut entries = Vec::new();
     Kind::Busybox.bundle(&mut entries, 0).unwrap_or_else(|error| panic!("{error:#}"));
-    let setup = crate::machine(cpus).taking_turns().memory("1G").timeout(LONG);
+    let setup = crate::machine(cpus).memory("1G").timeout(LONG);
     entries.into_iter().fold(setup, |setup, entry| setup.file(&entry.name.replace("auto/", "config/"), entry.bytes))
 }
 

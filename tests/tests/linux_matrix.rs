@@ -75,7 +75,7 @@ fn stock_kernels_boot() {
         let files = if kernel == "cloud" { Kind::Busybox.prepare() } else { guest::generic() };
         files.unwrap_or_else(|error| panic!("{error:#}"))
     };
-    let mut setup = system_tests::machine(2).taking_turns().memory(if whole { "5G" } else { "1G" }).timeout(LONG);
+    let mut setup = system_tests::machine(2).memory(if whole { "5G" } else { "1G" }).timeout(LONG);
     for kernel in ["cloud", "generic"] {
         let files = files(kernel);
         setup = setup.file(&format!("boot/{kernel}"), std::fs::read(&files.ramdisk).expect("its RAM disk"));

@@ -1,8 +1,8 @@
 //! What a Linux guest has of CPUs and memory, and how dom0 takes some of it away and gives it back.
 
 use serde_json::Value;
-use system_tests::System;
 use system_tests::linux::{Console, machine};
+use system_tests::{System, full};
 
 /// Its frames in `list`.
 fn pages(system: &mut System) -> u64 {
@@ -21,6 +21,12 @@ fn column(vcpus: &Value, key: &str) -> Vec<Value> {
 
 #[test]
 fn a_guest_gives_cpus_back_and_takes_them_again() {
+    if !full() {
+        println!(
+            "with --full only: QEMU 7.2 loses a machine whose guest has many vCPUs now and then, see docs/support.md"
+        );
+        return;
+    }
     let mut system = machine(2).boot();
     system.create_linux("one", "", "vcpus=4 cpus='0,1'");
     system.at("one", |console| {

@@ -120,8 +120,8 @@ pub struct Options {
     pub memory: String,
     /// How code is executed.
     pub accel: Accel,
-    /// The emulated CPUs take turns on one CPU of the host. Machines with virtual machines need it: where several CPUs really run at
-    /// once, QEMU 7.2 now and then goes on with nested paging after an exit, which ends the machine.
+    /// The emulated CPUs take turns on one CPU of the host, each up to 100 ms long. Where several CPUs really run at once and guests
+    /// exit all the time, nested paging is now and then still on after an exit, which ends the machine.
     pub taking_turns: bool,
     /// Words added to the boot line.
     pub append: String,

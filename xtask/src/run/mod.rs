@@ -81,7 +81,6 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     options.disks.append(&mut guest_disks);
     options.memory.clone_from(&arguments.memory);
     options.accel = arguments.accel;
-    options.taking_turns = !arguments.guest.is_empty();
     options.append.clone_from(&arguments.append);
     options.timeout = Duration::from_secs(arguments.timeout);
 
