@@ -106,7 +106,7 @@ fn perform(system: &mut System, act: &Act, vcpus: u32) {
 #[test]
 fn whatever_a_kernel_does_is_its_own_loss() {
     let server = Server { port: free_port().expect("a free port") };
-    let mut system = with_adversaries(machine(2).taking_turns()).http_port(server.port).timeout(LONG).boot();
+    let mut system = with_adversaries(machine(3)).http_port(server.port).timeout(LONG).boot();
     let pages = http::pages();
     let page = http::page(&pages, PAGE);
     system.until("a page", |_| server.serves(page).ok());
