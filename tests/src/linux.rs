@@ -1,8 +1,12 @@
 //! Linux guests in system tests: made by commands of dom0, and driven at the shells on their consoles.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use xtask::guest::Kind;
+use xtask::workspace;
 
 use crate::{DETACH, Setup, System};
 
@@ -19,6 +23,32 @@ pub fn machine(cpus: u32) -> Setup {
     Kind::Busybox.bundle(&mut entries, 0).unwrap_or_else(|error| panic!("{error:#}"));
     let setup = crate::machine(cpus).memory("1G").timeout(LONG);
     entries.into_iter().fold(setup, |setup, entry| setup.file(&entry.name.replace("auto/", "config/"), entry.bytes))
+}
+
+/// Where the n-th disk of [`debian`] is.
+pub fn debian_disk(number: u32) -> PathBuf {
+    workspace::target().join("system-tests").join(format!("debian-{number}.img"))
+}
+
+/// A machine that carries Debian: `create debian` makes one, on the first of so many copies of its root disk.
+pub fn debian(cpus: u32, copies: u32) -> Setup {
+    let mut entries = Vec::new();
+    let root = Kind::Debian.bundle(&mut entries, 1).unwrap_or_else(|error| panic!("{error:#}"));
+    let root = root.expect("Debian has a root disk").file;
+    let setup = crate::machine(cpus).memory("2G").timeout(LONG);
+    let setup = (1..=copies).map(debian_disk).fold(setup, |setup, copy| {
+        fs::create_dir_all(copy.parent().expect("it has a folder")).expect("a folder for the disk");
+        let copied = Command::new("cp").args(["--sparse=always"]).args([&root, &copy]).status();
+        assert!(copied.expect("cp runs").success());
+        setup.disk(copy)
+    });
+    entries.into_iter().fold(setup, |setup, entry| setup.file(&entry.name.replace("auto/", "config/"), entry.bytes))
+}
+
+/// Checks a file system without repairing anything.
+pub fn check(disk: &Path) {
+    let output = Command::new("e2fsck").args(["-f", "-n"]).arg(disk).output().expect("e2fsck runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// The console of a guest, while it is shown.
@@ -42,6 +72,20 @@ impl System {
         let result = act(&mut Console(self));
         self.type_keys(DETACH);
         result
+    }
+
+    /// Logs in at a Debian guest's console once it offers that, for [`System::at`].
+    pub fn log_in(&mut self, guest: &str) {
+        self.type_line(&format!("console {guest}")).unwrap_or_else(|error| panic!("{error:#}"));
+        let mut console = Console(self);
+        console.shows("debian login: ");
+        console.keys(b"root\r");
+        console.shows("Password: ");
+        console.keys(b"bulkhead\r");
+        console.shows("root@debian:~# ");
+        console.keys(format!("dmesg -n 1; exec env PS1='{PROMPT}' sh\r").as_bytes());
+        console.shows(PROMPT);
+        self.type_keys(DETACH);
     }
 
     /// Waits until `list` shows a guest no more.
