@@ -16,12 +16,15 @@ use crate::builder::{self, BuildError};
 use crate::bundle::Bundle;
 use crate::config::{Config, Guest, size};
 use crate::hypervisor::Hypervisor;
+use crate::rtc;
 
 /// Image of the monitor in the bundle.
 pub const MONITOR: &str = "monitor";
 /// Frames for a monitor's image, stack, heap and fixed tables, 3 MiB: it takes 800 KiB, and a guest can make it take the rest, by
 /// the quotas of its store. What it expands the kernel with is memory that is the guest's later.
 const MONITOR_PAGES: u64 = 768;
+/// Where the machine's clock shows no date: the beginning of 2026.
+const UNKNOWN_UTC: u64 = 1_767_225_600;
 /// Frames for each vCPU: contexts, state page, stack.
 const VCPU_PAGES: u64 = 32;
 /// Pages of guest memory behind one page table.
@@ -81,7 +84,8 @@ impl<'b> Files<'b> {
             error,
             text: format!("kernel and ramdisk do not go into its memory: {error}: raise `memory`"),
         })?;
-        Ok(GuestBoot { memory_pages, kernel, ramdisk })
+        let start_utc = rtc::start(hypervisor).unwrap_or(UNKNOWN_UTC);
+        Ok(GuestBoot { memory_pages, kernel, ramdisk, start_utc })
     }
 }
 

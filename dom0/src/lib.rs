@@ -21,5 +21,6 @@ pub mod hypervisor;
 pub mod image;
 pub mod plane;
 pub mod report;
+pub mod rtc;
 pub mod shell;
 pub mod symbols;

@@ -79,6 +79,8 @@ pub struct Events {
     vcpus: Vec<VcpuInfo>,
     /// vCPUs, a bit each, that got something to look at when they had nothing.
     edges: Cell<u32>,
+    /// What the wall clock says: UTC when system time began.
+    start_utc: u64,
 }
 
 /// Bits of ports in words of 64.
@@ -88,11 +90,11 @@ fn place(port: u32) -> (usize, u64) {
 
 impl Events {
     /// None open.
-    pub fn new(vcpus: u32) -> Events {
+    pub fn new(vcpus: u32, start_utc: u64) -> Events {
         let vcpus = (0..vcpus).map(|_| VcpuInfo { own: None }).collect();
         // Port 0 is never valid.
         let reserved = Entry { binding: Binding::Ipi, vcpu: 0 };
-        Events { ports: Vec::from([reserved]), shared: None, wide: true, vcpus, edges: Cell::new(0) }
+        Events { ports: Vec::from([reserved]), shared: None, wide: true, vcpus, edges: Cell::new(0), start_utc }
     }
 
     fn allocate(&mut self, binding: Binding, vcpu: u32) -> Result<u32, Errno> {
@@ -295,7 +297,7 @@ impl Events {
     pub fn set_wide(&mut self, wide: bool) {
         self.wide = wide;
         if let Some(page) = &self.shared {
-            time::publish_wall_clock(page, wide);
+            time::publish_wall_clock(page, wide, self.start_utc);
         }
     }
 
@@ -309,7 +311,7 @@ impl Events {
         page.write(0, &contents);
         self.shared = Some(page);
         if let Some(page) = &self.shared {
-            time::publish_wall_clock(page, self.wide);
+            time::publish_wall_clock(page, self.wide, self.start_utc);
             for vcpu in 0..(self.vcpus.len() as u32).min(SHARED_VCPUS) {
                 clock.publish(page, vcpu as usize * VCPU_INFO + time::IN_VCPU_INFO);
             }
@@ -352,12 +354,12 @@ mod tests {
     use proptest::prelude::*;
     use unikernel::vm::GuestMemory;
 
-    const CLOCK: Clock = Clock { tsc: 1, ns: 2, tsc_hz: 2_000_000_000 };
+    const CLOCK: Clock = Clock { tsc: 1, ns: 2, tsc_hz: 2_000_000_000, start_utc: 1 << 31 };
 
     fn events() -> (GuestMemory, Events) {
         let mut memory = GuestMemory::take(&[(0, 4)]).unwrap();
         memory.populate(0, 4).unwrap();
-        let mut events = Events::new(2);
+        let mut events = Events::new(2, CLOCK.start_utc);
         events.set_shared(memory.pin(0).unwrap(), &CLOCK);
         (memory, events)
     }

@@ -149,7 +149,7 @@ impl Guest {
         clock: Clock,
         services: Services,
     ) -> Guest {
-        let mut events = Events::new(vcpus);
+        let mut events = Events::new(vcpus, clock.start_utc);
         let mut port = |native| {
             // They are the first two ports of a table that has thousands.
             let port = events.allocate_unbound(PEER_DOM0).unwrap_or(0);

@@ -88,7 +88,12 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
     let (console_page, store_page) = (pin(layout::CONSOLE_FRAME)?, pin(layout::STORE_FRAME)?);
     let channel = || event::own_channel(0).map_err(|error| format!("no event channel: {error}"));
     let (store, console) = (channel()?, channel()?);
-    let clock = time::Clock { tsc: unikernel::time::ticks(), ns: unikernel::time::clock(), tsc_hz: domain.info.tsc_hz };
+    let clock = time::Clock {
+        tsc: unikernel::time::ticks(),
+        ns: unikernel::time::clock(),
+        tsc_hz: domain.info.tsc_hz,
+        start_utc: boot.start_utc,
+    };
     let services = Services { store: store.0, console: console.0 };
     let ram = layout::Ram::new(boot);
     let mut guest = Guest::new(memory, ram, spec.vcpus, spec.guest_grant_frames, clock, services);

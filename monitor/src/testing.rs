@@ -25,7 +25,7 @@ pub const SHARED_INFO: u64 = 16;
 /// Ports of the monitor to which its own ports for store and console lead.
 pub const SERVICES: Services = Services { store: Port(11), console: Port(12) };
 /// A counter of 2 GHz, at its start.
-pub const CLOCK: Clock = Clock { tsc: 0, ns: 0, tsc_hz: 2_000_000_000 };
+pub const CLOCK: Clock = Clock { tsc: 0, ns: 0, tsc_hz: 2_000_000_000, start_utc: 1 << 31 };
 
 /// A state page that no processor looks at.
 #[derive(Debug)]

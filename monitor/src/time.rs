@@ -15,9 +15,6 @@ const WALL_CLOCK_NARROW: [usize; 4] = [0x900, 0x904, 0x908, 0x924];
 /// The counter is in step on all CPUs and never stops.
 const STABLE: u8 = 1;
 
-/// UTC when the core started, in seconds since 1970, as long as nobody knows better: the beginning of 2026.
-const BOOT_UTC: u64 = 1_767_225_600;
-
 /// A moment, as counter and as time, and the frequency of the counter.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -27,6 +24,8 @@ pub struct Clock {
     pub ns: u64,
     /// Frequency of the counter.
     pub tsc_hz: u64,
+    /// UTC when the core started, in seconds since 1970.
+    pub start_utc: u64,
 }
 
 /// Multiplier and shift that turn a count into ns: shift first (negative: right), then multiply and take the upper half.
@@ -68,15 +67,15 @@ impl Clock {
     }
 }
 
-/// Writes the wall clock into shared_info, which is that of a 64-bit guest or of a 32-bit one.
-pub fn publish_wall_clock(shared_info: &GuestPage, wide: bool) {
+/// Writes the wall clock into shared_info, which is that of a 64-bit guest or of a 32-bit one: UTC when system time began.
+pub fn publish_wall_clock(shared_info: &GuestPage, wide: bool, start_utc: u64) {
     let [at, seconds, ns, upper] = if wide { WALL_CLOCK } else { WALL_CLOCK_NARROW };
     let version = shared_info.load_u32(at) | 1;
     shared_info.store_u32(at, version);
     shared_info.fence();
-    shared_info.store_u32(seconds, BOOT_UTC as u32);
+    shared_info.store_u32(seconds, start_utc as u32);
     shared_info.store_u32(ns, 0);
-    shared_info.store_u32(upper, (BOOT_UTC >> 32) as u32);
+    shared_info.store_u32(upper, (start_utc >> 32) as u32);
     shared_info.fence();
     shared_info.store_u32(at, version.wrapping_add(1));
 }
@@ -112,14 +111,14 @@ mod tests {
         let mut memory = GuestMemory::take(&[(0, 1)]).unwrap();
         memory.populate(0, 1).unwrap();
         let page = memory.pin(0).unwrap();
-        let clock = Clock { tsc: 5, ns: 7, tsc_hz: 2_000_000_000 };
+        let clock = Clock { tsc: 5, ns: 7, tsc_hz: 2_000_000_000, start_utc: 0 };
         for version in [2, 4] {
             clock.publish(&page, 0x120);
             assert_eq!(page.load_u32(0x120), version);
         }
         assert_eq!((page.load_u64(0x128), page.load_u64(0x130)), (5, 7));
         assert_eq!(page.load_u64(0x138), 0x0100_8000_0000);
-        publish_wall_clock(&page, true);
-        assert_eq!(page.load_u32(WALL_CLOCK[0]), 2);
+        publish_wall_clock(&page, true, 1 << 32 | 5);
+        assert_eq!(WALL_CLOCK.map(|at| page.load_u32(at)), [2, 5, 0, 1]);
     }
 }

@@ -53,6 +53,8 @@ pub struct GuestBoot {
     pub kernel: GuestFile,
     /// The file of its initial RAM disk; of length 0 if it has none.
     pub ramdisk: GuestFile,
+    /// UTC when the core started, in seconds since 1970.
+    pub start_utc: u64,
 }
 
 /// A file in guest memory.

@@ -1,5 +1,7 @@
 //! A stock Linux kernel as a guest: it starts, uses its devices while their drivers die, and ends in every way there is.
 
+use std::time::UNIX_EPOCH;
+
 use system_tests::linux::{Console, machine, tiny_kernel};
 use system_tests::{System, echo};
 
@@ -22,6 +24,9 @@ fn a_guest_uses_its_devices_while_their_drivers_die() {
     let mut system = machine(2).boot();
     system.create_linux("one", NETWORK, "on_reboot=destroy");
     system.at("one", use_devices);
+    let date: u64 = system.at("one", |console| console.sh("date +%s")).trim().parse().expect("a number of seconds");
+    let here = UNIX_EPOCH.elapsed().expect("it is after 1970").as_secs();
+    assert!(date.abs_diff(here) < 60, "the guest's clock says {date}, this host's {here}");
     system.ok("kill disk");
     system.ok("kill network");
     system.at("one", |console| {
