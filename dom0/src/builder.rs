@@ -10,6 +10,7 @@ use protocol::error::Error;
 use protocol::handle::Handle;
 use protocol::hypercall::protection;
 use protocol::layout::{ARGUMENTS, PAGE_SIZE, VCPU_AREA_SIZE, VCPU_AREAS};
+use protocol::system::Features;
 
 use crate::config::{Config, Guest, size};
 use crate::guest;
@@ -62,7 +63,8 @@ pub fn spec(config: &Config) -> DomainSpec {
 pub fn create<H: Hypervisor>(hypervisor: &mut H, spec: &DomainSpec) -> Result<DomainCreated, BuildError> {
     let created = retry(|| hypervisor.domain_create(spec));
     created.map_err(|error| {
-        let (free, cpus) = hypervisor.system_info().map_or((0, 0), |info| (info.pool_frames, info.cpus));
+        let (free, cpus, features) =
+            hypervisor.system_info().map_or((0, 0, 0), |info| (info.pool_frames, info.cpus, info.features));
         let text = match error {
             Error::NoMemory if spec.memory_pages > free => format!(
                 "needs {}, {} free: lower `memory` or destroy a domain",
@@ -76,6 +78,9 @@ pub fn create<H: Hypervisor>(hypervisor: &mut H, spec: &DomainSpec) -> Result<Do
             Error::TableFull => "no room for another domain: destroy one".to_string(),
             Error::Invalid if no_such_cpu(spec.schedule.affinity, cpus) => {
                 format!("{cpus} CPUs run here, from 0: change `cpus` or `cpu`")
+            }
+            Error::Invalid if spec.schedule.affinity == 1 && features & Features::VM_SPARES_CPU_0.bits() != 0 => {
+                "no virtual machine runs on CPU 0 of an emulated machine: change `cpus` or `cpu`".to_string()
             }
             error => format!("the core refuses to make it: {error}"),
         };

@@ -413,6 +413,11 @@ mod tests {
         send(&mut guest, 0x69a);
         guest.prepare(1, &state, 0);
         assert_eq!(state.get(word::RIP), 7, "it runs already");
+        send(&mut guest, 0xc500);
+        state.set(word::PENDING, event::interrupt(0x40));
+        send(&mut guest, 0x69a);
+        guest.prepare(1, &state, 0);
+        assert_eq!([word::INJECT, word::PENDING].map(|word| state.get(word)), [0; 2], "what was before is over");
         assert_eq!(guest.halt(1, false), Ok(()), "another one runs");
     }
 }

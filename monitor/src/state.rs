@@ -137,7 +137,7 @@ pub(crate) fn reset(state: &impl State) {
     // TSC_OFFSET stays 0: the guest's counter is the machine's.
     (word::SYSTEM..word::SYSTEM_END).for_each(|word| state.set(word, 0));
     state.set(word::CONTROL, control::LOAD);
-    state.set(word::INJECT, 0);
+    [word::INJECT, word::PENDING].into_iter().for_each(|word| state.set(word, 0));
     state.set(word::RFLAGS, FLAGS_NONE);
     state.set(word::DR6, 0xffff_0ff0);
     state.set(word::DR7, 0x400);

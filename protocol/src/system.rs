@@ -27,6 +27,10 @@ bitflags::bitflags! {
         const IOMMU = 1 << 8;
         /// The boot line allows DMA without an IOMMU (`iommu=off-insecure`).
         const IOMMU_OFF_INSECURE = 1 << 9;
+        /// Domains with a virtual machine do not run on CPU 0, unless it is the only one. QEMU's software emulation (TCG) has
+        /// XRSTOR, on any CPU, write hidden flags of its first CPU without a lock (`cpu_clear_ignne` in
+        /// `target/i386/tcg/sysemu/fpu_helper.c`), whether nested paging is on among them.
+        const VM_SPARES_CPU_0 = 1 << 10;
     }
 }
 

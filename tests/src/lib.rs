@@ -87,12 +87,6 @@ impl Setup {
         self
     }
 
-    /// For guests that exit all the time: its CPUs take turns.
-    pub fn taking_turns(mut self) -> Setup {
-        self.options.taking_turns = true;
-        self
-    }
-
     /// Without a network card.
     pub fn no_network(mut self) -> Setup {
         self.options.network = None;

@@ -68,10 +68,23 @@ fn rate(system: &mut System) -> f64 {
     (after - before) as f64 * 1000.0 / (end - begin) as f64
 }
 
+/// The same, once the load has the fewest pages mapped: what it maps comes and goes.
+fn resting(system: &mut System) -> ([u64; 5], u64) {
+    let samples = (0..20).map(|_| resources(system));
+    samples.min_by_key(|(counts, _)| counts[4]).expect("there are samples")
+}
+
 fn create(system: &mut System, act: &Act, vcpus: u32) -> String {
     let name = format!("{}-{vcpus}", act.name);
     system.ok(&format!("create adversary-{} name={name} vcpus={vcpus}", act.name));
     name
+}
+
+/// Whether a line has these words at its end, perhaps between letters that another vCPU printed at the same time.
+fn said(line: &str, words: &str) -> bool {
+    let skipped = line.chars().count().saturating_sub(2 * words.chars().count());
+    let mut end = line.chars().skip(skipped);
+    words.chars().all(|letter| end.any(|other| other == letter))
 }
 
 /// Runs an act to its end.
@@ -82,7 +95,7 @@ fn perform(system: &mut System, act: &Act, vcpus: u32) {
             system.wait_for(&format!("{name} is destroyed"), LONG).unwrap_or_else(|error| panic!("{error:#}"));
             let log = system.ok("dmesg");
             let died = log.lines().find(|line| line.contains(&format!("({name}) is dead"))).unwrap_or_default();
-            assert!(died.contains(reason) && died.trim_end().ends_with(act.last_words), "{name}: {died}");
+            assert!(died.contains(reason) && said(died, act.last_words), "{name}: {died}");
         }
         End::PowerOff => system.until("its end", |system| (!system.ok("list").contains(&name)).then_some(())),
         End::Closed => {
@@ -95,7 +108,10 @@ fn perform(system: &mut System, act: &Act, vcpus: u32) {
         }
         End::Never => {
             system.until("the CPU time that it takes", |system| {
-                let row: Value = system.json(&format!("list {name}"))[0].clone();
+                let list = system.json("list");
+                let Some(row) = list.as_array()?.iter().find(|row| row["name"] == name) else {
+                    panic!("{name} is gone:\n{}", system.ok("dmesg"));
+                };
                 row["cpu_ns"].as_u64().filter(|time| *time > LONG_ENOUGH).map(drop)
             });
             system.ok(&format!("destroy {name}"));
@@ -106,7 +122,7 @@ fn perform(system: &mut System, act: &Act, vcpus: u32) {
 #[test]
 fn whatever_a_kernel_does_is_its_own_loss() {
     let server = Server { port: free_port().expect("a free port") };
-    let mut system = with_adversaries(machine(2).taking_turns()).http_port(server.port).timeout(LONG).boot();
+    let mut system = with_adversaries(machine(3)).http_port(server.port).timeout(LONG).boot();
     let pages = http::pages();
     let page = http::page(&pages, PAGE);
     system.until("a page", |_| server.serves(page).ok());
@@ -114,7 +130,7 @@ fn whatever_a_kernel_does_is_its_own_loss() {
     system.until("the load", |system| (progress(system).1 > 0).then_some(()));
     // Once for what dom0 keeps.
     ACTS.iter().filter(|act| act.name == "reason").for_each(|act| perform(&mut system, act, 1));
-    let before = resources(&mut system);
+    let before = resting(&mut system);
     for act in ACTS {
         for vcpus in (1..=act.vcpus).filter(|vcpus| *vcpus == act.vcpus || full()) {
             let answered = progress(&system).1;

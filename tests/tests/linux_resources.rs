@@ -1,8 +1,8 @@
 //! What a Linux guest has of CPUs and memory, and how dom0 takes some of it away and gives it back.
 
 use serde_json::Value;
+use system_tests::System;
 use system_tests::linux::{Console, machine};
-use system_tests::{System, full};
 
 /// Its frames in `list`.
 fn pages(system: &mut System) -> u64 {
@@ -21,14 +21,8 @@ fn column(vcpus: &Value, key: &str) -> Vec<Value> {
 
 #[test]
 fn a_guest_gives_cpus_back_and_takes_them_again() {
-    if !full() {
-        println!(
-            "with --full only: QEMU 7.2 loses a machine whose guest has many vCPUs now and then, see docs/support.md"
-        );
-        return;
-    }
-    let mut system = machine(2).boot();
-    system.create_linux("one", "", "vcpus=4 cpus='0,1'");
+    let mut system = machine(3).boot();
+    system.create_linux("one", "", "vcpus=4 cpus='1,2'");
     system.at("one", |console| {
         assert_eq!(console.sh("nproc").trim(), "4");
         let interrupts = console.sh("cat /proc/interrupts");
@@ -51,7 +45,7 @@ fn a_guest_gives_cpus_back_and_takes_them_again() {
     let vcpus = system.json("vcpu-list one");
     assert_eq!(column(&vcpus, "state")[2..], ["offline", "offline"], "{vcpus}");
     assert!(!column(&vcpus, "state")[..2].contains(&"offline".into()), "{vcpus}");
-    assert_eq!(column(&vcpus, "affinity"), ["0-1"; 4]);
+    assert_eq!(column(&vcpus, "affinity"), ["1-2"; 4]);
     assert_eq!(system.json("list one")[0]["vcpus_used"], 2);
     system.at("one", |console| assert_eq!(console.sh("nproc").trim(), "2"));
     system.ok("vcpu-set one 4");
@@ -61,6 +55,8 @@ fn a_guest_gives_cpus_back_and_takes_them_again() {
         assert_eq!(console.sh("nproc").trim(), "4");
     });
     assert!(system.fails("vcpu-set one 5", 2).contains("1 to 4"));
+    // The emulator gets nested paging on its first CPU wrong, so that no guest is let there.
+    assert!(system.fails("vcpu-pin one all 0", 1).contains("no CPU of `0` is there for it"));
     system.ok("vcpu-pin one all 1");
     system.until("all vCPUs on the CPU they were pinned to", |system| {
         let vcpus = system.json("vcpu-list one");

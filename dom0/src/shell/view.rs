@@ -263,6 +263,9 @@ pub fn machine<H: Hypervisor>(plane: &mut Plane<'_, H>) -> Result<MachineView, S
     let info = plane.hypervisor.system_info().map_err(|error| format!("the core says: {error}"))?;
     let features = Features::from_bits_truncate(info.features);
     let virtual_machines = match () {
+        () if features.contains(Features::SVM | Features::VM_SPARES_CPU_0) => {
+            "AMD SVM with nested paging, not on CPU 0, which the emulator gets wrong"
+        }
         () if features.contains(Features::SVM) => "AMD SVM with nested paging",
         () if features.contains(Features::VMX) => "Intel VMX with extended page tables",
         () => "none",

@@ -16,7 +16,7 @@ const FIRST_ID: usize = PEER_FIRST_FREE as usize;
 
 impl<M: Machine> Core<M> {
     pub(super) fn domain_create(&mut self, caller: Caller, _: u64, spec: u64, out: u64) -> Result {
-        let spec: DomainSpec = self.fetch(caller, spec)?;
+        let mut spec: DomainSpec = self.fetch(caller, spec)?;
         let out = self.memory(caller, out, size_of::<DomainCreated>(), true)?;
         let valid = spec.memory_pages <= spec.max_pages
             && (1..=MAX_VCPUS as u32).contains(&spec.vcpus)
@@ -25,11 +25,11 @@ impl<M: Machine> Core<M> {
             && spec.retained_pages <= MAX_RETAINED
             && spec.guest_grant_frames <= MAX_GRANT_FRAMES as u32
             && spec.reserved == 0
-            && spec.schedule.vcpu == ALL_VCPUS
-            && self.is_valid(&spec.schedule);
+            && spec.schedule.vcpu == ALL_VCPUS;
         if !valid {
             return Err(Error::Invalid);
         }
+        spec.schedule = self.placed(spec.guest_grant_frames > 0, spec.schedule)?;
         if spec.guest_grant_frames > 0 && self.info.features & Features::SVM.union(Features::VMX).bits() == 0 {
             return Err(Error::Unsupported);
         }
@@ -136,9 +136,10 @@ impl<M: Machine> Core<M> {
         let mut params: SchedParams = self.fetch(caller, params)?;
         let (domain, now) = (&self.domains[slot], self.now());
         let only = domain.vcpu(params.vcpu.into());
-        if !self.is_valid(&params) || params.vcpu != ALL_VCPUS && only.is_none() {
+        if params.vcpu != ALL_VCPUS && only.is_none() {
             return Err(Error::Invalid);
         }
+        params = self.placed(domain.has_vm(), params)?;
         for id in domain.vcpus() {
             self.sched.set(id, &params, only.is_none_or(|only| only == id), now);
         }
@@ -149,13 +150,18 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    /// Checks everything but which vCPU is meant.
-    fn is_valid(&self, params: &SchedParams) -> bool {
-        let cpus = u64::MAX >> (MAX_CPUS - (self.info.cpus as usize).clamp(1, MAX_CPUS));
-        WEIGHTS.contains(&params.weight)
+    /// Checks everything but which vCPU is meant, and takes away the CPU that a virtual machine must not be on.
+    fn placed(&self, vm: bool, params: SchedParams) -> Result<SchedParams> {
+        let here = u64::MAX >> (MAX_CPUS - (self.info.cpus as usize).clamp(1, MAX_CPUS));
+        let spares = vm && here != 1 && self.info.features & Features::VM_SPARES_CPU_0.bits() != 0;
+        let wanted = if params.affinity == 0 { u64::MAX } else { params.affinity };
+        let allowed = wanted & here & !u64::from(spares);
+        let valid = WEIGHTS.contains(&params.weight)
             && params.class <= CLASS_DRIVER
             && params.cap <= 100 * MAX_CPUS as u32
-            && (params.affinity == 0 || params.affinity & cpus != 0)
+            && allowed != 0;
+        let affinity = if spares { allowed } else { params.affinity };
+        valid.then_some(SchedParams { affinity, ..params }).ok_or(Error::Invalid)
     }
 
     pub(super) fn domain_peer(&mut self, _: Caller, slot: Slot, index: u64, peer: Slot, face: u64) -> Result {

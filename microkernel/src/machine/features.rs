@@ -54,7 +54,14 @@ pub fn detect() -> Features {
     found.set(Features::XSAVE, bit(basic.ecx, 26) && bit(leaf(13, 1).eax, 0));
     found.set(Features::SVM, bit(extended.ecx, 2) && bit(leaf(0x8000_000a, 0).edx, 0) && svm::is_allowed());
     found.set(Features::VMX, bit(basic.ecx, 5) && vmx::is_usable());
+    found.set(Features::VM_SPARES_CPU_0, found.contains(Features::SVM) && bit(basic.ecx, 31) && is_tcg());
     found
+}
+
+/// Whether the hypervisor that there is below calls itself QEMU's software emulation.
+fn is_tcg() -> bool {
+    let CpuidResult { ebx, ecx, edx, .. } = __cpuid(0x4000_0000);
+    [ebx, ecx, edx].map(u32::to_le_bytes) == [*b"TCGT", *b"CGTC", *b"GTCG"]
 }
 
 /// Switches on, on this CPU, what [`detect`] found.

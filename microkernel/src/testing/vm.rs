@@ -1,6 +1,6 @@
 //! Virtual machines as hypercalls: one memory seen from two sides, and a vCPU that is now in its image, now in its guest.
 
-use protocol::domain::{DomainSpec, Reason};
+use protocol::domain::{DomainSpec, Reason, SchedParams};
 use protocol::error::Error;
 use protocol::event::{UPCALL_PENDING, vcpu_record};
 use protocol::grant::*;
@@ -330,4 +330,27 @@ fn guest_memory_for_whose_tables_there_is_no_room_is_refused() {
     world.ok(child.slot, H::MemoryPopulate, &page);
     assert_eq!((left(&world), nested(&world, child, 0x4000_0000).is_some()), (0, true));
     world.check();
+}
+
+#[test]
+fn where_virtual_machines_spare_cpu_0_they_cannot_be_brought_there() {
+    let mut world = World::new(900, 3);
+    world.core.info.features |= Features::VM_SPARES_CPU_0.bits();
+    let native = world.create(&spec(40)).unwrap();
+    let child = start(&mut world);
+    let pinned = |affinity| SchedParams { affinity, ..SchedParams::default() };
+    let placed = |world: &World, child: Child| world.core.domains[child.slot].info.schedule.affinity;
+    assert_eq!((placed(&world, native), placed(&world, child)), (0, 0b110));
+    for (affinity, answer, then) in [(0b11, Ok(0), 0b10), (0b1, Err(Error::Invalid), 0b10), (0, Ok(0), 0b110)] {
+        world.put(Slot::DOM0, HEAP, &pinned(affinity));
+        assert_eq!(world.call(Slot::DOM0, H::DomainSchedule, &[child.handle, HEAP]), answer);
+        assert_eq!(placed(&world, child), then);
+    }
+    let spec = DomainSpec { schedule: pinned(1), ..machine() };
+    assert_eq!(world.create(&spec).map(|_| ()), Err(Error::Invalid));
+    // The only CPU there is has nobody who would disturb it.
+    let mut world = World::new(900, 1);
+    world.core.info.features |= Features::VM_SPARES_CPU_0.bits();
+    let child = start(&mut world);
+    assert_eq!(placed(&world, child), 0);
 }

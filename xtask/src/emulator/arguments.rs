@@ -23,8 +23,7 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
     if kvm {
         add(&["-accel", "kvm", "-cpu", "host"]);
     } else {
-        let accel = if options.taking_turns { "tcg,thread=single" } else { "tcg" };
-        add(&["-accel", accel, "-cpu", "max"]);
+        add(&["-accel", "tcg", "-cpu", "max"]);
     }
     add(&["-machine", "q35"]);
     if let Some(shift) = options.icount {

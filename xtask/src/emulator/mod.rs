@@ -120,9 +120,6 @@ pub struct Options {
     pub memory: String,
     /// How code is executed.
     pub accel: Accel,
-    /// The emulated CPUs take turns on one CPU of the host, each up to 100 ms long. Where several CPUs really run at once and guests
-    /// exit all the time, nested paging is now and then still on after an exit, which ends the machine.
-    pub taking_turns: bool,
     /// Words added to the boot line.
     pub append: String,
     /// Every instruction takes exactly 2 to this power ns of the machine's time, whatever else the host has to do. With 0 its
@@ -157,7 +154,6 @@ impl Options {
             cpus,
             memory: "512M".into(),
             accel: Accel::Tcg,
-            taking_turns: false,
             append: String::new(),
             icount: None,
             idle: Idle::Skipped,

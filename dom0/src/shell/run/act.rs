@@ -303,7 +303,8 @@ pub fn vcpu_pin<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) ->
     let params = SchedParams { vcpu, affinity, ..info.schedule };
     context.plane.hypervisor.domain_schedule(handle, &params).map_err(|error| match error {
         Error::Invalid => {
-            Fault::from(format!("{name}: no CPU of `{}` runs here: `info` says how many do", shown(list)))
+            let text = "`info` says how many run, and whether virtual machines spare one";
+            Fault::from(format!("{name}: no CPU of `{}` is there for it: {text}", shown(list)))
         }
         error => refused(name, error),
     })?;
