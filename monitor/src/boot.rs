@@ -51,8 +51,8 @@ pub fn frames(boot: &GuestBoot) -> Vec<(u64, u64)> {
     frames
 }
 
-/// Loads the kernel. Half of the memory below its file is populated for that, more if it needs more:
-/// what the monitor expands it with is taken from the same pool of frames.
+/// Loads the kernel. Only what it fills is populated for that: what the monitor expands it with is taken from the same pool of
+/// frames.
 pub fn load(memory: &mut GuestMemory, boot: &GuestBoot) -> Result<Kernel, BootError> {
     if Ram::new(boot).low_end < RAM_MIN {
         return Err(BootError::TooSmall);
@@ -62,15 +62,7 @@ pub fn load(memory: &mut GuestMemory, boot: &GuestBoot) -> Result<Kernel, BootEr
         let count = file.length.div_ceil(PAGE_SIZE);
         memory.complete(first, count).map_err(BootError::Memory)?;
     }
-    let below = boot.kernel.address >> PAGE_SHIFT;
-    for count in [below / 2, below] {
-        memory.complete(0, count).map_err(BootError::Memory)?;
-        match loader::load(memory, boot) {
-            Err(LoadError::Missing) if count < below => {}
-            loaded => return loaded.map_err(BootError::Kernel),
-        }
-    }
-    Err(BootError::Kernel(LoadError::Missing))
+    loader::load(memory, boot).map_err(BootError::Kernel)
 }
 
 /// Populates the rest of the memory, and writes what the guest is told.

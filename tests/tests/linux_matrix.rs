@@ -27,7 +27,7 @@ const fn boot(kernel: &'static str, packing: Packing, memory: u32, vcpus: u32) -
 /// Those that are always run.
 const FEW: [Boot; 4] = [
     boot("cloud", Packing::Stock, 128, 1),
-    boot("generic", Packing::Stock, 512, 2),
+    boot("generic", Packing::Stock, 128, 2),
     boot("cloud", Packing::Gzip, 192, 4),
     boot("cloud", Packing::Elf, 256, 2),
 ];

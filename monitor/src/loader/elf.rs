@@ -1,4 +1,6 @@
 //! A kernel as an ELF file, placed in guest memory while its bytes come, and its PVH entry point.
+//!
+//! Only what the file fills is populated: the decoder takes its own memory from the same pool of frames.
 
 use alloc::vec::Vec;
 
@@ -7,9 +9,9 @@ use elf::endian::LittleEndian;
 use elf::file::{Class, FileHeader, parse_ident};
 use elf::note::{Note, NoteIterator};
 use elf::segment::SegmentTable;
-use unikernel::vm::GuestMemory;
+use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
 
-use super::{Kernel, LoadError};
+use super::{Kernel, LoadError, SharedMemory};
 
 /// Bytes in which file header and program headers must lie.
 const HEAD_MAX: usize = 16 << 10;
@@ -35,8 +37,8 @@ enum Goal {
 }
 
 /// Places a file.
-pub struct Placer<'m> {
-    memory: &'m GuestMemory,
+pub struct Placer<'a, 'm> {
+    memory: &'a SharedMemory<'m>,
     /// Where segments may lie: start and end.
     room: (u64, u64),
     /// What came before the headers were known.
@@ -46,9 +48,9 @@ pub struct Placer<'m> {
     position: u64,
 }
 
-impl<'m> Placer<'m> {
+impl<'a, 'm> Placer<'a, 'm> {
     /// For segments between these two addresses.
-    pub fn new(memory: &'m GuestMemory, room: (u64, u64)) -> Placer<'m> {
+    pub fn new(memory: &'a SharedMemory<'m>, room: (u64, u64)) -> Placer<'a, 'm> {
         Placer { memory, room, head: Vec::new(), class: None, parts: Vec::new(), position: 0 }
     }
 
@@ -112,6 +114,10 @@ impl<'m> Placer<'m> {
                     if segment.p_paddr < self.room.0 || end > self.room.1 {
                         return Err(LoadError::NoRoom { start: segment.p_paddr, end, room: self.room });
                     }
+                    // Zeros that follow come with the rest of the memory: now it may take what the decoder needs.
+                    let (first, end) = (segment.p_paddr >> PAGE_SHIFT, (segment.p_paddr + bytes).div_ceil(PAGE_SIZE));
+                    let populated = self.memory.borrow_mut().complete(first, end - first);
+                    populated.map_err(|_| LoadError::Memory { needed: (end - first) * PAGE_SIZE })?;
                     Goal::Memory(segment.p_paddr)
                 }
                 PT_NOTE if bytes <= NOTES_MAX => {
@@ -137,7 +143,7 @@ impl<'m> Placer<'m> {
             match &mut part.goal {
                 Goal::Memory(address) => {
                     let at = *address + (from - part.offset);
-                    self.memory.write(at, piece).map_err(|_| LoadError::Missing)?;
+                    self.memory.borrow().write(at, piece).map_err(|_| LoadError::Missing)?;
                 }
                 Goal::Notes(notes, _) => notes.extend_from_slice(piece),
             }

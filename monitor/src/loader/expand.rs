@@ -16,8 +16,10 @@ use super::{LoadError, lz4};
 
 /// Bytes that an expander hands on at a time. DEFLATE can refer to as many.
 const CHUNK: usize = 32 << 10;
+/// What decoders have beside what they remember, at most.
+const TABLES: usize = 1 << 20;
 /// What a kernel can make a decoder remember at most: 128 MiB, as in the kernel's own, and its tables.
-const WINDOW_MAX: usize = 129 << 20;
+const WINDOW_MAX: usize = (128 << 20) + TABLES;
 /// What the decoder for ZSTD expands at a time, and the most that it may do beyond: a block.
 const STEP: usize = 1 << 20;
 const BLOCK: usize = 128 << 10;
@@ -26,7 +28,7 @@ const BLOCK: usize = 128 << 10;
 pub type Sink<'s> = &'s mut dyn FnMut(&[u8]) -> Result<(), LoadError>;
 
 /// Expands what the reader stands at.
-pub fn expand(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
+pub fn expand(reader: &mut Reader<'_, '_>, sink: Sink<'_>) -> Result<(), LoadError> {
     let mut magic = [0; 4];
     let head = reader.peek()?;
     let seen = head.len().min(4);
@@ -53,7 +55,7 @@ fn find_room(bytes: usize) -> Result<(), LoadError> {
 
 /// RFC 1952, the first member.
 #[inline(never)]
-fn gzip(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
+fn gzip(reader: &mut Reader<'_, '_>, sink: Sink<'_>) -> Result<(), LoadError> {
     let mut header = [0; 10];
     reader.fill(&mut header)?;
     let flags = header[3];
@@ -88,40 +90,74 @@ fn gzip(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
     }
 }
 
-impl ruzstd::io::Read for Reader<'_> {
+impl ruzstd::io::Read for Reader<'_, '_> {
     fn read(&mut self, out: &mut [u8]) -> Result<usize, ruzstd::io::Error> {
         self.some(out).map_err(|_| ruzstd::io::ErrorKind::Other.into())
     }
 }
 
-impl lzma_rust2::Read for Reader<'_> {
+impl lzma_rust2::Read for Reader<'_, '_> {
     fn read(&mut self, out: &mut [u8]) -> lzma_rust2::Result<usize> {
         self.some(out).map_err(|_| lzma_rust2::Error::Other("the file ends"))
     }
 }
 
-/// The format of xz-utils. It says beforehand what the decoder has to remember.
+/// The format of xz-utils. The decoder remembers more and more, twice as much each time, up to what the file says or all there is. With
+/// room for the most of it in one piece, it grows in its place; else it takes twice as much.
 #[inline(never)]
-fn xz(reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
+fn xz(reader: &mut Reader<'_, '_>, sink: Sink<'_>) -> Result<(), LoadError> {
     use lzma_rust2::{Error, Read};
-    let halves = |most: &usize| Some(most / 2).filter(|&half| half >= CHUNK);
-    let room = core::iter::successors(Some(WINDOW_MAX), halves).find(|&most| find_room(most).is_ok());
-    let limit = room.unwrap_or(0) / 1024;
-    let mut decoder = lzma_rust2::XzReader::new_mem_limit(reader, false, limit as u32);
+    let expanded = u64::from(reader.last_u32()?);
+    let window = dictionary(reader.peek()?).ok_or(LoadError::Damaged)?.min(expanded.next_power_of_two());
+    let needed = window + TABLES as u64;
+    if needed > WINDOW_MAX as u64 {
+        return Err(LoadError::Memory { needed });
+    }
+    find_room(needed as usize)?;
+    let mut decoder = lzma_rust2::XzReader::new(reader, false);
     let mut out: Box<[u8]> = alloc::vec![0; CHUNK].into();
     loop {
         match decoder.read(&mut out) {
             Ok(0) => return Ok(()),
             Ok(count) => sink(&out[..count])?,
-            Err(Error::OutOfMemory(_)) => return Err(LoadError::Memory { needed: room.unwrap_or(0) as u64 + 1 }),
+            Err(Error::OutOfMemory(_)) => return Err(LoadError::Memory { needed }),
             Err(_) => return Err(LoadError::Damaged),
         }
     }
 }
 
+/// What the first block of a file of xz-utils says: how far back it refers, in bytes.
+fn dictionary(file: &[u8]) -> Option<u64> {
+    /// Bytes of the stream's header; that of the block follows.
+    const STREAM_HEADER: usize = 12;
+    /// The filter that decides it, the last one.
+    const LZMA2: u8 = 0x21;
+    let mut rest = file.get(STREAM_HEADER..)?.iter().copied();
+    let flags = rest.nth(1)?;
+    // Numbers of seven bits a byte, the last one without the eighth: compressed and expanded size, if they are there.
+    let number = |rest: &mut dyn Iterator<Item = u8>| {
+        let mut bytes = (0..9).map_while(|_| rest.next());
+        bytes.find(|byte| byte & 0x80 == 0)
+    };
+    for size in [0x40, 0x80] {
+        if flags & size != 0 {
+            number(&mut rest)?;
+        }
+    }
+    for _ in 0..=flags & 3 {
+        let (filter, properties) = (number(&mut rest)?, number(&mut rest)?);
+        if filter == LZMA2 {
+            let size = rest.next().filter(|&size| size <= 40)?;
+            return Some((2 | u64::from(size) & 1) << (size / 2 + 11));
+        }
+        (0..properties).try_for_each(|_| rest.next().map(drop))?;
+    }
+    None
+}
+
 /// RFC 8878. The decoder remembers more and more, up to what the beginning of the file says.
 #[inline(never)]
-fn zstd(mut reader: &mut Reader<'_>, sink: Sink<'_>) -> Result<(), LoadError> {
+fn zstd(mut reader: &mut Reader<'_, '_>, sink: Sink<'_>) -> Result<(), LoadError> {
     use ruzstd::decoding::errors::FrameDecoderError;
     use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
     use ruzstd::io::Read;

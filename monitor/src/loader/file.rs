@@ -1,16 +1,15 @@
 //! A file in guest memory, read from its beginning to its end.
 
 use protocol::arguments::GuestFile;
-use unikernel::vm::GuestMemory;
 
-use super::LoadError;
+use super::{LoadError, SharedMemory};
 
 /// Bytes fetched at a time.
 const CHUNK: usize = 16 << 10;
 
 /// What is left of a file.
-pub struct Reader<'m> {
-    memory: &'m GuestMemory,
+pub struct Reader<'a, 'm> {
+    memory: &'a SharedMemory<'m>,
     /// Of the bytes that were not fetched yet.
     address: u64,
     left: u64,
@@ -20,9 +19,9 @@ pub struct Reader<'m> {
     to: usize,
 }
 
-impl<'m> Reader<'m> {
+impl<'a, 'm> Reader<'a, 'm> {
     /// Of this part of memory.
-    pub fn new(memory: &'m GuestMemory, file: GuestFile) -> Reader<'m> {
+    pub fn new(memory: &'a SharedMemory<'m>, file: GuestFile) -> Reader<'a, 'm> {
         let chunk = alloc::vec![0; CHUNK].into_boxed_slice();
         Reader { memory, address: file.address, left: file.length, chunk, from: 0, to: 0 }
     }
@@ -31,7 +30,7 @@ impl<'m> Reader<'m> {
     pub fn peek(&mut self) -> Result<&[u8], LoadError> {
         if self.from == self.to {
             let count = usize::try_from(self.left).unwrap_or(CHUNK).min(CHUNK);
-            self.memory.read(self.address, &mut self.chunk[..count]).map_err(|_| LoadError::Missing)?;
+            self.memory.borrow().read(self.address, &mut self.chunk[..count]).map_err(|_| LoadError::Missing)?;
             (self.from, self.to) = (0, count);
             self.address += count as u64;
             self.left -= count as u64;
@@ -69,6 +68,14 @@ impl<'m> Reader<'m> {
     pub fn u32(&mut self) -> Result<u32, LoadError> {
         let mut bytes = [0; 4];
         self.fill(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// The last four bytes that are left: at the end of the payload of a bzImage stands how much it is when it is expanded.
+    pub fn last_u32(&self) -> Result<u32, LoadError> {
+        let end = self.address.saturating_add(self.left);
+        let mut bytes = [0; 4];
+        self.memory.borrow().read(end.saturating_sub(4), &mut bytes).map_err(|_| LoadError::Missing)?;
         Ok(u32::from_le_bytes(bytes))
     }
 

@@ -45,7 +45,7 @@ impl Output<'_> {
         Ok(())
     }
 
-    fn literals(&mut self, input: &mut Block<'_, '_>, mut count: usize) -> Result<(), LoadError> {
+    fn literals(&mut self, input: &mut Block<'_, '_, '_>, mut count: usize) -> Result<(), LoadError> {
         while count > 0 {
             let now = count.min(WINDOW);
             self.grow(now)?;
@@ -75,12 +75,12 @@ impl Output<'_> {
 }
 
 /// The compressed bytes of one block.
-struct Block<'r, 'm> {
-    reader: &'r mut Reader<'m>,
+struct Block<'r, 'a, 'm> {
+    reader: &'r mut Reader<'a, 'm>,
     left: usize,
 }
 
-impl Block<'_, '_> {
+impl Block<'_, '_, '_> {
     fn take(&mut self, most: usize, act: impl FnOnce(&[u8])) -> Result<usize, LoadError> {
         let bytes = self.reader.peek()?;
         let count = most.min(self.left).min(bytes.len());
@@ -119,7 +119,10 @@ impl Block<'_, '_> {
 }
 
 /// Expands the frame that begins, behind its magic number, where the reader stands.
-pub fn expand(reader: &mut Reader<'_>, sink: &mut dyn FnMut(&[u8]) -> Result<(), LoadError>) -> Result<(), LoadError> {
+pub fn expand(
+    reader: &mut Reader<'_, '_>,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), LoadError>,
+) -> Result<(), LoadError> {
     let mut output = Output { bytes: Vec::with_capacity(3 * WINDOW), given: 0, block: 0, sink };
     while !reader.at_end()? {
         let size = reader.u32()?;

@@ -12,6 +12,7 @@ mod lz4;
 #[cfg(test)]
 mod tests;
 
+use core::cell::RefCell;
 use core::fmt;
 
 use protocol::arguments::{GuestBoot, GuestFile};
@@ -86,6 +87,9 @@ impl fmt::Display for LoadError {
     }
 }
 
+/// The guest's memory, of which the file is read while its content is placed.
+type SharedMemory<'m> = RefCell<&'m mut GuestMemory>;
+
 /// A kernel that is in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
@@ -95,8 +99,8 @@ pub struct Kernel {
     pub narrow: bool,
 }
 
-/// Places the kernel in memory and turns its file into plain memory.
-pub fn load(memory: &GuestMemory, boot: &GuestBoot) -> Result<Kernel, LoadError> {
+/// Places the kernel in memory, which it populates for that, and turns its file into plain memory.
+pub fn load(memory: &mut GuestMemory, boot: &GuestBoot) -> Result<Kernel, LoadError> {
     let (kernel, ramdisk) = (boot.kernel, boot.ramdisk);
     let low_end = Ram::new(boot).low_end;
     let files = if ramdisk.length > 0 { [kernel, ramdisk] } else { [kernel, kernel] };
@@ -108,14 +112,15 @@ pub fn load(memory: &GuestMemory, boot: &GuestBoot) -> Result<Kernel, LoadError>
     if !files.iter().all(inside) || !apart {
         return Err(LoadError::Files);
     }
-    let mut placer = elf::Placer::new(memory, (KERNEL_START, kernel.address));
+    let shared = RefCell::new(memory);
+    let mut placer = elf::Placer::new(&shared, (KERNEL_START, kernel.address));
     let mut header = [0; bzimage::HEADER];
     if kernel.length < header.len() as u64 {
         return Err(LoadError::NoKernel);
     }
-    memory.read(kernel.address, &mut header).map_err(|_| LoadError::Missing)?;
+    shared.borrow().read(kernel.address, &mut header).map_err(|_| LoadError::Missing)?;
     if header.starts_with(&::elf::abi::ELFMAGIC) {
-        let mut reader = file::Reader::new(memory, kernel);
+        let mut reader = file::Reader::new(&shared, kernel);
         loop {
             let bytes = reader.peek()?;
             let count = bytes.len();
@@ -128,10 +133,10 @@ pub fn load(memory: &GuestMemory, boot: &GuestBoot) -> Result<Kernel, LoadError>
     } else {
         let (offset, length) = bzimage::payload(&header, kernel.length)?.ok_or(LoadError::NoKernel)?;
         let payload = GuestFile { address: kernel.address + offset, length };
-        expand::expand(&mut file::Reader::new(memory, payload), &mut |bytes| placer.feed(bytes))?;
+        expand::expand(&mut file::Reader::new(&shared, payload), &mut |bytes| placer.feed(bytes))?;
     }
     let kernel_in_place = placer.finish()?;
     let length = usize::try_from(kernel.length).map_err(|_| LoadError::Files)?;
-    memory.clear(kernel.address, length).map_err(|_| LoadError::Missing)?;
+    shared.into_inner().clear(kernel.address, length).map_err(|_| LoadError::Missing)?;
     Ok(kernel_in_place)
 }
