@@ -327,13 +327,14 @@ impl<E: Entry> Journal<E> {
         let slot = self.free_slot()?;
         let (index, at) = (self.back.consumed(), self.slot(slot));
         let (head, rest) = split::<E>(request);
-        record.write(at + SLOT_REQUEST, head);
+        let place = record.part(at, SLOT_REQUEST + E::HEAD);
+        place.write(SLOT_REQUEST, head);
         if !rest.is_empty() {
             record.write(at + SLOT_REQUEST + E::HEAD, rest);
         }
-        record.store_u32(at + SLOT_INDEX, index);
-        record.store_u32(at + SLOT_SUM, checksum::<E>(index, request));
-        record.store_u32(at + SLOT_MARK, HELD);
+        place.store_u32(SLOT_INDEX, index);
+        place.store_u32(SLOT_SUM, checksum::<E>(index, request));
+        place.store_u32(SLOT_MARK, HELD);
         self.back.take();
         self.used[slot as usize / 64] |= 1 << (slot % 64);
         Some(Ticket { slot, index })
@@ -353,10 +354,11 @@ impl<E: Entry> Journal<E> {
     /// Writes the response to a request; the frontend sees it after [`Journal::publish`].
     #[inline(always)]
     pub fn answer(&mut self, record: &impl Shared, page: &impl Shared, ticket: Ticket, response: &[u8]) {
-        let (index, at) = (self.back.written(), self.slot(ticket.slot));
+        let index = self.back.written();
         if self.back.write(page, response) {
-            record.store_u32(at + SLOT_ANSWER, index);
-            record.store_u32(at + SLOT_MARK, ANSWERED);
+            let place = record.part(self.slot(ticket.slot), SLOT_REQUEST);
+            place.store_u32(SLOT_ANSWER, index);
+            place.store_u32(SLOT_MARK, ANSWERED);
             // Bounded by the slots in use.
             let _ = self.batch.push(ticket.slot);
         }

@@ -47,8 +47,10 @@ impl Area {
 
     #[inline(always)]
     fn check(&self, offset: usize, length: usize) -> usize {
-        let end = offset.checked_add(length);
-        assert!(end.is_some_and(|end| end <= self.length), "access beyond a shared area");
+        // SAFETY: condition 1 of `new`.
+        unsafe { core::hint::assert_unchecked(self.address.is_multiple_of(8)) };
+        // In this order: whoever has looked at the offset already spares the second comparison.
+        assert!(length <= self.length && offset <= self.length - length, "access beyond a shared area");
         self.address + offset
     }
 
@@ -157,6 +159,11 @@ macro_rules! shared_by_area {
             fn fence(&self) {
                 self.area().fence();
             }
+
+            #[inline(always)]
+            fn part(&self, offset: usize, length: usize) -> impl protocol::ring::Shared {
+                self.area().part(offset, length)
+            }
         }
     };
 }
@@ -215,6 +222,13 @@ impl Shared for Area {
     fn fence(&self) {
         fence(Ordering::SeqCst);
     }
+
+    #[inline(always)]
+    fn part(&self, offset: usize, length: usize) -> impl Shared {
+        assert!((offset | length).is_multiple_of(8), "unaligned part of a shared area");
+        // SAFETY: it lies in this area, which is borrowed for as long as the value is there, and is aligned.
+        unsafe { Area::new(self.check(offset, length) as u64, length) }
+    }
 }
 
 #[cfg(test)]
@@ -238,6 +252,21 @@ mod tests {
         }
         area.store_u32(4092, 7);
         assert_eq!(area.load_u32(4092), 7);
+    }
+
+    #[test]
+    fn a_part_is_the_same_memory_and_ends_where_it_says() {
+        let mut memory = vec![0u64; 512];
+        // SAFETY: as above.
+        let area = unsafe { Area::page(memory.as_mut_ptr() as u64) };
+        let part = area.part(4080, 16);
+        part.store_u32(12, 5);
+        part.write(0, &[7; 9]);
+        assert_eq!((area.load_u32(4092), area.load_u32(4088) & 0xffff), (5, 7));
+        for (offset, length) in [(4088, 16), (8, usize::MAX - 7), (4096, 8)] {
+            assert!(std::panic::catch_unwind(|| area.part(offset, length).fence()).is_err(), "{length} at {offset}");
+        }
+        assert!(std::panic::catch_unwind(|| part.load_u32(16)).is_err());
     }
 
     #[test]

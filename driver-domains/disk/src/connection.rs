@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use heapless::Vec as Short;
 use protocol::connection::{DiskLimits, Statistics};
 use protocol::error::Result as CallResult;
-use protocol::grant::{GrantRef, MAX_BATCH};
+use protocol::grant::MAX_BATCH;
 use protocol::record::{ENTRIES_MAX, Ticket};
 use protocol::ring::block::{
     Blocks, Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status,
@@ -65,7 +65,19 @@ struct UnderWay {
 
 impl UnderWay {
     fn cost(&self, costs: Costs) -> usize {
-        costs.of(self.operation, self.chain.length.into())
+        costs.of(self.operation, self.chain.length())
+    }
+
+    /// Gives it to the device, at this time; `false` if there is nothing to be done.
+    #[inline(always)]
+    fn submit(&mut self, tag: u32, disk: &mut dyn Disk, pieces: &[Piece], now: u64) -> Result<bool, Cause> {
+        if self.operation == Operation::Flush && !disk.properties().cache {
+            return Ok(false);
+        }
+        disk.submit(tag, self.operation, pieces)?;
+        self.in_device = true;
+        self.since = if self.since == 0 { now } else { self.since };
+        Ok(true)
     }
 }
 
@@ -95,13 +107,44 @@ pub struct Goal {
     pub parameters: Parameters,
 }
 
+/// What the requests of a connection can reach.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    limits: Limits,
+    /// Where that begins on the disk.
+    base: u64,
+    /// Bits of a number of ring sectors that are inside one of the disk's own.
+    inside_sector: u64,
+}
+
+impl Bounds {
+    /// What a well-formed request comes to, a transfer with so many sectors; `None` if it does not lie on the target, in whole
+    /// sectors of the disk.
+    #[inline(always)]
+    fn plan(&self, body: &Body, sectors: u64) -> Option<(Operation, Reach)> {
+        let reach = match *body {
+            Body::Flush => return Some((Operation::Flush, Reach::Flush)),
+            Body::Discard { sector, sectors } => Sectors { first: sector, count: sectors },
+            Body::Transfer { sector, .. } => Sectors { first: sector, count: sectors },
+        };
+        let whole = (reach.first | reach.count) & self.inside_sector == 0;
+        if !whole || !self.limits.holds(reach.first, reach.count) {
+            return None;
+        }
+        let sector = self.base + reach.first;
+        Some(match body {
+            Body::Transfer { write: false, .. } => (Operation::Read { sector }, Reach::Read(reach)),
+            Body::Transfer { write: true, .. } => (Operation::Write { sector }, Reach::Write(reach)),
+            _ => (Operation::Discard { sector, sectors: reach.count }, Reach::Write(reach)),
+        })
+    }
+}
+
 /// A connection.
 pub struct Connection<M: Machine> {
     ring: Ring<M, Blocks>,
     goal: Goal,
-    limits: Limits,
-    /// Bits of a number of ring sectors that are inside one of the disk's own.
-    inside_sector: u64,
+    bounds: Bounds,
     order: Box<InFlight<ENTRIES_MAX>>,
     /// By slot of the record.
     under_way: Vec<UnderWay>,
@@ -123,8 +166,11 @@ impl<M: DevicePages> Connection<M> {
         let mut connection = Connection {
             ring,
             goal,
-            limits,
-            inside_sector: (u64::from(goal.parameters.limits(0).sector_size) / SECTOR).saturating_sub(1),
+            bounds: Bounds {
+                limits,
+                base: goal.part.map_or(0, |(first, _)| first),
+                inside_sector: (u64::from(goal.parameters.limits(0).sector_size) / SECTOR).saturating_sub(1),
+            },
             order: Box::new(InFlight::new()),
             under_way,
             pieces,
@@ -144,7 +190,7 @@ impl<M: DevicePages> Connection<M> {
     /// The whole disk has this size now.
     pub fn resize(&mut self, sectors: u64) {
         let told = self.goal.parameters.limits(self.goal.part.map_or(sectors, |(_, count)| count));
-        self.limits = Limits {
+        self.bounds.limits = Limits {
             sectors: told.sectors,
             read_only: told.read_only,
             flush: told.flush,
@@ -155,7 +201,7 @@ impl<M: DevicePages> Connection<M> {
 
     /// What the frontend is told.
     pub fn disk_limits(&self) -> DiskLimits {
-        self.goal.parameters.limits(self.limits.sectors)
+        self.goal.parameters.limits(self.bounds.limits.sectors)
     }
 
     /// What was counted.
@@ -221,139 +267,101 @@ impl<M: DevicePages> Connection<M> {
     /// Judges a request and puts it in order, or answers it at once.
     #[inline(always)]
     fn accept(&mut self, host: &Host<M>, ticket: Ticket, raw: &RawRequest) {
-        let judged = Request::parse_head(raw, &self.limits);
-        let (id, echo, status) = match judged {
+        let one = &mut self.under_way[ticket.slot() as usize];
+        let (id, echo, status) = match Request::parse_head(raw, &self.bounds.limits) {
             Err(refused) => (refused.id, refused.echo, refused.status),
-            Ok(Request { id, echo, body }) => match self.plan(host, raw, &body) {
-                Err(status) => (id, echo, status),
-                Ok((operation, reach, chain, bytes)) => {
-                    let one = UnderWay { ticket, id, echo, operation, chain, bytes, since: 0, in_device: false };
-                    self.under_way[ticket.slot() as usize] = one;
+            Ok(Request { id, echo, body }) => {
+                let filled = match &body {
+                    Body::Transfer { segments: Segments::Direct(_), .. } => {
+                        self.pieces.fill(&mut one.chain, direct_segments(raw))
+                    }
+                    Body::Transfer { segments: Segments::Indirect { count, pages }, .. } => {
+                        let page = Source { peer: self.goal.peer, reference: pages[0] };
+                        self.ring.statistics.grant_calls += 1;
+                        indirect(host, page, *count, &mut self.pieces, &mut one.chain)
+                    }
+                    Body::Flush | Body::Discard { .. } => Some(0),
+                };
+                if let Some((operation, reach)) = filled.and_then(|sectors| self.bounds.plan(&body, sectors)) {
+                    (one.ticket, one.id, one.echo, one.operation) = (ticket, id, echo, operation);
+                    (one.bytes, one.since, one.in_device) = ((filled.unwrap_or(0) * SECTOR) as u32, 0, false);
                     // There is room: the order has as many places as the largest ring.
                     let _ = self.order.add(ticket.slot(), reach);
                     return;
                 }
-            },
+                self.pieces.free(&mut one.chain);
+                (id, echo, Status::Error)
+            }
         };
         self.answer(ticket, id, echo, status);
     }
 
-    #[inline(always)]
-    fn plan(
-        &mut self,
-        host: &Host<M>,
-        raw: &RawRequest,
-        body: &Body,
-    ) -> Result<(Operation, Reach, Chain, u32), Status> {
-        let base = self.goal.part.map_or(0, |(first, _)| first);
-        match body {
-            Body::Flush => Ok((Operation::Flush, Reach::Flush, Chain::EMPTY, 0)),
-            Body::Discard { sector, sectors } => {
-                let reach = Sectors { first: *sector, count: *sectors };
-                self.aligned(reach)?;
-                let operation = Operation::Discard { sector: base + sector, sectors: *sectors };
-                Ok((operation, Reach::Write(reach), Chain::EMPTY, 0))
-            }
-            Body::Transfer { write, sector, segments } => {
-                let mut chain = Chain::EMPTY;
-                let filled = match segments {
-                    Segments::Direct(_) => self.push(&mut chain, direct_segments(raw)),
-                    Segments::Indirect { count, pages } => self.indirect(host, &mut chain, *count, pages[0]),
-                };
-                let reach = filled.map(|count| Sectors { first: *sector, count });
-                let reach = reach.and_then(|reach| self.aligned(reach).map(|()| reach));
-                let reach = reach.inspect_err(|_| self.pieces.free(chain))?;
-                let bytes = (reach.count * SECTOR) as u32;
-                Ok(match write {
-                    true => (Operation::Write { sector: base + sector }, Reach::Write(reach), chain, bytes),
-                    false => (Operation::Read { sector: base + sector }, Reach::Read(reach), chain, bytes),
-                })
-            }
-        }
-    }
-
-    /// Whether a transfer lies on the target, in whole sectors of the disk.
-    fn aligned(&self, reach: Sectors) -> Result<(), Status> {
-        let whole = (reach.first | reach.count) & self.inside_sector == 0;
-        if whole && self.limits.holds(reach.first, reach.count) { Ok(()) } else { Err(Status::Error) }
-    }
-
-    /// Keeps the segments of a request; gives their sectors.
-    fn push(&mut self, chain: &mut Chain, segments: impl Iterator<Item = Option<Segment>>) -> Result<u64, Status> {
-        let mut sectors = 0;
-        for segment in segments {
-            let segment = segment.ok_or(Status::Error)?;
-            sectors += segment.sectors();
-            if !self.pieces.push(chain, segment) {
-                return Err(Status::Error);
-            }
-        }
-        Ok(sectors)
-    }
-
-    /// Copies the descriptors of an indirect request, once, and keeps what they say.
-    #[inline(never)]
-    fn indirect(&mut self, host: &Host<M>, chain: &mut Chain, count: u16, page: GrantRef) -> Result<u64, Status> {
-        let mut raw = [0; SEGMENTS_MAX * SEGMENT_SIZE];
-        let raw = raw.get_mut(..count as usize * SEGMENT_SIZE).ok_or(Status::Error)?;
-        self.ring.statistics.grant_calls += 1;
-        host.machine.copy(Source { peer: self.goal.peer, reference: page }, raw).map_err(|_| Status::Error)?;
-        self.push(chain, raw.as_chunks::<SEGMENT_SIZE>().0.iter().map(Segment::parse))
-    }
-
     /// Starts one batch; gives whether there may be another.
+    #[inline(always)]
     fn start(&mut self, host: &Host<M>, number: u16, disk: &mut dyn Disk, batch: &mut Batch) -> bool {
         batch.slots.clear();
         batch.wanted.clear();
         batch.found.clear();
         let mut started = false;
         let (mut room, costs, now) = (disk.room(), disk.costs(), host.machine.now());
+        let Goal { peer, .. } = self.goal;
         while let Some(slot) = self.order.next() {
-            let one = &self.under_way[slot as usize];
+            let one = &mut self.under_way[slot as usize];
             let cost = one.cost(costs);
-            let pages = batch.wanted.len() + one.chain.length as usize;
-            if cost > room || pages > MAX_BATCH || batch.slots.is_full() {
+            let before = batch.wanted.len();
+            if cost > room || before + one.chain.length() > MAX_BATCH || batch.slots.is_full() {
                 break;
             }
             room -= cost;
             // What is kept has to serve for both.
             let reads_only = matches!(one.operation, Operation::Write { .. }) && !self.kept.is_wanted();
             let access = if reads_only { Access::Read } else { Access::Write };
-            let before = batch.wanted.len();
             batch.pieces.clear();
-            self.pieces.for_each(one.chain, |entry| {
+            self.pieces.for_each(&mut one.chain, |entry| {
                 let reference = entry.segment.reference;
                 if let Some((used, address)) = self.kept.find(reference) {
                     entry.page = Page::Kept(used, address);
                     // There is room: no request has more segments.
-                    let _ = batch.pieces.push(piece(self.goal.peer, entry.segment, address));
+                    let _ = batch.pieces.push(piece(peer, entry.segment, address));
                 } else {
                     // There is room: it was just looked at.
-                    let _ = batch.wanted.push(Wanted { source: Source { peer: self.goal.peer, reference }, access });
+                    let _ = batch.wanted.push(Wanted { source: Source { peer, reference }, access });
                 }
             });
             self.order.start();
             // Whatever may start may do so in any order.
-            if batch.wanted.len() == before {
-                self.submit(host, number, slot, disk, &batch.pieces, now);
-                started = true;
-            } else {
+            if batch.wanted.len() != before {
                 let _ = batch.slots.push(slot);
+                continue;
+            }
+            started = true;
+            match one.submit(tag(number, slot), disk, &batch.pieces, now) {
+                Ok(true) => self.in_device += 1,
+                Ok(false) => self.finish(number, slot, Ok(())),
+                refused => self.give_up(host, number, slot, refused.map(drop)),
             }
         }
-        if !batch.wanted.is_empty() {
-            self.ring.statistics.grant_calls += 1;
-            host.machine.map_pages(&batch.wanted, &mut batch.found);
+        if !batch.slots.is_empty() {
+            self.start_mapped(host, number, disk, batch, now);
         }
+        started || !batch.slots.is_empty()
+    }
+
+    /// Maps the pages that the requests of a batch wait for, and starts them.
+    #[inline(never)]
+    fn start_mapped(&mut self, host: &Host<M>, number: u16, disk: &mut dyn Disk, batch: &mut Batch, now: u64) {
+        self.ring.statistics.grant_calls += 1;
+        host.machine.map_pages(&batch.wanted, &mut batch.found);
         let mut found = batch.found.iter().copied();
         for &slot in &batch.slots {
-            let chain = self.under_way[slot as usize].chain;
-            match self.enter(chain, &mut found, &mut batch.replaced) {
-                Ok(()) => {
-                    self.list(chain, &mut batch.pieces);
-                    self.submit(host, number, slot, disk, &batch.pieces, now);
-                }
-                missing => self.give_up(host, number, slot, missing),
+            let started = self.enter(slot, &mut found, &mut batch.replaced).and_then(|()| {
+                self.list(slot, &mut batch.pieces);
+                self.under_way[slot as usize].submit(tag(number, slot), disk, &batch.pieces, now)
+            });
+            match started {
+                Ok(true) => self.in_device += 1,
+                Ok(false) => self.finish(number, slot, Ok(())),
+                refused => self.give_up(host, number, slot, refused.map(drop)),
             }
         }
         if !batch.replaced.is_empty() {
@@ -361,19 +369,18 @@ impl<M: DevicePages> Connection<M> {
             host.machine.unmap_pages(&batch.replaced);
             batch.replaced.clear();
         }
-        started || !batch.slots.is_empty()
     }
 
     /// Notes the pages of a request that were just mapped, `found` in the order of those that were not kept; fails without all
     /// of them.
     fn enter(
         &mut self,
-        chain: Chain,
+        slot: u16,
         found: &mut impl Iterator<Item = CallResult<DevicePage>>,
         replaced: &mut Short<u32, MAX_BATCH>,
     ) -> Outcome {
         let (mut outcome, mut place) = (Ok(()), 0);
-        self.pieces.for_each(chain, |entry| {
+        self.pieces.for_each(&mut self.under_way[slot as usize].chain, |entry| {
             place += 1;
             if entry.page != Page::Absent {
                 return;
@@ -398,29 +405,12 @@ impl<M: DevicePages> Connection<M> {
     }
 
     /// The pieces of a request whose pages are all mapped.
-    fn list(&self, chain: Chain, pieces: &mut Short<Piece, SEGMENTS_MAX>) {
+    fn list(&self, slot: u16, pieces: &mut Short<Piece, SEGMENTS_MAX>) {
         pieces.clear();
-        for entry in self.pieces.iter(chain) {
+        for entry in self.pieces.iter(&self.under_way[slot as usize].chain) {
             let (Page::Mapped(DevicePage { address, .. }) | Page::Kept(_, address)) = entry.page else { continue };
             // There is room: no request has more segments.
             let _ = pieces.push(piece(self.goal.peer, entry.segment, address));
-        }
-    }
-
-    /// Gives a request to the device.
-    #[inline(always)]
-    fn submit(&mut self, host: &Host<M>, number: u16, slot: u16, disk: &mut dyn Disk, pieces: &[Piece], now: u64) {
-        let one = &mut self.under_way[slot as usize];
-        if one.operation == Operation::Flush && !disk.properties().cache {
-            return self.finish(number, slot, Ok(()));
-        }
-        match disk.submit(tag(number, slot), one.operation, pieces) {
-            Ok(()) => {
-                one.in_device = true;
-                one.since = if one.since == 0 { now } else { one.since };
-                self.in_device += 1;
-            }
-            refused => self.give_up(host, number, slot, refused),
         }
     }
 
@@ -428,7 +418,7 @@ impl<M: DevicePages> Connection<M> {
     #[cold]
     fn give_up(&mut self, host: &Host<M>, number: u16, slot: u16, outcome: Outcome) {
         let mut mappings = Short::<u32, SEGMENTS_MAX>::new();
-        self.release(self.under_way[slot as usize].chain, |mapping| {
+        self.release(slot, |mapping| {
             // There is room: no request has more segments.
             let _ = mappings.push(mapping);
         });
@@ -440,11 +430,14 @@ impl<M: DevicePages> Connection<M> {
     }
 
     /// A request does not use its pages any more: gives those that have to be unmapped.
-    fn release(&mut self, chain: Chain, mut unmap: impl FnMut(u32)) {
-        self.pieces.for_each(chain, |entry| match core::mem::take(&mut entry.page) {
-            Page::Absent => {}
-            Page::Mapped(page) => unmap(page.mapping),
-            Page::Kept(used, _) => self.kept.release(used),
+    #[inline(always)]
+    fn release(&mut self, slot: u16, mut unmap: impl FnMut(u32)) {
+        self.pieces.for_each(&mut self.under_way[slot as usize].chain, |entry| {
+            match core::mem::take(&mut entry.page) {
+                Page::Absent => {}
+                Page::Mapped(page) => unmap(page.mapping),
+                Page::Kept(used, _) => self.kept.release(used),
+            }
         });
     }
 
@@ -466,16 +459,16 @@ impl<M: DevicePages> Connection<M> {
         let Some(one) = self.under_way.get_mut(slot as usize).filter(|one| one.in_device) else { return false };
         one.in_device = false;
         self.in_device -= 1;
-        let chain = one.chain;
-        self.release(chain, unmap);
+        self.release(slot, unmap);
         true
     }
 
     /// Answers a request whose pages are not mapped for it any more.
     #[inline(always)]
     pub fn finish(&mut self, number: u16, slot: u16, outcome: Outcome) {
-        let UnderWay { ticket, id, echo, operation, chain, bytes, .. } = self.under_way[slot as usize];
-        self.pieces.free(chain);
+        let one = &mut self.under_way[slot as usize];
+        self.pieces.free(&mut one.chain);
+        let UnderWay { ticket, id, echo, operation, bytes, .. } = *one;
         if let Err(cause) = outcome {
             self.tell(number, operation, bytes, cause);
         }
@@ -531,6 +524,21 @@ impl<M: DevicePages> Connection<M> {
             }
         }
     }
+}
+
+/// Copies the descriptors of an indirect request from its page, once, and keeps what they say; gives the sectors.
+#[inline(never)]
+fn indirect<M: DevicePages>(
+    host: &Host<M>,
+    page: Source,
+    count: u16,
+    pieces: &mut Pieces,
+    chain: &mut Chain,
+) -> Option<u64> {
+    let mut raw = [0; SEGMENTS_MAX * SEGMENT_SIZE];
+    let raw = raw.get_mut(..count as usize * SEGMENT_SIZE)?;
+    host.machine.copy(page, raw).ok()?;
+    pieces.fill(chain, raw.as_chunks::<SEGMENT_SIZE>().0.iter().map(Segment::parse))
 }
 
 /// Where the device finds a segment, whose page has this device address.

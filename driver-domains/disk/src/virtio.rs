@@ -82,8 +82,6 @@ pub struct Virtio<R, D> {
     memory: D,
     queue: Queue<Tag>,
     notify: Place,
-    /// Places that no request uses.
-    free: Short<u8, SIZE_MAX>,
     properties: Properties,
     max_discard: u64,
     /// The device was asked for an interrupt.
@@ -99,7 +97,6 @@ impl<R: Registers, D: Dma> Virtio<R, D> {
             memory,
             queue,
             notify: Place { bar: 0, offset: 0 },
-            free: Short::new(),
             properties: Properties::default(),
             max_discard: 0,
             armed: true,
@@ -129,7 +126,6 @@ impl<R: Registers, D: Dma> Virtio<R, D> {
         };
         self.memory.write(0, &[0; AT_HEADERS]);
         self.queue = Queue::new(size).ok_or(TransportError::Queue { number: QUEUE, offered: size })?;
-        self.free = (0..=u8::MAX).rev().collect();
         let sector_size = if has(feature::BLK_SIZE) { self.device.config32(config::BLK_SIZE) } else { SECTOR as u32 };
         let pieces = if has(feature::SEG_MAX) { self.device.config32(config::SEG_MAX) } else { 1 };
         self.max_discard = self.device.config32(config::MAX_DISCARD_SECTORS).into();
@@ -202,36 +198,33 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
             }
             Operation::Discard { .. } => (kind::DISCARD, 0),
         };
-        let place = self.free.pop().ok_or(NO_ROOM)?;
-        let own = |at: usize, size: usize, length: usize| {
-            let offset = at + usize::from(place) * size;
-            Buffer { address: self.memory.device_address(offset), length: length as u32, device_writes: false }
+        let mut chain = self.queue.begin(&self.memory).ok_or(NO_ROOM)?;
+        let place = chain.place();
+        let own = |at: usize, size: usize, length: usize, device_writes: bool| {
+            let address = self.memory.device_address(at + usize::from(place) * size);
+            Buffer { address, length: length as u32, device_writes }
         };
         let mut header = [0; HEADER];
         header[..4].copy_from_slice(&kind.to_le_bytes());
         header[8..].copy_from_slice(&sector.to_le_bytes());
         self.memory.write(AT_HEADERS + usize::from(place) * HEADER, &header);
         self.memory.store_u32(AT_OUTCOMES + usize::from(place) * OUTCOME, PENDING.into());
-        let mut buffers = Short::<Buffer, { SEGMENTS_MAX + OVERHEAD }>::new();
-        let mut fits = buffers.push(own(AT_HEADERS, HEADER, HEADER)).is_ok();
+        let mut fits = chain.push(own(AT_HEADERS, HEADER, HEADER, false));
         if let Operation::Discard { sector, sectors } = operation {
             let mut range = [0; HEADER];
             range[..8].copy_from_slice(&sector.to_le_bytes());
             range[8..12].copy_from_slice(&(sectors as u32).to_le_bytes());
             self.memory.write(AT_DISCARDS + usize::from(place) * HEADER, &range);
-            fits &= buffers.push(own(AT_DISCARDS, HEADER, HEADER)).is_ok();
+            fits &= chain.push(own(AT_DISCARDS, HEADER, HEADER, false));
         }
         for piece in pieces {
             let (address, length) = (piece.address(), piece.length() as u32);
-            fits &= buffers.push(Buffer { address, length, device_writes: kind == kind::IN }).is_ok();
+            fits &= chain.push(Buffer { address, length, device_writes: kind == kind::IN });
         }
-        fits &= buffers.push(Buffer { device_writes: true, ..own(AT_OUTCOMES, OUTCOME, 1) }).is_ok();
-        let added = fits && self.queue.add(&self.memory, &buffers, (tag, place));
-        if !added {
-            // There is room: it was just taken from there.
-            let _ = self.free.push(place);
+        if !fits {
             return Err(NO_ROOM);
         }
+        chain.end(own(AT_OUTCOMES, OUTCOME, 1, true), (tag, place));
         Ok(())
     }
 
@@ -248,8 +241,6 @@ impl<R: Registers, D: Dma> Disk for Virtio<R, D> {
         let done = self.queue.take(&self.memory).map_err(|_| Fault("it broke the rules of its queue"))?;
         Ok(done.map(|((tag, place), _)| {
             let outcome = self.memory.load_u32(AT_OUTCOMES + usize::from(place) * OUTCOME) as u8;
-            // There is room: the request had it.
-            let _ = self.free.push(place);
             let refused = || Cause::Number("the device answered with status", outcome.into());
             (tag, (outcome == OKAY).then_some(()).ok_or_else(refused))
         }))

@@ -20,6 +20,9 @@ pub trait Dma: Shared {
 /// Largest queue, in descriptors; a power of two.
 pub const SIZE_MAX: usize = 256;
 
+/// Where the descriptor table lies in a queue's area, and the bytes of a descriptor.
+const DESCRIPTORS: usize = 0;
+const DESCRIPTOR: usize = 16;
 /// Descriptor flag: the chain goes on.
 const NEXT: u16 = 1;
 /// Descriptor flag: the device writes.
@@ -73,9 +76,17 @@ pub struct Places {
 /// Lays a queue out.
 pub const fn places(size: u16) -> Places {
     let size = size as usize;
-    let available = size * 16;
+    let available = DESCRIPTORS + size * DESCRIPTOR;
     let used = (available + 6 + size * 2).next_multiple_of(64);
-    Places { descriptors: 0, available, used, bytes: used + 6 + size * 8 }
+    Places { descriptors: DESCRIPTORS, available, used, bytes: used + 6 + size * 8 }
+}
+
+/// A chain that the device has.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay<T> {
+    tag: T,
+    length: u16,
+    last: u8,
 }
 
 /// A queue whose chains carry a tag of type `T`.
@@ -84,10 +95,10 @@ pub struct Queue<T> {
     size: u16,
     places: Places,
     /// Per descriptor: the next one of the free list or of its chain.
-    next: [u16; SIZE_MAX],
-    /// Per descriptor: the tag and the length of the chain that begins there.
-    chains: [Option<(T, u16)>; SIZE_MAX],
-    free: u16,
+    next: [u8; SIZE_MAX],
+    /// Per descriptor: the chain that begins there.
+    chains: [Option<UnderWay<T>>; SIZE_MAX],
+    free: u8,
     free_count: u16,
     available: u16,
     announced: Cell<u16>,
@@ -103,7 +114,7 @@ impl<T: Copy> Queue<T> {
         Some(Queue {
             size,
             places: places(size),
-            next: core::array::from_fn(|i| i as u16 + 1),
+            next: core::array::from_fn(|at| (at as u8).wrapping_add(1)),
             chains: [None; SIZE_MAX],
             free: 0,
             free_count: size,
@@ -125,29 +136,19 @@ impl<T: Copy> Queue<T> {
 
     /// Adds a chain without telling the device; `false` if it does not fit.
     pub fn add(&mut self, memory: &impl Dma, buffers: &[Buffer], tag: T) -> bool {
-        if buffers.is_empty() || buffers.len() > self.room() {
-            return false;
+        let Some((last, others)) = buffers.split_last() else { return false };
+        let Some(mut chain) = self.begin(memory) else { return false };
+        let fits = others.iter().all(|&buffer| chain.push(buffer));
+        if fits {
+            chain.end(*last, tag);
         }
-        let head = self.free;
-        let mut at = head;
-        for (index, buffer) in buffers.iter().enumerate() {
-            let next = self.next[at as usize];
-            let goes_on = index + 1 < buffers.len();
-            let flags = if buffer.device_writes { DEVICE_WRITES } else { 0 } | if goes_on { NEXT } else { 0 };
-            let mut raw = [0; 16];
-            raw[..8].copy_from_slice(&buffer.address.to_le_bytes());
-            raw[8..12].copy_from_slice(&buffer.length.to_le_bytes());
-            raw[12..14].copy_from_slice(&flags.to_le_bytes());
-            raw[14..].copy_from_slice(&if goes_on { next } else { 0 }.to_le_bytes());
-            memory.write(self.places.descriptors + at as usize * 16, &raw);
-            (self.free, at) = (next, next);
-        }
-        self.free_count -= buffers.len() as u16;
-        self.chains[head as usize] = Some((tag, buffers.len() as u16));
-        let slot = self.available & (self.size - 1);
-        memory.store_u16(self.places.available + 4 + slot as usize * 2, head);
-        self.available = self.available.wrapping_add(1);
-        true
+        fits
+    }
+
+    /// Begins a chain, which counts once it has an end; `None` if no descriptor is free.
+    #[inline(always)]
+    pub fn begin<'q, D: Dma>(&'q mut self, memory: &'q D) -> Option<Chain<'q, T, D>> {
+        (self.free_count > 0).then_some(Chain { at: self.free, length: 0, queue: self, memory })
     }
 
     /// Shows the device all chains added; `true` if it wants to be notified.
@@ -174,13 +175,9 @@ impl<T: Copy> Queue<T> {
         let at = self.places.used + 4 + (self.used & (self.size - 1)) as usize * 8;
         let (head, written) = (memory.load_u32(at), memory.load_u32(at + 4));
         let chain = self.chains.get_mut(head as usize).and_then(Option::take);
-        let (tag, length) = chain.ok_or(DeviceError::NotOurs { head })?;
-        let mut last = head as u16;
-        for _ in 1..length {
-            last = self.next[last as usize];
-        }
+        let UnderWay { tag, length, last } = chain.ok_or(DeviceError::NotOurs { head })?;
         self.next[last as usize] = self.free;
-        self.free = head as u16;
+        self.free = head as u8;
         self.free_count += length;
         self.used = self.used.wrapping_add(1);
         Ok(Some((tag, written)))
@@ -201,6 +198,60 @@ impl<T: Copy> Queue<T> {
         memory.store_u16(self.places.available, 0);
         memory.fence();
         self.is_done(memory)
+    }
+}
+
+/// A chain that is being added. The device does not see it, and dropping it leaves nothing behind.
+pub struct Chain<'q, T, D> {
+    queue: &'q mut Queue<T>,
+    memory: &'q D,
+    /// Where the next buffer goes.
+    at: u8,
+    length: u16,
+}
+
+impl<T: Copy, D: Dma> Chain<'_, T, D> {
+    /// A number below the queue's size that no other chain under way has.
+    pub const fn place(&self) -> u8 {
+        self.queue.free
+    }
+
+    /// Adds a buffer that is not the last; `false` if there is no room for it and the last one.
+    #[inline(always)]
+    #[must_use]
+    pub fn push(&mut self, buffer: Buffer) -> bool {
+        let fits = self.length + 1 < self.queue.free_count;
+        if fits {
+            let next = self.queue.next[self.at as usize];
+            self.write(buffer, NEXT, next);
+            self.at = next;
+            self.length += 1;
+        }
+        fits
+    }
+
+    /// Adds the last buffer, and the chain to the queue.
+    #[inline(always)]
+    pub fn end(self, buffer: Buffer, tag: T) {
+        self.write(buffer, 0, 0);
+        let Chain { queue, memory, at: last, length } = self;
+        let (head, length) = (queue.free, length + 1);
+        queue.free = queue.next[last as usize];
+        queue.free_count -= length;
+        queue.chains[head as usize] = Some(UnderWay { tag, length, last });
+        let slot = queue.available & (queue.size - 1);
+        memory.store_u16(queue.places.available + 4 + slot as usize * 2, head.into());
+        queue.available = queue.available.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    fn write(&self, buffer: Buffer, flags: u16, next: u8) {
+        let flags = flags | if buffer.device_writes { DEVICE_WRITES } else { 0 };
+        let rest = u64::from(buffer.length) | u64::from(flags) << 32 | u64::from(next) << 48;
+        let mut raw = [0; DESCRIPTOR];
+        raw[..8].copy_from_slice(&buffer.address.to_le_bytes());
+        raw[8..].copy_from_slice(&rest.to_le_bytes());
+        self.memory.write(DESCRIPTORS + self.at as usize * DESCRIPTOR, &raw);
     }
 }
 

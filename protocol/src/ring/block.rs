@@ -43,8 +43,9 @@ impl Entry for Blocks {
     #[inline(always)]
     fn used(request: &[u8]) -> usize {
         match *request {
+            [operation::READ | operation::WRITE, 0 | 1, ..] => HEAD,
             [operation::READ | operation::WRITE, count, ..] => {
-                (DIRECT_AT + usize::from(count) * SEGMENT_SIZE).clamp(HEAD, REQUEST_SIZE)
+                (DIRECT_AT + usize::from(count) * SEGMENT_SIZE).min(REQUEST_SIZE)
             }
             [operation::INDIRECT, ..] => PAGES.end.next_multiple_of(8),
             _ => HEAD,

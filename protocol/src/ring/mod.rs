@@ -25,6 +25,41 @@ pub trait Shared {
     fn write(&self, offset: usize, bytes: &[u8]);
     /// Full barrier: what was stored before it is visible before anything after it is loaded.
     fn fence(&self);
+
+    /// `length` bytes from `offset` on, both multiples of 8, for who reaches them more than once: who checks bounds checks them
+    /// here.
+    fn part(&self, offset: usize, length: usize) -> impl Shared {
+        let _ = length;
+        Part { whole: self, offset }
+    }
+}
+
+/// A part of shared memory, reached through the whole.
+struct Part<'s, S: ?Sized> {
+    whole: &'s S,
+    offset: usize,
+}
+
+impl<S: Shared + ?Sized> Shared for Part<'_, S> {
+    fn load_u32(&self, offset: usize) -> u32 {
+        self.whole.load_u32(self.offset + offset)
+    }
+
+    fn store_u32(&self, offset: usize, value: u32) {
+        self.whole.store_u32(self.offset + offset, value);
+    }
+
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        self.whole.read(self.offset + offset, out);
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        self.whole.write(self.offset + offset, bytes);
+    }
+
+    fn fence(&self) {
+        self.whole.fence();
+    }
 }
 
 /// The peer broke a rule of the ring; the connection has to be closed, and the peer is the guilty side.

@@ -56,7 +56,7 @@ pub struct InFlight<const N: usize> {
     oldest: u16,
     newest: u16,
     /// Requests that may start, in the order in which they became free to.
-    ready: heapless::Deque<u16, N>,
+    ready: Line<N>,
     /// Requests that are no reads: while there are none, a read waits for nobody.
     writers: u16,
     /// Requests that wait for an older one.
@@ -73,6 +73,40 @@ struct Entry {
     used: bool,
 }
 
+/// Numbers in line. There are never more than it has places, a power of two.
+#[derive(Debug)]
+struct Line<const N: usize> {
+    numbers: [u16; N],
+    /// Counts those that left, and those that came.
+    first: u32,
+    end: u32,
+}
+
+impl<const N: usize> Line<N> {
+    const MASK: u32 = {
+        assert!(N.is_power_of_two());
+        N as u32 - 1
+    };
+
+    #[inline(always)]
+    fn push(&mut self, number: u16) {
+        self.numbers[(self.end & Self::MASK) as usize] = number;
+        self.end = self.end.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    fn front(&self) -> Option<u16> {
+        (self.first != self.end).then(|| self.numbers[(self.first & Self::MASK) as usize])
+    }
+
+    #[inline(always)]
+    fn pop(&mut self) -> Option<u16> {
+        let front = self.front()?;
+        self.first = self.first.wrapping_add(1);
+        Some(front)
+    }
+}
+
 impl<const N: usize> Default for InFlight<N> {
     fn default() -> Self {
         InFlight::new()
@@ -87,7 +121,7 @@ impl<const N: usize> InFlight<N> {
             entries: [unused; N],
             oldest: NONE,
             newest: NONE,
-            ready: heapless::Deque::new(),
+            ready: Line { numbers: [0; N], first: 0, end: 0 },
             writers: 0,
             waiting: 0,
         }
@@ -110,7 +144,7 @@ impl<const N: usize> InFlight<N> {
         self.writers += u16::from(!reads);
         match waits_for {
             // There is room: each number is ready at most once.
-            0 => drop(self.ready.push_back(number)),
+            0 => self.ready.push(number),
             _ => self.waiting += 1,
         }
         true
@@ -128,19 +162,19 @@ impl<const N: usize> InFlight<N> {
 
     /// The request that [`InFlight::start`] would start.
     pub fn next(&self) -> Option<u16> {
-        self.ready.front().copied()
+        self.ready.front()
     }
 
     /// Starts a request that waits for none, and gives it.
     pub fn start(&mut self) -> Option<u16> {
-        self.ready.pop_front()
+        self.ready.pop()
     }
 
     /// A request that was started has to be started again.
     pub fn restart(&mut self, number: u16) {
         if self.entries.get(number as usize).is_some_and(|entry| entry.used) {
             // There is room: it was not ready.
-            let _ = self.ready.push_back(number);
+            self.ready.push(number);
         }
     }
 
@@ -165,7 +199,7 @@ impl<const N: usize> InFlight<N> {
                 if entry.waits_for == 0 {
                     self.waiting -= 1;
                     // There is room: each number is ready at most once.
-                    let _ = self.ready.push_back(at);
+                    self.ready.push(at);
                 }
             }
             at = entry.newer;
@@ -214,19 +248,22 @@ mod tests {
         #[test]
         fn nothing_under_way_conflicts(list in prop::collection::vec(reach(), 1..30), picks in prop::collection::vec(any::<prop::sample::Index>(), 60)) {
             let mut flying = InFlight::<32>::new();
-            for (tag, &reach) in list.iter().enumerate() {
-                prop_assert!(flying.add(tag as u16, reach));
-            }
-            let mut running: Vec<u16> = Vec::new();
             let mut picks = picks.iter();
-            while !flying.is_empty() {
-                while let Some(tag) = flying.start() {
-                    prop_assert!(running.iter().all(|&other| !list[other as usize].conflicts(list[tag as usize])));
-                    running.push(tag);
+            // More than once, so that the line of those that may start goes round.
+            for _ in 0..3 {
+                for (tag, &reach) in list.iter().enumerate() {
+                    prop_assert!(flying.add(tag as u16, reach));
                 }
-                prop_assert!(!running.is_empty(), "nothing can start");
-                let at = picks.next().map_or(0, |pick| pick.index(running.len()));
-                flying.answered(running.remove(at));
+                let mut running: Vec<u16> = Vec::new();
+                while !flying.is_empty() {
+                    while let Some(tag) = flying.start() {
+                        prop_assert!(running.iter().all(|&other| !list[other as usize].conflicts(list[tag as usize])));
+                        running.push(tag);
+                    }
+                    prop_assert!(!running.is_empty(), "nothing can start");
+                    let at = picks.next().map_or(0, |pick| pick.index(running.len()));
+                    flying.answered(running.remove(at));
+                }
             }
         }
     }

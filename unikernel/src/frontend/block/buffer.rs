@@ -83,25 +83,23 @@ impl Piece {
     }
 
     /// The segments of a request, one for each of the `count` pages it touches.
+    #[inline(always)]
     pub(super) fn segments(&self, count: usize) -> impl Iterator<Item = Segment> {
-        let pages = self.buffer.pages.pages();
-        cut(self.range.clone(), count).filter_map(|(page, first, last)| {
-            let reference = pages.get(page)?.reference();
-            Some(Segment { reference, first, last })
+        (0..count).map_while(move |at| {
+            let (page, first, last) = cut(&self.range, count, at);
+            Some(Segment { reference: self.buffer.pages.pages().get(page)?.reference(), first, last })
         })
     }
 }
 
-/// Cuts sectors at the ends of so many pages as they touch; gives the number of each page, and the first and the last sector in it.
-fn cut(range: Range<u32>, pages: usize) -> impl Iterator<Item = (usize, u8, u8)> {
+/// Cuts sectors at the ends of so many pages as they touch; gives the number of the page `at`, and the first and the last
+/// sector in it.
+#[inline(always)]
+fn cut(range: &Range<u32>, pages: usize, at: usize) -> (usize, u8, u8) {
     let per_page = u32::from(SECTORS_PER_PAGE);
-    let page = (range.start / per_page) as usize;
-    let (begin, end) = (range.start % per_page, range.end.wrapping_sub(1) % per_page);
-    (0..pages).map(move |at| {
-        let first = if at == 0 { begin as u8 } else { 0 };
-        let last = if at + 1 == pages { end as u8 } else { SECTORS_PER_PAGE - 1 };
-        (page + at, first, last)
-    })
+    let first = if at == 0 { (range.start % per_page) as u8 } else { 0 };
+    let last = if at + 1 == pages { (range.end.wrapping_sub(1) % per_page) as u8 } else { SECTORS_PER_PAGE - 1 };
+    ((range.start / per_page) as usize + at, first, last)
 }
 
 #[cfg(test)]
@@ -114,7 +112,8 @@ mod tests {
         #[test]
         fn nothing_is_left_out_or_covered_twice(start in 0u32..80, count in 1u32..80) {
             let pages = (start + count).div_ceil(8) - start / 8;
-            let segments: std::vec::Vec<_> = cut(start..start + count, pages as usize).collect();
+            let segments: std::vec::Vec<_> =
+                (0..pages as usize).map(|at| cut(&(start..start + count), pages as usize, at)).collect();
             let covered: std::vec::Vec<u32> = segments
                 .iter()
                 .flat_map(|&(page, first, last)| (first..=last).map(move |at| page as u32 * 8 + u32::from(at)))

@@ -160,20 +160,20 @@ impl Disk {
     /// Makes durable what was answered before.
     pub fn flush(&self) -> Pending {
         let limits = self.0.limits.get();
-        self.ask(offered(limits.flush).map(|()| Ask::<Empty<Segment>>::Flush), None)
+        self.ask(offered(limits.flush), Ask::<Empty<Segment>>::Flush, None)
     }
 
     /// Forgets what sectors hold.
     pub fn discard(&self, sector: u64, sectors: u64) -> Pending {
         let limits = self.0.limits.get();
         let sound = on_disk(&limits, sector, sectors).and(offered(limits.discard && !limits.read_only));
-        self.ask(sound.map(|()| Ask::<Empty<Segment>>::Discard { sector, sectors }), None)
+        self.ask(sound, Ask::<Empty<Segment>>::Discard { sector, sectors }, None)
     }
 
     fn transfer(&self, write: bool, sector: u64, piece: Piece) -> Pending {
         let (count, of) = (piece.pages(), piece.clone());
         let sound = self.sound(write, sector, &piece, count);
-        self.ask(sound.map(|()| Ask::Transfer { write, sector, count, segments: of.segments(count) }), Some(piece))
+        self.ask(sound, Ask::Transfer { write, sector, count, segments: of.segments(count) }, Some(piece))
     }
 
     /// Whether the disk offers a transfer, and the piece, which touches so many pages, can be had.
@@ -188,8 +188,8 @@ impl Disk {
     }
 
     #[inline(always)]
-    fn ask(&self, ask: Result<Ask<impl Iterator<Item = Segment>>, Failure>, kept: Kept) -> Pending {
-        let state = match self.enqueue(ask, kept) {
+    fn ask(&self, sound: Result<(), Failure>, ask: Ask<impl Iterator<Item = Segment>>, kept: Kept) -> Pending {
+        let state = match self.enqueue(sound, ask, kept) {
             Ok(ticket) => Asked::Ticket(ticket, self.0.link.epoch()),
             Err(failure) => Asked::Never(failure),
         };
@@ -198,14 +198,20 @@ impl Disk {
     }
 
     #[inline(always)]
-    fn enqueue(&self, ask: Result<Ask<impl Iterator<Item = Segment>>, Failure>, kept: Kept) -> Result<Ticket, Failure> {
+    fn enqueue(
+        &self,
+        sound: Result<(), Failure>,
+        ask: Ask<impl Iterator<Item = Segment>>,
+        kept: Kept,
+    ) -> Result<Ticket, Failure> {
         let mut ring = self.0.ring.borrow_mut();
         let Ring { queue, peer } =
             ring.as_mut().filter(|_| self.0.link.phase() == Phase::Ready).ok_or(Failure::Gone)?;
         if kept.as_ref().is_some_and(|piece| piece.peer() != *peer) {
             return Err(Failure::Gone);
         }
-        queue.ask(ask?, kept, || Ok(Granted::new(Page::new()?, *peer, Access::Read)?))
+        sound?;
+        queue.ask(ask, kept, || Ok(Granted::new(Page::new()?, *peer, Access::Read)?))
     }
 
     #[inline(never)]

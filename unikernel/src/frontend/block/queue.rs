@@ -79,6 +79,9 @@ struct Slot<P, K> {
     echo: u8,
     /// Nobody waits for the answer any more.
     abandoned: bool,
+    /// Somebody waits for the answer: the waker's task. The waker stays when it was used, since the next request of the place
+    /// is often the same task's.
+    waits: bool,
     waker: Option<Waker>,
     kept: Option<K>,
     descriptors: Option<P>,
@@ -144,17 +147,16 @@ impl<P: Share, K> Queue<P, K> {
                 return Err(failure);
             }
         };
-        let enters = self.line.is_empty() && self.front.room() > 0;
+        let enters = self.line.is_empty() && self.enter(&raw);
+        if !enters {
+            self.wait_in_line(ticket.slot, &raw);
+        }
         let slot = &mut self.slots[ticket.slot as usize];
         slot.stage = if enters { Stage::InFlight } else { Stage::InLine };
-        (slot.echo, slot.abandoned) = (echo, false);
+        (slot.echo, slot.abandoned, slot.waits) = (echo, false, false);
         slot.kept = Some(kept);
         if descriptors.is_some() {
             slot.descriptors = descriptors;
-        }
-        match enters {
-            true => self.enter(&raw),
-            false => self.line.push_back((ticket.slot, raw)),
         }
         Ok(ticket)
     }
@@ -164,12 +166,24 @@ impl<P: Share, K> Queue<P, K> {
         if let Some(slot) = self.free.pop() {
             return Ok(Ticket { slot, generation: self.slots[slot as usize].generation });
         }
+        self.grow()
+    }
+
+    #[cold]
+    fn wait_in_line(&mut self, slot: u16, raw: &RawRequest) {
+        self.line.push_back((slot, *raw));
+    }
+
+    /// Makes another place.
+    #[cold]
+    fn grow(&mut self) -> Result<Ticket, Failure> {
         let slot = u16::try_from(self.slots.len()).map_err(|_| Failure::NoRoom)?;
         self.slots.push(Slot {
             generation: 0,
             stage: Stage::Free,
             echo: 0,
             abandoned: false,
+            waits: false,
             waker: None,
             kept: None,
             descriptors: None,
@@ -204,6 +218,23 @@ impl<P: Share, K> Queue<P, K> {
             encode_direct(raw, id, echo, sector, segments.take(count));
             return Ok((echo, None));
         }
+        let descriptors = self.describe(count, segments, page)?;
+        let mut pages = [0; INDIRECT_PAGES];
+        pages[0] = descriptors.reference();
+        let segments = Segments::Indirect { count: count as u16, pages };
+        let body = Body::Transfer { write, sector, segments };
+        *raw = Request { id, echo, body }.encode();
+        Ok((echo, Some(descriptors)))
+    }
+
+    /// Gives a page with the descriptors of so many segments.
+    #[inline(never)]
+    fn describe(
+        &mut self,
+        count: usize,
+        segments: impl Iterator<Item = Segment>,
+        page: impl FnOnce() -> Result<P, Failure>,
+    ) -> Result<P, Failure> {
         if count > SEGMENTS_PER_PAGE {
             return Err(Failure::TooLarge);
         }
@@ -214,12 +245,7 @@ impl<P: Share, K> Queue<P, K> {
         for (at, segment) in segments.take(count).enumerate() {
             page.write(at * SEGMENT_SIZE, &segment.encode());
         }
-        let mut pages = [0; INDIRECT_PAGES];
-        pages[0] = page.reference();
-        let segments = Segments::Indirect { count: count as u16, pages };
-        let body = Body::Transfer { write, sector, segments };
-        *raw = Request { id, echo, body }.encode();
-        Ok((echo, Some(page)))
+        Ok(page)
     }
 
     /// Moves requests from the line into the ring.
@@ -228,20 +254,22 @@ impl<P: Share, K> Queue<P, K> {
             && let Some((index, raw)) = self.line.pop_front()
         {
             self.slots[index as usize].stage = Stage::InFlight;
-            self.enter(&raw);
+            // There is room: it was just looked at.
+            let _ = self.enter(&raw);
         }
     }
 
-    /// Writes what a request says into the ring, where there is room for it.
+    /// Writes what a request says into the ring; `false` if the ring is full.
     #[inline(always)]
-    fn enter(&mut self, raw: &RawRequest) {
-        self.fresh = true;
-        self.in_flight += 1;
-        // It fits. For most the length is known to the compiler.
-        let _ = match Blocks::used(raw) {
+    fn enter(&mut self, raw: &RawRequest) -> bool {
+        // For most the length is known to the compiler.
+        let entered = match Blocks::used(raw) {
             Blocks::HEAD => self.front.write(&self.ring, &raw[..Blocks::HEAD]),
             used => self.front.write(&self.ring, &raw[..used]),
         };
+        self.fresh |= entered;
+        self.in_flight += u32::from(entered);
+        entered
     }
 
     /// Makes what was asked for visible to the backend; `true` if it has to be notified.
@@ -290,8 +318,10 @@ impl<P: Share, K> Queue<P, K> {
     fn finish(slot: &mut Slot<P, K>, outcome: Result<(), Failure>) {
         slot.kept = None;
         slot.stage = Stage::Answered(outcome);
-        if let Some(waker) = slot.waker.take() {
-            waker.wake();
+        if core::mem::take(&mut slot.waits)
+            && let Some(waker) = &slot.waker
+        {
+            waker.wake_by_ref();
         }
     }
 
@@ -316,6 +346,7 @@ impl<P: Share, K> Queue<P, K> {
             self.release(ticket.slot);
             return Some(outcome);
         }
+        slot.waits = true;
         match &mut slot.waker {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
