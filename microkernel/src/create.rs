@@ -76,7 +76,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Takes a frame for a domain that is mapped nowhere.
-    fn object(&mut self, slot: Slot) -> Result<Frame> {
+    pub(crate) fn object(&mut self, slot: Slot) -> Result<Frame> {
         self.frames.take(&self.machine, slot, Kind::OBJECT)
     }
 

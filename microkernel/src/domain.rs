@@ -101,21 +101,23 @@ impl Domain {
         self.vcpus.get(index as usize).copied().filter(|_| index < self.info.vcpus as u64)
     }
 
-    /// Places of an entry of the grant table, or that of the guest, and of the record of how it is in use.
+    /// Places of an entry of the grant table, or that of the guest, and of the record of how it is in use. A guest has the pages of
+    /// its table that it placed.
     pub fn grant(&self, reference: u32, guests: bool) -> Option<(Phys, Phys)> {
         let native = (self.spec.grant_frames, &self.grants, &self.active);
         let (frames, grants, active) = if guests { self.guest_tables() } else { native };
-        let valid = (reference as usize) < frames as usize * ENTRIES_PER_PAGE;
+        let page = reference as usize / ENTRIES_PER_PAGE;
+        let valid = page < frames as usize && grants[page % MAX_GRANT_FRAMES] != NO_FRAME;
         let place = |table| record::<Active, _>(table, reference as usize);
         valid.then(|| (place(grants), place(active)))
     }
 
-    /// Places for all of its tables that only the core reaches.
+    /// Places for the tables that it has from the start and only the core reaches.
     pub fn tables(&mut self) -> impl Iterator<Item = &mut Frame> {
         let mapping_frames = (self.spec.max_mappings as usize).div_ceil(MAPPINGS_PER_FRAME);
         let grant_tables = self.active.iter_mut().take(self.spec.grant_frames as usize);
         let tables = [&mut self.handles, &mut self.records].into_iter().chain(&mut self.ports.0).chain(grant_tables);
-        let guests = self.vm.tables(self.spec.guest_grant_frames as usize);
+        let guests = self.vm.tables().into_iter().take(if self.spec.guest_grant_frames > 0 { 2 } else { 0 });
         tables.chain(self.mappings.iter_mut().take(mapping_frames)).chain(guests)
     }
 

@@ -158,8 +158,8 @@ impl<M: Machine> Core<M> {
         }
         let mut gone = core::mem::replace(&mut self.domains[slot], Domain::NONE);
         gone.vm.contexts.into_iter().for_each(|context| self.remove_guest(context));
-        let root = gone.space.0;
-        for frame in gone.tables().map(|place| *place).chain([root]).filter(|&frame| frame != NO_FRAME) {
+        let placed = gone.vm.grants.into_iter().chain(gone.vm.active).chain([gone.space.0]);
+        for frame in gone.tables().map(|place| *place).chain(placed).filter(|&frame| frame != NO_FRAME) {
             self.frames.give_back(&self.machine, frame);
         }
         // The incarnation is gone: nothing names this any more but mappings of its frames.

@@ -293,6 +293,10 @@ impl Guest {
             return;
         }
         let Some((vector, from_apic)) = waiting else { return };
+        // The upcall waits until the guest has taken it, so it waits still if it was cut short.
+        if !from_apic && state.get(word::INJECT) == event::interrupt(vector) {
+            return;
+        }
         let flags = state.get(word::CONTROL);
         if free && state.interrupts_on() && flags & control::SHADOW == 0 {
             state.set(word::INJECT, event::interrupt(vector));
@@ -374,6 +378,10 @@ mod tests {
         state.set(word::CONTROL, 0);
         guest.prepare(0, &state, 0);
         assert_eq!(state.get(word::INJECT), event::interrupt(0xf3));
+        state.set(word::INJECT, 0);
+        state.set(word::PENDING, event::interrupt(0xf3));
+        guest.prepare(0, &state, 0);
+        assert_eq!((state.get(word::INJECT), state.get(word::CONTROL)), (event::interrupt(0xf3), 0), "the same upcall");
         state.set(word::INJECT, event::exception(14, Some(0)));
         guest.prepare(0, &state, 0);
         assert_eq!(state.get(word::INJECT), event::exception(14, Some(0)), "one at a time");

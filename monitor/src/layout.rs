@@ -22,8 +22,8 @@ pub const BASE_RAM_END: u64 = 0xa_0000;
 pub const KERNEL_START: u64 = 0x10_0000;
 /// RAM from here on.
 pub const HIGH_RAM: u64 = 1 << 32;
-/// The ACPI tables.
-pub const ACPI: u64 = 0xfc00_0000;
+/// The ACPI tables, next to the special pages: one page table leads to both.
+pub const ACPI: u64 = SPECIAL - ACPI_SIZE;
 /// Bytes set aside for them.
 pub const ACPI_SIZE: u64 = 0x1_0000;
 /// Pages that guest and monitor share: Xen's "special pages".

@@ -12,8 +12,8 @@ use talc::base::Talc;
 use talc::base::binning::Binning;
 use talc::source::Source;
 
-/// Smallest growth, in pages: 64 KiB.
-const GROW_MIN: u64 = 16;
+/// Smallest growth, in pages: 16 KiB.
+const GROW_MIN: u64 = 4;
 /// Largest growth beyond what is needed, in pages: 2 MiB, which one hypercall can populate.
 const GROW_MAX: u64 = 512;
 

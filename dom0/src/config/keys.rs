@@ -55,7 +55,7 @@ pub const KEYS: &[Key] = &[
     key("irqs", Meaning::Native, "ISA interrupts it is given: 0 to 15"),
     key("connections", Meaning::Native, "devices it serves at once, 1 to 64; 16 by default"),
     key("grant_frames", Meaning::Every, "pages of its grant table, 1 to 8"),
-    key("max_mappings", Meaning::Every, "grants of others it can hold mapped, 0 to 4096"),
+    key("max_mappings", Meaning::Native, "grants of others it can hold mapped, 0 to 4096"),
     key("vif", Meaning::Every, "network interfaces: 'mac=00:16:3e:00:00:01,bridge=br0'"),
     key("disk", Meaning::Every, "disks: 'phy:virtio0p1,xvda,r'; 'file:/path,xvda,w' for Linux guests"),
     key("kernel", Meaning::Linux, "kernel of a Linux guest"),

@@ -27,8 +27,14 @@ impl<M: Machine> Core<M> {
         if !is_guests(address) || !address.is_multiple_of(PAGE_SIZE) {
             return Err(Error::BadAddress);
         }
-        self.check_unmapped(caller.slot, address, 1, 0)?;
         let index = index as usize % MAX_GRANT_FRAMES;
+        let is_new = domain.vm.grants[index] == NO_FRAME;
+        self.check_unmapped(caller.slot, address, 1, 2 * is_new as u64)?;
+        if is_new {
+            let pair = (self.object(caller.slot)?, self.object(caller.slot)?);
+            let vm = &mut self.domains[caller.slot].vm;
+            (vm.grants[index], vm.active[index]) = pair;
+        }
         let vm = &mut self.domains[caller.slot].vm;
         let (frame, former) = (vm.grants[index], core::mem::replace(&mut vm.places[index], address));
         let space = self.domains[caller.slot].space;

@@ -5,7 +5,9 @@
 use core::arch::asm;
 
 use microkernel::platform::Registers;
-use microkernel::vm::svm::{ASID, CHANGED, EXIT_EVENT, INJECT, MSR_MAP, PORT_MAP};
+use microkernel::vm::svm::{
+    ASID, CHANGED, EXIT_EVENT, INJECT, INTERCEPTS, MSR_MAP, PORT_MAP, VIRTUAL_INTERRUPT, offer,
+};
 use protocol::system::Features;
 use protocol::vm::event::VALID;
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
@@ -96,12 +98,14 @@ pub extern "C" fn prepare_guest(context: *mut Registers) -> Prepared {
     set(MSR_MAP, (&raw const MSRS) as u64 - CORE_BASE);
     set(ASID, if flush { SPACE | FLUSH } else { SPACE });
     set(CHANGED, 0);
-    // What an interrupt of the core's kept from being delivered.
     // SAFETY: as above.
-    let cut_short = unsafe { field(&guest, EXIT_EVENT).read() };
-    if cut_short & VALID != 0 {
-        set(INJECT, cut_short);
-        set(EXIT_EVENT, 0);
-    }
+    let get = |offset| unsafe { field(&guest, offset).read() };
+    // What an interrupt of the core's kept from being delivered.
+    let cut_short = get(EXIT_EVENT);
+    let inject = if cut_short & VALID != 0 { cut_short } else { get(INJECT) };
+    set(EXIT_EVENT, 0);
+    let (inject, interrupt) = offer(inject, get(INTERCEPTS), get(VIRTUAL_INTERRUPT));
+    set(INJECT, inject);
+    set(VIRTUAL_INTERRUPT, interrupt);
     Prepared { vmcb: guest.vmcb, host: this.svm.area + FRAME }
 }

@@ -152,7 +152,10 @@ fn what_a_guest_grants_its_frame_numbers_name() {
     ] {
         assert_eq!(world.call(granter.slot, H::VmGrantTable, &[index, address]), Err(error));
     }
+    let used = |world: &World| world.core.frames.accounts[granter.slot].used;
+    let before = used(&world);
     world.ok(granter.slot, H::VmGrantTable, &[0, place(20)]);
+    assert_eq!(used(&world), before + 2, "a page costs nothing before it is placed");
     world.ok(granter.slot, H::VmGrantTable, &[1, place(21)]);
     world.check();
     assert_eq!(world.call(granter.slot, H::MemoryRelease, &[place(20), 1]), Err(Error::Busy));

@@ -12,7 +12,8 @@ use crate::platform::reg;
 use crate::prelude::*;
 
 // Control area.
-pub(super) const INTERCEPTS: usize = 0x08;
+/// Exceptions (bits 0..32), and instructions and interrupts (bits 32..), that exit.
+pub const INTERCEPTS: usize = 0x08;
 const INTERCEPTS_2: usize = 0x10;
 /// Physical address of the map of I/O ports that exit: all.
 pub const PORT_MAP: usize = 0x40;
@@ -21,7 +22,8 @@ pub const MSR_MAP: usize = 0x48;
 const TSC_OFFSET: usize = 0x50;
 /// Address space number (bits 0..32) and what to flush (bits 32..).
 pub const ASID: usize = 0x58;
-const VIRTUAL_INTERRUPT: usize = 0x60;
+/// The interrupt that waits for the guest: task priority (bits 0..8), V_IRQ (8), how it is ranked, vector (32..40).
+pub const VIRTUAL_INTERRUPT: usize = 0x60;
 pub(super) const SHADOW: usize = 0x68;
 /// Why the guest is not running any more.
 pub const EXIT_CODE: usize = 0x70;
@@ -85,7 +87,10 @@ const MORE: u64 = 0x7f | 0b1_1111 << 9;
 /// The guest's interrupt flag masks its own interrupts only.
 const MASKING: u64 = 1 << 24;
 /// An interrupt of the highest priority is pending, whatever the guest's task priority.
-const PENDING: u64 = 1 << 8 | 0xf << 16 | 1 << 20;
+const PENDING: u64 = V_IRQ | 0xf << 16 | 1 << 20;
+const V_IRQ: u64 = 1 << 8;
+/// In an event: kind and validity.
+const KIND: u64 = event::VALID | 7 << 8;
 
 /// Exit codes that are the core's alone: a physical interrupt, an NMI.
 pub const EXIT_INTERRUPT: u64 = 0x60;
@@ -99,6 +104,18 @@ pub fn prepare(m: &impl Memory, vmcb: Phys, root: Frame) {
     set(NESTED_PAGING, 1);
     set(NESTED_ROOT, root.at(0).0);
     set(EFER, SVME);
+}
+
+/// What is injected, and the word of the virtual interrupt, for what was to be injected. An interrupt becomes one that waits for
+/// the guest, unless that it can take one is to end its run. QEMU's software emulation delivers an injected interrupt once more when
+/// its CPU is next asked to stop, whatever the guest's interrupt flag says: `helper_vmrun` leaves it in `exception_index`
+/// (`target/i386/tcg/sysemu/svm_helper.c`). A processor does the same for both.
+pub const fn offer(inject: u64, intercepts: u64, interrupt: u64) -> (u64, u64) {
+    if inject & KIND == event::VALID | event::INTERRUPT && intercepts >> 32 & WINDOW == 0 {
+        (0, interrupt & 0xff | MASKING | PENDING | (inject & 0xff) << 32)
+    } else {
+        (inject, interrupt)
+    }
 }
 
 /// Takes the state of a guest from its page; `context` has its general registers.
@@ -154,11 +171,25 @@ pub fn save(m: &impl Memory, guest: &Guest, context: Frame) {
     }
     m.store(guest.vmcb(EFER), get(EFER) | SVME);
     set(word::CONTROL, if get(SHADOW) & 1 != 0 { control::SHADOW } else { 0 });
-    // What was to be injected and never was is as pending as what an exit cut short.
-    let pending = [EXIT_EVENT, INJECT].map(get);
+    // What was to be injected, or was offered, and never was delivered is as pending as what an exit cut short.
+    let offered = get(VIRTUAL_INTERRUPT);
+    let waits = offered & V_IRQ != 0 && get(INTERCEPTS) >> 32 & WINDOW == 0;
+    let waiting = if waits { event::interrupt((offered >> 32) as u8) } else { 0 };
+    let pending = [named(get(EXIT_EVENT)), get(INJECT), waiting];
     [EXIT_EVENT, INJECT].into_iter().for_each(|place| m.store(guest.vmcb(place), 0));
+    m.store(guest.vmcb(VIRTUAL_INTERRUPT), offered & (0xff | MASKING));
     set(word::PENDING, pending.into_iter().find(|event| event & event::VALID != 0).unwrap_or(0));
     set(word::NEXT_RIP, 0);
+}
+
+/// An event that was cut short, as a processor would name it: there are no exceptions from 32 on, but QEMU's software emulation says
+/// so of an interrupt that waited for the guest.
+const fn named(event: u64) -> u64 {
+    if event & KIND == event::VALID | event::EXCEPTION && event & 0xff >= 32 {
+        event & !(7 << 8) | event::INTERRUPT
+    } else {
+        event
+    }
 }
 
 /// What a guest exited for, with its state and the details in its page; nothing if it is to go on.

@@ -162,7 +162,8 @@ impl Store {
 
     /// Bytes that are the guest's beside those of its nodes.
     fn beside(&self) -> usize {
-        self.watches.bytes() + self.transactions.values().map(Transaction::bytes).sum::<usize>()
+        self.watches.bytes()
+            + self.transactions.values().map(|transaction| transaction.bytes(&self.tree)).sum::<usize>()
     }
 
     /// Tells everybody who wants to know that something changed.

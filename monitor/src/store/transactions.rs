@@ -42,9 +42,11 @@ impl Transaction {
         Transaction { base, tree, looked: BTreeSet::new(), changed: BTreeMap::new(), bytes: 0 }
     }
 
-    /// Bytes it takes, what it changed not counted.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// Bytes it takes beside the tree as it is now: what it remembers, what it made, and the tree as it was, if that is another one.
+    pub fn bytes(&self, now: &Tree) -> usize {
+        let made = self.tree.usage().bytes.saturating_sub(self.base.usage().bytes);
+        let held = if self.base.is_same(now) { 0 } else { self.base.usage().bytes };
+        self.bytes + made + held
     }
 
     /// Remembers what was looked at.

@@ -4,8 +4,9 @@
 //! transactions are made of. Each change leaves its number, counted through the store's whole life, with the node that it changed, so
 //! that it can be seen whether two trees show the same of a node. What belongs to the guest is counted.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+
+use litemap::LiteMap;
 
 use super::path::Path;
 use super::permissions::Permissions;
@@ -20,8 +21,8 @@ pub struct Node {
     pub value: Arc<[u8]>,
     /// Who may do what with it.
     pub permissions: Permissions,
-    /// What is below it.
-    pub children: BTreeMap<Arc<str>, Arc<Node>>,
+    /// What is below it, as a list: most nodes have few.
+    pub children: LiteMap<Arc<str>, Arc<Node>>,
     /// Number of the last change of its value and permissions.
     pub changed: u64,
     /// Number of the last change of the names below it.
@@ -30,7 +31,7 @@ pub struct Node {
 
 impl Node {
     fn new(permissions: Permissions, stamp: u64) -> Node {
-        let (value, children) = (Arc::default(), BTreeMap::new());
+        let (value, children) = (Arc::default(), LiteMap::new());
         Node { value, permissions, children, changed: stamp, listed: stamp }
     }
 }
@@ -106,6 +107,11 @@ impl Tree {
     /// What the guest uses.
     pub fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// Whether nothing was changed in one of two copies.
+    pub fn is_same(&self, other: &Tree) -> bool {
+        Arc::ptr_eq(&self.root, &other.root)
     }
 
     /// A node.

@@ -126,6 +126,45 @@ fn what_an_exit_cut_short_is_pending_and_what_is_stale_is_not() {
 }
 
 #[test]
+fn an_interrupt_is_offered_and_pending_until_the_guest_took_it() {
+    let (m, guest) = machine();
+    let offered = |inject| {
+        m.store(guest.word(word::INJECT), inject);
+        load(&m, &guest, CONTEXT);
+        let get = |place| m.load(guest.vmcb(place));
+        let (inject, interrupt) = offer(get(INJECT), get(INTERCEPTS), get(VIRTUAL_INTERRUPT));
+        m.store(guest.vmcb(INJECT), inject);
+        m.store(guest.vmcb(VIRTUAL_INTERRUPT), interrupt);
+        (inject, interrupt)
+    };
+    let pending = |taken: u64, event| {
+        m.store(guest.vmcb(EXIT_EVENT), event);
+        m.store(guest.vmcb(VIRTUAL_INTERRUPT), m.load(guest.vmcb(VIRTUAL_INTERRUPT)) & !taken);
+        save(&m, &guest, CONTEXT);
+        m.load(guest.word(word::PENDING))
+    };
+    let waits = MASKING | PENDING | 0xf3 << 32;
+    assert_eq!(offered(event::interrupt(0xf3)), (0, waits));
+    assert_eq!(offer(0, 0, waits), (0, waits), "the run goes on after an interrupt of the core's");
+    assert_eq!(pending(0, 0), event::interrupt(0xf3));
+    assert_eq!(pending(0, 0), 0, "it is pending once");
+    offered(event::interrupt(0xf3));
+    assert_eq!(pending(V_IRQ, 0), 0);
+    // Cut short while it was taken: once, under its own name.
+    offered(event::interrupt(0xf3));
+    assert_eq!(pending(0, event::exception(0xf3, None)), event::interrupt(0xf3));
+    // Exceptions and NMIs are injected; an interrupt too where the next one that can be taken has to end the run.
+    for event in [event::exception(14, Some(2)), event::VALID | event::NMI | 2] {
+        assert_eq!(offered(event), (event, MASKING));
+        assert_eq!(pending(0, event), event);
+    }
+    m.store(guest.word(word::CONTROL), control::WINDOW);
+    assert_eq!(offered(event::interrupt(0xf3)), (event::interrupt(0xf3), MASKING | PENDING));
+    m.store(guest.vmcb(INJECT), 0);
+    assert_eq!(pending(0, 0), 0, "that was no interrupt, but a window");
+}
+
+#[test]
 fn exceptions_whose_delivery_may_not_end_are_delivered_by_the_core() {
     let (m, guest) = machine();
     m.store(guest.vmcb(EXIT_CODE), EXIT_ALIGNMENT);
