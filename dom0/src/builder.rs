@@ -79,7 +79,11 @@ pub fn create<H: Hypervisor>(hypervisor: &mut H, spec: &DomainSpec) -> Result<Do
             Error::Invalid if no_such_cpu(spec.schedule.affinity, cpus) => {
                 format!("{cpus} CPUs run here, from 0: change `cpus` or `cpu`")
             }
-            Error::Invalid if spec.schedule.affinity == 1 && features & Features::VM_SPARES_CPU_0.bits() != 0 => {
+            Error::Invalid
+                if spec.guest_grant_frames > 0
+                    && spec.schedule.affinity == 1
+                    && features & Features::VM_SPARES_CPU_0.bits() != 0 =>
+            {
                 "no virtual machine runs on CPU 0 of an emulated machine: change `cpus` or `cpu`".to_string()
             }
             error => format!("the core refuses to make it: {error}"),

@@ -43,38 +43,28 @@ impl Context {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let context = match u32_at(0) {
-            MODE_32 => {
-                let field = |index: usize| u64::from(u32_at(8 + 4 * index));
-                let segment = |index: usize| (u32_at(72 + 4 * index), u32_at(92 + 4 * index), u16_at(112 + 2 * index));
-                Context {
-                    general: core::array::from_fn(field),
-                    rip: field(8),
-                    rflags: field(9),
-                    cr0: field(10),
-                    cr3: field(11),
-                    cr4: field(12),
-                    efer: u64_at(64),
-                    segments: core::array::from_fn(segment),
-                }
-            }
-            MODE_64 => {
-                let field = |index: usize| u64_at(8 + 8 * index);
-                let flat = |attributes| (0, u32::MAX, attributes);
-                Context {
-                    general: core::array::from_fn(field),
-                    rip: field(8),
-                    rflags: field(9),
-                    cr0: field(10),
-                    cr3: field(11),
-                    cr4: field(12),
-                    efer: field(13),
-                    segments: [flat(CODE_64), flat(DATA), flat(DATA), flat(DATA), (0, 0x67, TASK)],
-                }
-            }
+        let wide = match u32_at(0) {
+            MODE_32 => false,
+            MODE_64 => true,
             _ => return None,
         };
-        context.is_valid(u32_at(0) == MODE_64).then_some(context)
+        let field = |index: usize| if wide { u64_at(8 + 8 * index) } else { u32_at(8 + 4 * index).into() };
+        let segment = |index: usize| (u32_at(72 + 4 * index), u32_at(92 + 4 * index), u16_at(112 + 2 * index));
+        let flat = |attributes| (0, u32::MAX, attributes);
+        let context = Context {
+            general: core::array::from_fn(field),
+            rip: field(8),
+            rflags: field(9),
+            cr0: field(10),
+            cr3: field(11),
+            cr4: field(12),
+            efer: if wide { field(13) } else { u64_at(64) },
+            segments: match wide {
+                true => [flat(CODE_64), flat(DATA), flat(DATA), flat(DATA), (0, 0x67, TASK)],
+                false => core::array::from_fn(segment),
+            },
+        };
+        context.is_valid(wide).then_some(context)
     }
 
     /// Whether a processor of the guest can be in this state.

@@ -125,6 +125,12 @@ impl Console<'_> {
         found.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
+    /// On Debian: sends back all that comes from a port of this host, in the background, to the end of the connection.
+    pub fn send_back(&mut self, port: u16) {
+        let both = format!("(cat /tmp/pipe | nc 10.0.2.2 {port} > /tmp/pipe &)");
+        self.sh(&format!("rm -f /tmp/pipe; mkfifo /tmp/pipe; {both}"));
+    }
+
     /// Types keys.
     pub fn keys(&mut self, keys: &[u8]) {
         self.0.keys(keys);

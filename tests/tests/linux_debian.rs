@@ -6,12 +6,6 @@ use std::time::Instant;
 use system_tests::linux::{Console, check, debian, debian_disk};
 use system_tests::{System, echo, full};
 
-/// Lets a guest answer what the server says.
-fn connect(console: &mut Console<'_>, talk: &echo::Server) {
-    console
-        .sh(&format!("rm -f /tmp/pipe; mkfifo /tmp/pipe; (cat /tmp/pipe | nc 10.0.2.2 {} > /tmp/pipe &)", talk.port));
-}
-
 /// Writes a file, and gives its sum.
 fn write(console: &mut Console<'_>) -> String {
     console.sh("dd if=/dev/urandom bs=64k count=256 2> /dev/null | tee /root/file | sha256sum; sync")
@@ -38,14 +32,14 @@ fn debian_boots_talks_and_ends() {
     system.log_in("one");
     println!("{} s from create to its login", begin.elapsed().as_secs());
     let talk = echo::Server::start();
-    system.at("one", |console| connect(console, &talk));
+    system.at("one", |console| console.send_back(talk.port));
     system.ok("create debian name=two disk=\"phy:virtio2,xvda,w\"");
     system.log_in("two");
     let talk_two = echo::Server::start();
     let two = system.at("two", |console| {
         // Both disks have the same address written on them.
         console.sh("ip addr flush dev eth0; ip addr add 10.0.2.17/24 dev eth0; ip route add default via 10.0.2.2");
-        connect(console, &talk_two);
+        console.send_back(talk_two.port);
         write(console)
     });
     let one = system.at("one", |console| {

@@ -97,7 +97,7 @@ fn fio_finds_what_it_wrote_while_drivers_die() {
     system.log_in("one");
     let talk = echo::Server::start();
     system.at("one", |console| {
-        console.sh(&format!("mkfifo /tmp/pipe; (cat /tmp/pipe | nc 10.0.2.2 {} > /tmp/pipe &)", talk.port));
+        console.send_back(talk.port);
         let write = "dd if=/dev/urandom bs=1M count=500 2> /dev/null | tee /root/file | sha256sum > /tmp/written; sync";
         let read = "echo 3 > /proc/sys/vm/drop_caches; sha256sum < /root/file > /tmp/read; cmp /tmp/written /tmp/read";
         let fio = "fio --name=v --directory=/root --size=64m --rw=randwrite --bsrange=4k-64k --ioengine=libaio --iodepth=16 \
