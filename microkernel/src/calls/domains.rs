@@ -4,7 +4,7 @@ use protocol::domain::{ALL_VCPUS, CLASS_DRIVER, DomainCreated, DomainSpec, MAX_M
 use protocol::domain::{DeathReport, Reason, SchedParams, State, WEIGHTS};
 use protocol::event::MAX_VCPUS;
 use protocol::grant::{MAX_GRANT_FRAMES, PEER_FIRST_FREE, PEERS};
-use protocol::system::{Features, MAX_CPUS};
+use protocol::system::MAX_CPUS;
 
 use super::at_most;
 use crate::grants::GUESTS;
@@ -30,9 +30,6 @@ impl<M: Machine> Core<M> {
             return Err(Error::Invalid);
         }
         spec.schedule = self.placed(spec.guest_grant_frames > 0, spec.schedule)?;
-        if spec.guest_grant_frames > 0 && self.info.features & Features::SVM.union(Features::VMX).bits() == 0 {
-            return Err(Error::Unsupported);
-        }
         // The id is the index in the caller's peer table too.
         let free =
             |slot: &Slot| self.domains[*slot].state.is_none() && self.peer(caller.slot, slot.number() as u64).is_err();
@@ -150,18 +147,17 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    /// Checks everything but which vCPU is meant, and takes away the CPU that a virtual machine must not be on.
+    /// Checks everything but which vCPU is meant, and says where a virtual machine may be.
     fn placed(&self, vm: bool, params: SchedParams) -> Result<SchedParams> {
-        let here = u64::MAX >> (MAX_CPUS - (self.info.cpus as usize).clamp(1, MAX_CPUS));
-        let spares = vm && here != 1 && self.info.features & Features::VM_SPARES_CPU_0.bits() != 0;
-        let wanted = if params.affinity == 0 { u64::MAX } else { params.affinity };
-        let allowed = wanted & here & !u64::from(spares);
         let valid = WEIGHTS.contains(&params.weight)
             && params.class <= CLASS_DRIVER
             && params.cap <= 100 * MAX_CPUS as u32
-            && allowed != 0;
-        let affinity = if spares { allowed } else { params.affinity };
-        valid.then_some(SchedParams { affinity, ..params }).ok_or(Error::Invalid)
+            && (params.affinity == 0 || params.affinity & self.sched.online != 0);
+        if !valid {
+            return Err(Error::Invalid);
+        }
+        let affinity = if vm { self.place_guests(params.affinity)? } else { params.affinity };
+        Ok(SchedParams { affinity, ..params })
     }
 
     pub(super) fn domain_peer(&mut self, _: Caller, slot: Slot, index: u64, peer: Slot, face: u64) -> Result {

@@ -83,7 +83,8 @@ pub struct Scheduler {
     cpus: Table<Cpu, MAX_CPUS>,
     /// Virtual time at which CPUs are contended. Starts late enough to be subtracted from.
     front: u64,
-    online: u64,
+    /// CPUs there are, a bit each.
+    pub online: u64,
     idle: u64,
     /// CPUs that should choose anew now, a bit each, for who carries the message.
     pub kicks: u64,
