@@ -6,6 +6,7 @@ use microkernel::events::{LINES, MESSAGES, SOURCES, VECTORS};
 use microkernel::platform::{Next, Phys, Registers, reg};
 use microkernel::state::Core;
 use protocol::hypercall::Hypercall;
+use x86_64::registers::control::Cr2;
 
 use super::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
 use super::hardware::Hardware;
@@ -52,7 +53,7 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
         if NEVER_A_DOMAIN.contains(&vector) {
             panic::report(format_args!("exception {vector} while a domain ran"), None);
         }
-        return enter(this, false, |core| core.fault(this.index, vector, error, cpu::fault_address()));
+        return enter(this, false, |core| core.fault(this.index, vector, error, Cr2::read_raw()));
     }
     if vector == apic::TIMER {
         this.armed.set(u64::MAX);
