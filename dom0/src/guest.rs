@@ -58,8 +58,9 @@ impl<'b> Files<'b> {
             let text = format!("kernel and ramdisk have {}", size::mib(needed));
             return Err(format!("{place}: memory: {text}, and that is all there is, {}: raise it", size::mib(low)));
         }
-        if config.memory_pages > GUEST_PAGES_MAX {
-            return Err(format!("{place}: memory: {} are the most for a Linux guest", size::mib(GUEST_PAGES_MAX)));
+        if config.max_pages > GUEST_PAGES_MAX {
+            let key = if config.memory_pages > GUEST_PAGES_MAX { "memory" } else { "maxmem" };
+            return Err(format!("{place}: {key}: {} are the most for a Linux guest", size::mib(GUEST_PAGES_MAX)));
         }
         Ok(Some(files))
     }
@@ -73,8 +74,9 @@ impl<'b> Files<'b> {
         &self,
         hypervisor: &mut H,
         domain: Handle,
-        memory_pages: u64,
+        config: &Config,
     ) -> Result<GuestBoot, BuildError> {
+        let (memory_pages, max_pages) = (config.memory_pages, config.max_pages);
         let mut end = low_pages(memory_pages) * PAGE_SIZE;
         let mut put = |bytes: &[u8]| {
             end = end.saturating_sub(pages(bytes) * PAGE_SIZE);
@@ -89,19 +91,18 @@ impl<'b> Files<'b> {
             text: format!("kernel and ramdisk do not go into its memory: {error}: raise `memory`"),
         })?;
         let start_utc = rtc::start(hypervisor).unwrap_or(UNKNOWN_UTC);
-        Ok(GuestBoot { memory_pages, kernel, ramdisk, start_utc })
+        Ok(GuestBoot { memory_pages, max_pages, kernel, ramdisk, start_utc })
     }
 }
 
 /// What the core is asked for, for a Linux guest: its own memory is the guest's, and what the monitor needs comes on top.
 pub fn spec(config: &Config, native: DomainSpec) -> DomainSpec {
-    let with_monitor = |pages: u64| {
-        let tables = pages.div_ceil(PAGES_PER_TABLE) + 2 * pages.div_ceil(PAGES_PER_DIRECTORIES);
-        pages + tables + pages.div_ceil(PAGES_PER_BITS) + MONITOR_PAGES + VCPU_PAGES * u64::from(config.vcpus)
-    };
+    let most = native.max_pages;
+    let tables = most.div_ceil(PAGES_PER_TABLE) + 2 * most.div_ceil(PAGES_PER_DIRECTORIES);
+    let beside = tables + most.div_ceil(PAGES_PER_BITS) + MONITOR_PAGES + VCPU_PAGES * u64::from(config.vcpus);
     DomainSpec {
-        memory_pages: with_monitor(native.memory_pages),
-        max_pages: with_monitor(native.max_pages),
+        memory_pages: native.memory_pages + beside,
+        max_pages: most + beside,
         // A monitor is nobody's backend.
         max_mappings: 0,
         guest_grant_frames: MAX_GRANT_FRAMES as u32,

@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let memory_pages = if how & 1 == 0 { script.long() } else { u64::from(script.short()) % PAGES };
     let (kernel, ramdisk) = (file(&mut script, how & 2 != 0), file(&mut script, how & 4 != 0));
-    let boot = GuestBoot { memory_pages, kernel, ramdisk, start_utc: 0 };
+    let boot = GuestBoot { memory_pages, max_pages: memory_pages, kernel, ramdisk, start_utc: 0 };
     let frames = boot::frames(&boot);
     // Tables for more memory than a domain has are dom0's mistake, which the core refuses.
     if frames.iter().map(|(_, count)| count).sum::<u64>() > PAGES + 16 {

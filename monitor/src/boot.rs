@@ -8,7 +8,8 @@ use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
 use unikernel::vm::GuestMemory;
 
 use crate::layout::{
-    ACPI, BASE_RAM_END, COMMAND_LINE, CONSOLE_FRAME, MEMORY_MAP, MODULES, Ram, SPECIAL, START_INFO, STORE_FRAME,
+    ACPI, BASE_RAM_END, COMMAND_LINE, CONSOLE_FRAME, KERNEL_START, MEMORY_MAP, MODULES, Ram, SPECIAL, START_INFO,
+    STORE_FRAME,
 };
 use crate::loader::{self, Kernel, LoadError};
 use crate::{acpi, state};
@@ -65,11 +66,14 @@ pub fn load(memory: &mut GuestMemory, boot: &GuestBoot) -> Result<Kernel, BootEr
     loader::load(memory, boot).map_err(BootError::Kernel)
 }
 
-/// Populates the rest of the memory, and writes what the guest is told.
+/// Populates the rest of the memory, and writes what the guest is told. A guest that is told of more than it has is supplied with what
+/// it touches, until its balloon has given back the difference.
 pub fn complete(memory: &mut GuestMemory, boot: &GuestBoot, command_line: &str, vcpus: u32) -> Result<(), BootError> {
     let ram = Ram::new(boot);
     let special = [(ACPI >> PAGE_SHIFT, 1), (STORE_FRAME, 1), (CONSOLE_FRAME, 1)];
-    for (first, count) in ram.frames().into_iter().chain(special) {
+    let at_once =
+        if boot.max_pages > boot.memory_pages { Vec::from([(0, KERNEL_START >> PAGE_SHIFT)]) } else { ram.frames() };
+    for (first, count) in at_once.into_iter().chain(special) {
         memory.complete(first, count).map_err(BootError::Memory)?;
     }
     describe(memory, boot, &ram, command_line, vcpus).map_err(BootError::Memory)

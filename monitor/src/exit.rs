@@ -1,6 +1,7 @@
 //! Exits: what the guest cannot do itself, done by what it is.
 
-use protocol::vm::{Exit, word};
+use protocol::layout::PAGE_SHIFT;
+use protocol::vm::{Exit, access, word};
 
 use crate::guest::{End, Guest};
 use crate::state::{CR4_OSXSAVE, State, StateExt, register};
@@ -30,12 +31,19 @@ pub fn handle<S: State>(guest: &mut Guest, state: &S, vcpu: u32, exit: Exit, now
         Exit::CacheFlush => state.skip(2),
         Exit::Forbidden => state.inject_invalid_opcode(),
         Exit::Memory => {
-            let (address, access) = (detail(0), detail(1));
+            let (address, kind) = (detail(0), detail(1));
             let is_apic = (mmio::APIC..mmio::APIC + mmio::APIC_SIZE).contains(&address);
             if is_apic && mmio::access(guest, state, vcpu, address) {
                 return Ok(());
             }
-            let reason = format_args!("access {access:#x} to guest-physical {address:#x}, where nothing is");
+            if kind & access::PRESENT == 0 && guest.supply(address >> PAGE_SHIFT) {
+                return Ok(());
+            }
+            let why = match guest.ram.holds_frame(address >> PAGE_SHIFT) && guest.is_supplied() {
+                true => "all of its `memory` being in use before its balloon gave back what `maxmem` is more",
+                false => "where nothing is",
+            };
+            let reason = format_args!("access {kind:#x} to guest-physical {address:#x}, {why}");
             return Err(guest.crash(state, reason));
         }
         Exit::Shutdown => return Err(guest.crash(state, format_args!("triple fault"))),

@@ -189,6 +189,28 @@ impl Guest {
         self.memory.count_in(&self.ram.frames())
     }
 
+    /// The guest reaches for a frame where nothing is: it gets one, if it may have more and has not given that one back. Gives whether
+    /// it has it now.
+    pub fn supply(&mut self, frame: u64) -> bool {
+        let has = self.ram.holds_frame(frame) && self.memory.populated(frame);
+        has || (self.ram.holds_frame(frame) && self.pages() < self.pages_max && self.memory.supply(frame).is_ok())
+    }
+
+    /// Whether the guest was told of more than it may have, and has not yet given back the difference.
+    pub fn is_supplied(&self) -> bool {
+        self.memory.untouched_in(&self.ram.frames()) > 0
+    }
+
+    /// Once what it never touched fits in what it may have, it gets all of it: who shares its memory need not reach for frames.
+    pub fn supply_rest(&mut self) {
+        let frames = self.ram.frames();
+        let untouched = self.memory.untouched_in(&frames);
+        if untouched > 0 && self.pages() + untouched <= self.pages_max {
+            // The frames were set aside for that; what cannot be had now comes when it is touched.
+            let _ = self.memory.supply_all(&frames);
+        }
+    }
+
     /// CPUs that run, of those from `first` on.
     pub fn running_from(&self, first: u32) -> u64 {
         self.vcpus.iter().skip(first as usize).filter(|vcpu| vcpu.activity != Activity::Off).count() as u64

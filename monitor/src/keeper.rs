@@ -53,7 +53,7 @@ impl Keeper {
         let contents = RefCell::new(Contents { store, devices, orders, bridge });
         let (changed, speak) = (Signal::default(), Signal::default());
         let targets = Cell::new(Targets { pages: start.pages, vcpus: start.online });
-        let start = Share { pages: start.pages, beside, vcpus: start.vcpus };
+        let start = Share { pages: start.pages_max, beside, vcpus: start.vcpus };
         Rc::new(Keeper { machine, page, contents, changed, speak, targets, start })
     }
 

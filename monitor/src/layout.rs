@@ -47,7 +47,7 @@ pub struct Ram {
 impl Ram {
     /// For a guest of this size.
     pub fn new(boot: &GuestBoot) -> Ram {
-        let bytes = boot.memory_pages.saturating_mul(PAGE_SIZE);
+        let bytes = boot.max_pages.max(boot.memory_pages).saturating_mul(PAGE_SIZE);
         Ram {
             low_end: bytes.min(LOW_MEMORY_END),
             high_end: HIGH_RAM.saturating_add(bytes.saturating_sub(LOW_MEMORY_END)),

@@ -97,6 +97,7 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
     let services = Services { store: store.0, console: console.0 };
     let ram = layout::Ram::new(boot);
     let mut guest = Guest::new(memory, ram, spec.vcpus, spec.guest_grant_frames, clock, services);
+    guest.pages_max = boot.memory_pages;
     // 32-bit kernels know no x2APIC mode.
     guest.vcpus.iter_mut().for_each(|vcpu| vcpu.apic.in_memory = kernel.narrow);
     let machine = Machine::new(guest).map_err(|error| format!("no event channel: {error}"))?;
@@ -106,7 +107,7 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
     let start = Start {
         name: domain.name(),
         pages: boot.memory_pages,
-        pages_max: boot.memory_pages,
+        pages_max: boot.max_pages.max(boot.memory_pages),
         vcpus: spec.vcpus,
         online: spec.vcpus,
         store: (layout::STORE_FRAME, store_port),

@@ -20,10 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often one looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What the guest and its monitor have from the start.
+/// What the guest and its monitor can have.
 #[derive(Clone, Copy, Debug)]
 pub struct Share {
-    /// Frames of RAM.
+    /// Frames of RAM that its kernel knows of.
     pub pages: u64,
     /// Frames of the domain beside them.
     pub beside: u64,
@@ -44,14 +44,14 @@ const fn mib(pages: u64) -> u64 {
     pages.div_ceil((1 << 20) / PAGE_SIZE)
 }
 
-/// The least memory, in MiB, with which a kernel can do that started with so much: it keeps tables for all of it. The curve is that
-/// of the balloon driver of XenLinux.
-pub const fn least(started_with: u64) -> u64 {
-    match started_with {
-        0..128 => 8 + started_with / 2,
-        128..512 => 40 + started_with / 4,
-        512..2048 => 104 + started_with / 8,
-        _ => 296 + started_with / 32,
+/// The least memory, in MiB, with which a kernel can do that knows of so much: it keeps tables for all of it. The curve is that of
+/// the balloon driver of XenLinux.
+pub const fn least(known: u64) -> u64 {
+    match known {
+        0..128 => 8 + known / 2,
+        128..512 => 40 + known / 4,
+        512..2048 => 104 + known / 8,
+        _ => 296 + known / 32,
     }
 }
 
@@ -81,12 +81,10 @@ impl Keeper {
     pub(crate) fn set_pages(self: &Rc<Self>, pages: u64, reply: Reply) -> Option<FromDomain> {
         // What dom0 set aside beside the guest's memory stays the monitor's.
         let target = pages.saturating_sub(self.start.beside).min(self.start.pages);
-        let started_with = mib(self.start.pages);
-        if mib(target) < least(started_with) {
-            let least = least(started_with);
-            return Some(failed(format_args!(
-                "{least} MiB are the least for a guest that started with {started_with}"
-            )));
+        let known = mib(self.start.pages);
+        if mib(target) < least(known) {
+            let least = least(known);
+            return Some(failed(format_args!("{least} MiB are the least for a guest that knows of {known}")));
         }
         let before = self.targets.get().pages;
         self.ask_for_pages(target);

@@ -49,6 +49,8 @@ pub struct GivenInterrupt {
 pub struct GuestBoot {
     /// RAM of the guest, in pages.
     pub memory_pages: u64,
+    /// RAM that it may come to have, in pages: that much its kernel is told of.
+    pub max_pages: u64,
     /// The file of its kernel.
     pub kernel: GuestFile,
     /// The file of its initial RAM disk; of length 0 if it has none.

@@ -92,13 +92,13 @@ fn a_guest_gives_memory_back_and_takes_it_again() {
     assert_eq!(pages(&mut system), start - (64 << 8));
     system.at("one", |console| assert_eq!(total(console), had - (64 << 10)));
     // What it gave back is free for others: it does not get more than it was left with.
-    assert!(system.fails("mem-set one 64", 1).contains("88 MiB are the least for a guest that started with 192"));
+    assert!(system.fails("mem-set one 64", 1).contains("88 MiB are the least for a guest that knows of 192"));
     assert_eq!(pages(&mut system), start - (64 << 8));
     system.ok("mem-set one 160");
     system.at("one", |console| {
         console.sh(&format!("until grep -q 'MemTotal: *{} kB' /proc/meminfo; do sleep 1; done", had - (32 << 10)));
     });
-    assert!(system.fails("mem-set one 200", 1).contains("no more than it started with"));
+    assert!(system.fails("mem-set one 200", 1).contains("no more than its `maxmem`"));
     system.ok("mem-max one 160");
     assert!(system.fails("mem-set one 170", 1).contains("above its maximum"));
     // What the guest needs it keeps, and says so; then it has as much as before.
@@ -111,6 +111,27 @@ fn a_guest_gives_memory_back_and_takes_it_again() {
     system.at("one", |console| {
         console.sh(&format!("until grep -q 'MemTotal: *{had} kB' /proc/meminfo; do sleep 1; done"));
     });
+    assert!(system.panicked().is_none());
+}
+
+/// It is told of more than it has, gives back the difference, and gets it later.
+#[test]
+fn a_guest_gets_more_memory_than_it_started_with() {
+    let mut system = machine(2).boot();
+    system.create_linux("one", "", "memory=192 maxmem=320 disk=[] vif=[]");
+    let (had, start) = (system.at("one", total), pages(&mut system));
+    assert!((150 << 10..192 << 10).contains(&had), "{had}");
+    system.ok("mem-set one 320");
+    assert_eq!(pages(&mut system), start + (128 << 8));
+    system.at("one", |console| {
+        let more = had + (128 << 10);
+        console.sh(&format!("until grep -q 'MemTotal: *{more} kB' /proc/meminfo; do sleep 1; done"));
+        // It can be used, all of it.
+        console.sh("mount -t tmpfs -o size=240m none /mnt; dd if=/dev/zero of=/mnt/x bs=1M count=220 2>&1; rm /mnt/x");
+    });
+    assert!(system.fails("mem-set one 400", 1).contains("no more than its `maxmem`"));
+    system.ok("mem-set one 192");
+    assert_eq!((pages(&mut system), system.at("one", total)), (start, had));
     assert!(system.panicked().is_none());
 }
 

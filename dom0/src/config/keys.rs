@@ -37,7 +37,11 @@ pub const KEYS: &[Key] = &[
     key("cmdline", Meaning::Every, "command line of the guest"),
     key("extra", Meaning::Every, "words appended to the command line"),
     key("memory", Meaning::Every, "memory set aside: MiB, or with a unit: '64K' '36M' '1.5G'"),
-    key("maxmem", Meaning::Every, "bound for `mem-set`; as `memory` by default, and for a Linux guest never more"),
+    key(
+        "maxmem",
+        Meaning::Every,
+        "bound for `mem-set`; as `memory` by default. A Linux kernel has tables for all of it from the start",
+    ),
     key("vcpus", Meaning::Every, "virtual CPUs, 1 to 32"),
     key("cpu", Meaning::Every, "the one CPU to run on; -1 leaves it to the scheduler"),
     key("cpus", Meaning::Every, "CPUs to run on: '0-3,^1', 'all', or a list with one such text a vCPU"),

@@ -135,7 +135,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
     pub(super) fn run(&mut self, domain: &mut Domain<H::Page>, image: &Image<'b>, paused: bool) -> Result<(), String> {
         let hypervisor = &mut self.hypervisor;
         if let Some(files) = Files::find(&self.bundle, &domain.config)? {
-            let placed = files.place(hypervisor, domain.handle, domain.config.memory_pages);
+            let placed = files.place(hypervisor, domain.handle, &domain.config);
             domain.arguments.guest = Some(placed.map_err(|error| error.text)?);
         }
         builder::load(hypervisor, domain.handle, image, &domain.arguments).map_err(|error| error.text)?;

@@ -16,7 +16,11 @@ impl<S: State> Call<'_, S> {
     pub(super) fn memory_op(&mut self) -> Answer {
         let [command, address, _] = self.arguments;
         match command {
-            1 => self.reservation(address, |guest, frame| guest.memory.release(frame)),
+            1 => {
+                let answer = self.reservation(address, |guest, frame| guest.memory.release(frame));
+                self.guest.supply_rest();
+                answer
+            }
             6 => self.reservation(address, |guest, frame| match guest.pages() < guest.pages_max {
                 true => guest.memory.populate(frame, 1),
                 false => Err(Error::NoMemory),

@@ -101,7 +101,7 @@ fn try_load(file: &[u8]) -> (GuestMemory, Result<Kernel, LoadError>) {
     memory.write(FILE, file).unwrap();
     let kernel = GuestFile { address: FILE, length: file.len() as u64 };
     let ramdisk = GuestFile { address: (PAGES << 12) - 4096, length: 100 };
-    let entry = load(&mut memory, &GuestBoot { memory_pages: PAGES, kernel, ramdisk, start_utc: 0 });
+    let entry = load(&mut memory, &GuestBoot { memory_pages: PAGES, max_pages: PAGES, kernel, ramdisk, start_utc: 0 });
     (memory, entry)
 }
 
@@ -157,7 +157,7 @@ fn what_cannot_be_loaded_is_said() {
     let mut memory = GuestMemory::take(&[(0, PAGES)]).unwrap();
     memory.populate(0, PAGES).unwrap();
     let kernel = GuestFile { address: FILE, length: 1 << 40 };
-    let boot = GuestBoot { memory_pages: PAGES, kernel, ramdisk: GuestFile::default(), start_utc: 0 };
+    let boot = GuestBoot { memory_pages: PAGES, max_pages: PAGES, kernel, ramdisk: GuestFile::default(), start_utc: 0 };
     assert_eq!(load(&mut memory, &boot), Err(LoadError::Files));
 }
 

@@ -49,8 +49,10 @@ struct Range {
     populated: Bits,
     /// How many these are.
     count: u64,
-    /// Frames that stay, because somebody holds a [`GuestPage`] of them.
+    /// Frames that stay, because somebody holds a [`GuestPage`] of them; of those that are not populated, the ones that were released.
     pinned: Bits,
+    /// How many the latter are.
+    released: u64,
 }
 
 /// The guest's memory. There is one value of this type in a domain.
@@ -76,6 +78,7 @@ impl GuestMemory {
             populated: Bits::new(frames),
             count: 0,
             pinned: Bits::new(frames),
+            released: 0,
         };
         Some(GuestMemory {
             ranges: ranges.iter().map(range).collect(),
@@ -147,14 +150,48 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Takes the memory of a frame away. `Busy` if it has to stay, or a peer has it mapped.
+    /// Frames of these ranges, of those that were declared, that were neither populated nor released yet.
+    pub fn untouched_in(&self, ranges: &[(u64, u64)]) -> u64 {
+        let declared = self.ranges.iter().filter(|range| ranges.contains(&(range.first, range.frames)));
+        declared.map(|range| range.frames - range.count - range.released).sum()
+    }
+
+    fn untouched(&self, frame: u64) -> bool {
+        self.range(frame).is_some_and(|(range, index)| !range.populated.get(index) && !range.pinned.get(index))
+    }
+
+    /// Puts zeroed memory at a frame that is untouched.
+    pub fn supply(&mut self, frame: u64) -> Result<()> {
+        if self.untouched(frame) { self.populate(frame, 1) } else { Err(Error::BadAddress) }
+    }
+
+    /// Puts zeroed memory at all frames of these ranges that are untouched.
+    pub fn supply_all(&mut self, ranges: &[(u64, u64)]) -> Result<()> {
+        for &(first, frames) in ranges {
+            let (mut at, end) = (first, first.saturating_add(frames));
+            while at < end {
+                let run =
+                    (at..end).take(PAGES_PER_CALL as usize).take_while(|&frame| self.untouched(frame)).count() as u64;
+                if run > 0 {
+                    self.populate(at, run)?;
+                }
+                at += run.max(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the memory of a frame away; what is untouched just stays so for good. `Busy` if it has to stay, or a peer has it mapped.
     pub fn release(&mut self, frame: u64) -> Result<()> {
         let (range, index) = self.range(frame).ok_or(Error::BadAddress)?;
-        if !range.populated.get(index) {
-            return Err(Error::BadAddress);
-        }
-        if range.pinned.get(index) {
-            return Err(Error::Busy);
+        match (range.populated.get(index), range.pinned.get(index)) {
+            (true, true) => return Err(Error::Busy),
+            (false, true) => return Err(Error::BadAddress),
+            (false, false) => {
+                self.mark(frame, 1, false);
+                return Ok(());
+            }
+            (true, false) => {}
         }
         #[cfg(freestanding)]
         // SAFETY: no object lies in guest memory, and nobody holds an area of this page, for it is not pinned.
@@ -170,8 +207,12 @@ impl GuestMemory {
     fn mark(&mut self, first: u64, count: u64, populated: bool) {
         for frame in first..first + count {
             if let Some((range, index)) = self.range_mut(frame) {
-                range.count = range.count + u64::from(populated) - u64::from(range.populated.get(index));
+                let (was, flag) = (range.populated.get(index), range.pinned.get(index));
+                range.count = range.count + u64::from(populated) - u64::from(was);
+                range.released = range.released + u64::from(!populated) - u64::from(!was && flag);
                 range.populated.set(index, populated);
+                // A page that stays is not marked again but by its builder's hand.
+                range.pinned.set(index, if populated { was && flag } else { true });
             }
         }
     }

@@ -195,7 +195,9 @@ pub fn mem_set<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> 
     let info = context.plane.hypervisor.domain_info(handle).map_err(|error| refused(&name, error))?;
     if let Some(most) = most(context, id).filter(|&most| pages > most) {
         let most = size::mib(most);
-        return Err(Fault::from(format!("{name}: a Linux guest can use no more than it started with, {most}")));
+        return Err(Fault::from(format!(
+            "{name}: no more than its `maxmem` at the start, {most}, can be used by a Linux guest"
+        )));
     }
     if pages > info.max_pages {
         let max = size::mib(info.max_pages);
@@ -372,10 +374,10 @@ fn is_linux<H: Hypervisor>(context: &Context<'_, '_, H>, id: u16) -> bool {
     context.plane.domain(id).is_some_and(|domain| matches!(domain.config.guest, Guest::Linux { .. }))
 }
 
-/// The most frames that a Linux guest's domain has a use for: its kernel knows no place for more than there was at the start.
+/// The most frames that a Linux guest's domain has a use for: its kernel knows no place for more than it was told of at the start.
 fn most<H: Hypervisor>(context: &Context<'_, '_, H>, id: u16) -> Option<u64> {
     let domain = context.plane.domain(id).filter(|_| is_linux(context, id))?;
-    Some(builder::spec(&domain.config).memory_pages)
+    Some(builder::spec(&domain.config).max_pages)
 }
 
 fn refused(name: &str, error: Error) -> Fault {
