@@ -73,10 +73,8 @@ impl<M: Machine> Core<M> {
             vcpus: 1,
             grant_frames: 1,
             max_mappings: DOM0_MAPPINGS,
-            retained_pages: 0,
-            guest_grant_frames: 0,
-            reserved: 0,
             schedule: SchedParams { class: CLASS_DRIVER, ..SchedParams::default() },
+            ..DomainSpec::default()
         };
         self.build_first(config, &spec).map_err(|_| NO_ROOM)?;
         let image = find(config.bundle, "dom0").ok_or("the boot bundle has no entry `dom0`")?;
@@ -115,10 +113,8 @@ impl<M: Machine> Core<M> {
                 abi::PF_X => Access::Execute,
                 _ => return Err(NO_IMAGE),
             };
-            let bytes = file.segment_data(&segment).map_err(|_| NO_IMAGE)?;
-            if segment.p_filesz > segment.p_memsz {
-                return Err(NO_IMAGE);
-            }
+            let bytes = file.segment_data(&segment).ok().filter(|bytes| bytes.len() as u64 <= segment.p_memsz);
+            let bytes = bytes.ok_or(NO_IMAGE)?;
             let pages = segment.p_memsz.div_ceil(PAGE_SIZE);
             for first in (0..pages).step_by(MAX_PAGES) {
                 let address = segment.p_vaddr.saturating_add(first * PAGE_SIZE);
@@ -132,7 +128,6 @@ impl<M: Machine> Core<M> {
 
     /// Copies bytes to memory of a domain, whatever its access.
     fn fill(&self, slot: Slot, address: u64, bytes: &[u8]) -> protocol::error::Result<()> {
-        self.reach(slot, address, bytes.len(), false)?.write(&self.machine, 0, bytes);
-        Ok(())
+        self.reach(slot, address, bytes.len(), false).map(|memory| memory.write(&self.machine, 0, bytes))
     }
 }

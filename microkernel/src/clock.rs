@@ -23,11 +23,8 @@ impl Clock {
 
     /// Starts it: the counter runs at `tsc_hz` and shows `start` now.
     pub fn init(&mut self, tsc_hz: u64, start: u64) {
-        *self = Clock {
-            start,
-            ns_per_tick: ratio(NS_PER_SECOND, tsc_hz.max(1)),
-            ticks_per_ns: ratio(tsc_hz, NS_PER_SECOND),
-        };
+        let (ns_per_tick, ticks_per_ns) = (ratio(NS_PER_SECOND, tsc_hz.max(1)), ratio(tsc_hz, NS_PER_SECOND));
+        *self = Clock { start, ns_per_tick, ticks_per_ns };
     }
 
     /// ns since the start when the counter shows `tsc`; 0 for one of before, as a CPU that is slightly behind may see it.

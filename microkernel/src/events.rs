@@ -151,13 +151,9 @@ impl<M: Machine> Core<M> {
 
     #[inline(always)]
     pub(crate) fn event_send(&mut self, caller: Caller, port: Port) -> Result {
-        let entry = self.port(caller.slot, port);
-        if entry.purpose() == Use::CLOSED {
-            return Err(Error::BadPort);
-        }
-        if entry.purpose() != Use::PEER || self.domains[entry.peer].info.incarnation != entry.incarnation {
-            return Err(Error::NoPeer);
-        }
+        let entry = self.open_entry(caller.slot, port)?;
+        let peer = &self.domains[entry.peer];
+        refuse_if(entry.purpose() != Use::PEER || peer.info.incarnation != entry.incarnation, Error::NoPeer)?;
         self.domains[caller.slot].info.events_sent += 1;
         let told = self.raise(entry.peer, Port(entry.port.into()));
         if let Some(id) = told {
@@ -199,9 +195,7 @@ impl<M: Machine> Core<M> {
     }
 
     pub(crate) fn event_close(&mut self, _: Caller, slot: Slot, port: Port) -> Result {
-        if port == CONTROL_PORT || port == DOMAIN_EVENT_PORT {
-            return Err(Error::NotPermitted);
-        }
+        refuse_if(port == CONTROL_PORT || port == DOMAIN_EVENT_PORT, Error::NotPermitted)?;
         self.open_entry(slot, port)?;
         self.close_port(slot, port);
         Ok(0)
@@ -220,6 +214,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// The entry of a port that is open.
+    #[inline(always)]
     fn open_entry(&self, slot: Slot, port: Port) -> Result<Entry> {
         let entry = self.port(slot, port);
         if entry.purpose() == Use::CLOSED { Err(Error::BadPort) } else { Ok(entry) }

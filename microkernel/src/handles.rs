@@ -29,9 +29,7 @@ impl Entry {
 
     /// Checks that it names an object of this kind and carries these rights; gives which object.
     pub fn object(self, kind: ObjectKind, rights: Rights) -> Result<u64> {
-        if self.kind != kind as u8 {
-            return Err(Error::WrongKind);
-        }
+        refuse_if(self.kind != kind as u8, Error::WrongKind)?;
         self.require(rights).map(|entry| entry.value)
     }
 
@@ -50,45 +48,32 @@ fn at(table: Frame, index: usize) -> Phys {
     table.at(index % HANDLES * size_of::<Entry>())
 }
 
-/// What `handle` names in `table`.
-fn lookup(m: &impl Memory, table: Frame, handle: Handle) -> Result<Entry> {
-    let index = handle.index() as usize;
-    let entry: Entry = m.get(at(table, index));
-    let valid = index < HANDLES && entry.kind != 0 && entry.generation == handle.generation();
-    if valid { Ok(entry) } else { Err(Error::BadHandle) }
-}
-
-/// Puts `entry` at the first free place of `table`.
-fn insert(m: &impl Memory, table: Frame, entry: Entry) -> Result<Handle> {
-    let mut places = (0..HANDLES).map(|index| (index, m.get::<Entry>(at(table, index))));
-    let (index, Entry { generation, .. }) = places.find(|(_, old)| old.kind == 0).ok_or(Error::TableFull)?;
-    m.put(at(table, index), &Entry { generation, ..entry });
-    Ok(Handle::new(index as u16, generation))
-}
-
-/// Frees the entry of a handle that was looked up.
-fn remove(m: &impl Memory, table: Frame, handle: Handle) {
-    let generation = (handle.generation() + 1) & GENERATION;
-    m.put(at(table, handle.index() as usize), &Entry { generation, ..Entry::new_zeroed() });
-}
-
 impl<M: Machine> Core<M> {
     /// The entry of a handle of the caller.
     pub(crate) fn entry(&self, caller: Caller, handle: Handle) -> Result<Entry> {
-        lookup(&self.machine, self.domains[caller.slot].handles, handle)
+        let index = handle.index() as usize;
+        let entry: Entry = self.machine.get(at(self.domains[caller.slot].handles, index));
+        let valid = index < HANDLES && entry.kind != 0 && entry.generation == handle.generation();
+        if valid { Ok(entry) } else { Err(Error::BadHandle) }
     }
 
-    /// Puts a handle into a domain's table.
+    /// Puts a handle at the first free place of a domain's table.
     pub(crate) fn add_handle(&mut self, slot: Slot, entry: Entry) -> Result {
-        let handle = insert(&self.machine, self.domains[slot].handles, entry)?;
-        self.domains[slot].info.handles += 1;
-        Ok(handle.0.into())
+        let (m, domain) = (&self.machine, &mut self.domains[slot]);
+        let mut places = (0..HANDLES).map(|index| (index, m.get::<Entry>(at(domain.handles, index))));
+        let (index, Entry { generation, .. }) = places.find(|(_, old)| old.kind == 0).ok_or(Error::TableFull)?;
+        m.put(at(domain.handles, index), &Entry { generation, ..entry });
+        domain.info.handles += 1;
+        Ok(Handle::new(index as u16, generation).0.into())
     }
 
     /// Closes a handle that was looked up.
     pub(crate) fn remove_handle(&mut self, slot: Slot, handle: Handle) {
-        remove(&self.machine, self.domains[slot].handles, handle);
-        self.domains[slot].info.handles -= 1;
+        let domain = &mut self.domains[slot];
+        let generation = (handle.generation() + 1) & GENERATION;
+        let free = Entry { generation, ..Entry::new_zeroed() };
+        self.machine.put(at(domain.handles, handle.index() as usize), &free);
+        domain.info.handles -= 1;
     }
 }
 

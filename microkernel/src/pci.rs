@@ -239,22 +239,14 @@ impl<M: Machine> Core<M> {
     pub(crate) fn registers(&self, device: &Device, bar: u64, page: u64, pages: u64) -> Result<u64> {
         let (info, &base) = device.info.bars.iter().zip(&device.bars).nth(bar as usize).ok_or(Error::Invalid)?;
         let whole = info.size.div_ceil(PAGE_SIZE);
-        if whole == 0 {
-            return Err(Error::NotFound);
-        }
-        if pages == 0 || page >= whole || pages > whole - page {
-            return Err(Error::Invalid);
-        }
+        refuse_if(whole == 0, Error::NotFound)?;
+        refuse_if(pages == 0 || page >= whole || pages > whole - page, Error::Invalid)?;
         let hidden = info.hidden as u64..info.hidden as u64 + info.hidden_pages as u64;
-        if overlap(&(page..page + pages), &hidden) {
-            return Err(Error::NotPermitted);
-        }
+        refuse_if(overlap(&(page..page + pages), &hidden), Error::NotPermitted)?;
         let own = base..base + whole * PAGE_SIZE;
         let places = self.devices.iter().flat_map(|device| device.bars.iter().zip(&device.info.bars));
         let sharing = places.filter(|(start, info)| overlap(&own, &(**start..**start + info.size))).count();
-        if sharing > 1 || base % PAGE_SIZE != 0 {
-            return Err(Error::Busy);
-        }
+        refuse_if(sharing > 1 || base % PAGE_SIZE != 0, Error::Busy)?;
         Ok(base + page * PAGE_SIZE)
     }
 }

@@ -39,7 +39,7 @@ impl<M: Machine> Core<M> {
         let mut halted = true;
         for id in self.domains[slot].vcpus() {
             self.sched.stop(id);
-            halted &= !self.sched.is_running(id);
+            halted &= self.sched.on_cpu(id).is_none();
         }
         halted
     }

@@ -70,9 +70,7 @@ impl<M: Machine> Core<M> {
     pub(crate) fn vcpu_start(&mut self, caller: Caller, vcpu: u64, entry: u64, stack: u64) -> Result {
         let id = self.domains[caller.slot].vcpu(vcpu).ok_or(Error::Invalid)?;
         check_start(entry, stack)?;
-        if self.sched.is_started(id) {
-            return Err(Error::WrongState);
-        }
+        refuse_if(self.sched.is_started(id), Error::WrongState)?;
         self.start_vcpu(id, entry, stack);
         Ok(0)
     }

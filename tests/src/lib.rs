@@ -71,7 +71,7 @@ impl Setup {
 
     /// A port of 127.0.0.1 that leads to port 80 of the machine; `xtask::emulator::free_port` gives one.
     pub fn http_port(mut self, port: u16) -> Setup {
-        self.options.network = Some(Network { http_port: Some(port) });
+        self.options.networks = vec![Network { http_port: Some(port) }];
         self
     }
 
@@ -87,9 +87,15 @@ impl Setup {
         self
     }
 
+    /// Other network cards, each on a network of its own.
+    pub fn more_networks(mut self, number: usize) -> Setup {
+        self.options.networks.resize(1 + number, Network::default());
+        self
+    }
+
     /// Without a network card.
     pub fn no_network(mut self) -> Setup {
-        self.options.network = None;
+        self.options.networks.clear();
         self
     }
 

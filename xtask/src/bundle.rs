@@ -60,10 +60,6 @@ pub fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The archive is a multiple of it long: QEMU puts its end right below what it expects the firmware to take, to the page, and for a
-/// machine with three disks the firmware takes a page more.
-const PAGE: usize = 4096;
-
 /// Writes the archive. A later entry of the same name replaces the earlier one.
 pub fn write(path: &Path, entries: &[Entry]) -> Result<()> {
     let bytes = archive(entries)?;
@@ -94,9 +90,7 @@ fn archive(entries: &[Entry]) -> Result<Vec<u8>> {
         header.set_mtime(0);
         builder.append_data(&mut header, &entry.name, entry.bytes.as_slice())?;
     }
-    let mut bytes = builder.into_inner()?;
-    bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
-    Ok(bytes)
+    Ok(builder.into_inner()?)
 }
 
 #[cfg(test)]
@@ -110,7 +104,6 @@ mod tests {
             [Entry::new("dom0", *b"one"), Entry::new("auto/a.toml", *b"x"), Entry::new("dom0", vec![7; 1000])];
         let bytes = archive(&entries).unwrap();
         assert_eq!(bytes, archive(&entries).unwrap());
-        assert!(bytes.len().is_multiple_of(PAGE));
         let mut read = tar::Archive::new(bytes.as_slice());
         let mut found = Vec::new();
         for entry in read.entries().unwrap() {

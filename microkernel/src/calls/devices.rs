@@ -18,19 +18,13 @@ const RESERVED: [Range<u64>; 6] = [0x20..0x22, 0x40..0x44, 0x61..0x62, 0xa0..0xa
 impl<M: Machine> Core<M> {
     pub(super) fn ioports_create(&mut self, caller: Caller, _: u64, first: u64, count: u64) -> Result {
         let ports = first..first.saturating_add(count);
-        if ports.is_empty() || ports.end > 1 << 16 || count > u16::MAX.into() {
-            return Err(Error::Invalid);
-        }
-        if RESERVED.iter().any(|range| overlap(range, &ports)) {
-            return Err(Error::Busy);
-        }
+        refuse_if(ports.is_empty() || ports.end > 1 << 16 || count > u16::MAX.into(), Error::Invalid)?;
+        refuse_if(RESERVED.iter().any(|range| overlap(range, &ports)), Error::Busy)?;
         self.add_handle(caller.slot, Entry::new(ObjectKind::IoPorts, DEVICE, first | count << 16))
     }
 
     pub(super) fn interrupt_create(&mut self, caller: Caller, _: u64, line: u64) -> Result {
-        if line >= LINES as u64 {
-            return Err(Error::Invalid);
-        }
+        refuse_if(line >= LINES as u64, Error::Invalid)?;
         self.add_handle(caller.slot, Entry::new(ObjectKind::Interrupt, DEVICE, line))
     }
 
@@ -50,9 +44,7 @@ impl<M: Machine> Core<M> {
     }
 
     pub(super) fn interrupt_bind(&mut self, caller: Caller, line: u64) -> Result {
-        if self.interrupts[line as usize % LINES].is_some() {
-            return Err(Error::Busy);
-        }
+        refuse_if(self.interrupts[line as usize % LINES].is_some(), Error::Busy)?;
         let port = self.open_port(caller.slot, None, ports::Entry::new(Use::INTERRUPT, line as u16))?;
         self.interrupts[line as usize % LINES] = Some((caller.slot, port));
         self.machine.mask_line(line as u8, false);
@@ -71,9 +63,7 @@ impl<M: Machine> Core<M> {
 
     pub(super) fn handle_close(&mut self, caller: Caller, handle: Handle) -> Result {
         self.entry(caller, handle)?;
-        if handle == Handle::SELF || handle == Handle::SYSTEM {
-            return Err(Error::NotPermitted);
-        }
+        refuse_if(handle == Handle::SELF || handle == Handle::SYSTEM, Error::NotPermitted)?;
         self.remove_handle(caller.slot, handle);
         Ok(0)
     }

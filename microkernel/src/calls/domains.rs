@@ -4,7 +4,7 @@ use protocol::domain::{ALL_VCPUS, CLASS_DRIVER, DomainCreated, DomainSpec, MAX_M
 use protocol::domain::{DeathReport, Reason, SchedParams, State, WEIGHTS};
 use protocol::event::MAX_VCPUS;
 use protocol::grant::{MAX_GRANT_FRAMES, PEER_FIRST_FREE, PEERS};
-use protocol::system::{Features, MAX_CPUS};
+use protocol::system::MAX_CPUS;
 
 use super::at_most;
 use crate::grants::GUESTS;
@@ -26,13 +26,8 @@ impl<M: Machine> Core<M> {
             && spec.guest_grant_frames <= MAX_GRANT_FRAMES as u32
             && spec.reserved == 0
             && spec.schedule.vcpu == ALL_VCPUS;
-        if !valid {
-            return Err(Error::Invalid);
-        }
+        refuse_if(!valid, Error::Invalid)?;
         spec.schedule = self.placed(spec.guest_grant_frames > 0, spec.schedule)?;
-        if spec.guest_grant_frames > 0 && self.info.features & Features::SVM.union(Features::VMX).bits() == 0 {
-            return Err(Error::Unsupported);
-        }
         // The id is the index in the caller's peer table too.
         let free =
             |slot: &Slot| self.domains[*slot].state.is_none() && self.peer(caller.slot, slot.number() as u64).is_err();
@@ -52,9 +47,7 @@ impl<M: Machine> Core<M> {
 
     pub(super) fn domain_pause(&mut self, _: Caller, slot: Slot) -> Result {
         let domain = &mut self.domains[slot];
-        if domain.is_gone() || domain.info.pauses == u32::MAX {
-            return Err(Error::WrongState);
-        }
+        refuse_if(domain.is_gone() || domain.info.pauses == u32::MAX, Error::WrongState)?;
         domain.info.pauses += 1;
         domain.vcpus().for_each(|id| self.sched.pause(id));
         // A CPU that runs one of them leaves it for the core, and cannot go back to it.
@@ -67,9 +60,7 @@ impl<M: Machine> Core<M> {
 
     pub(super) fn domain_unpause(&mut self, _: Caller, slot: Slot) -> Result {
         let domain = &mut self.domains[slot];
-        if domain.is_gone() || domain.info.pauses == 0 {
-            return Err(Error::WrongState);
-        }
+        refuse_if(domain.is_gone() || domain.info.pauses == 0, Error::WrongState)?;
         domain.info.pauses -= 1;
         if domain.info.pauses == 0 {
             let now = self.now();
@@ -79,17 +70,13 @@ impl<M: Machine> Core<M> {
     }
 
     pub(super) fn domain_reset(&mut self, _: Caller, slot: Slot) -> Result {
-        if self.domains[slot].is_gone() {
-            return Err(Error::WrongState);
-        }
+        refuse_if(self.domains[slot].is_gone(), Error::WrongState)?;
         if self.reset(slot) { Ok(0) } else { Err(Error::Again) }
     }
 
     pub(super) fn domain_destroy(&mut self, caller: Caller, domain: Handle) -> Result {
         let slot = self.other(caller, domain)?;
-        if !self.destroy(slot) {
-            return Err(Error::Again);
-        }
+        refuse_if(!self.destroy(slot), Error::Again)?;
         self.remove_handle(caller.slot, domain);
         Ok(0)
     }
@@ -124,9 +111,7 @@ impl<M: Machine> Core<M> {
     }
 
     pub(super) fn domain_set_memory(&mut self, _: Caller, slot: Slot, pages: u64, max: u64) -> Result {
-        if pages > max || self.domains[slot].is_gone() {
-            return Err(Error::Invalid);
-        }
+        refuse_if(pages > max || self.domains[slot].is_gone(), Error::Invalid)?;
         self.frames.set_aside(slot, pages)?;
         self.domains[slot].info.max_pages = max;
         Ok(0)
@@ -136,9 +121,7 @@ impl<M: Machine> Core<M> {
         let mut params: SchedParams = self.fetch(caller, params)?;
         let (domain, now) = (&self.domains[slot], self.now());
         let only = domain.vcpu(params.vcpu.into());
-        if params.vcpu != ALL_VCPUS && only.is_none() {
-            return Err(Error::Invalid);
-        }
+        refuse_if(params.vcpu != ALL_VCPUS && only.is_none(), Error::Invalid)?;
         params = self.placed(domain.has_vm(), params)?;
         for id in domain.vcpus() {
             self.sched.set(id, &params, only.is_none_or(|only| only == id), now);
@@ -150,29 +133,22 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    /// Checks everything but which vCPU is meant, and takes away the CPU that a virtual machine must not be on.
+    /// Checks everything but which vCPU is meant, and says where a virtual machine may be.
     fn placed(&self, vm: bool, params: SchedParams) -> Result<SchedParams> {
-        let here = u64::MAX >> (MAX_CPUS - (self.info.cpus as usize).clamp(1, MAX_CPUS));
-        let spares = vm && here != 1 && self.info.features & Features::VM_SPARES_CPU_0.bits() != 0;
-        let wanted = if params.affinity == 0 { u64::MAX } else { params.affinity };
-        let allowed = wanted & here & !u64::from(spares);
         let valid = WEIGHTS.contains(&params.weight)
             && params.class <= CLASS_DRIVER
             && params.cap <= 100 * MAX_CPUS as u32
-            && allowed != 0;
-        let affinity = if spares { allowed } else { params.affinity };
-        valid.then_some(SchedParams { affinity, ..params }).ok_or(Error::Invalid)
+            && (params.affinity == 0 || params.affinity & self.sched.online != 0);
+        refuse_if(!valid, Error::Invalid)?;
+        let affinity = if vm { self.place_guests(params.affinity)? } else { params.affinity };
+        Ok(SchedParams { affinity, ..params })
     }
 
     pub(super) fn domain_peer(&mut self, _: Caller, slot: Slot, index: u64, peer: Slot, face: u64) -> Result {
         let missing = face == 1 && !self.domains[peer].has_vm();
-        if index >= PEERS as u64 || peer == slot || face > 1 || missing {
-            return Err(Error::Invalid);
-        }
+        refuse_if(index >= PEERS as u64 || peer == slot || face > 1 || missing, Error::Invalid)?;
         let at = self.domains[slot].peer(index);
-        if self.resolve(self.machine.load(at)).is_some() {
-            return Err(Error::Exists);
-        }
+        refuse_if(self.resolve(self.machine.load(at)).is_some(), Error::Exists)?;
         self.machine.store(at, self.reference(peer) | if face == 1 { GUESTS } else { 0 });
         Ok(0)
     }

@@ -44,9 +44,7 @@ impl<M: Machine> Core<M> {
         mut each: impl FnMut(&mut Self, &mut T) -> Result<()>,
     ) -> Result {
         let count = at_most(count, MAX_BATCH)?;
-        if count == 0 {
-            return Err(Error::Invalid);
-        }
+        refuse_if(count == 0, Error::Invalid)?;
         let memory = self.memory(caller, elements, count * size_of::<T>(), true)?;
         let mut done = 0;
         for index in 0..count {
@@ -63,9 +61,8 @@ impl<M: Machine> Core<M> {
     fn copy(&mut self, caller: Caller, element: &CopyElement) -> Result<()> {
         let (from, to, length) = (element.source, element.destination, element.length as u64);
         let inside = |side: CopySide| side.reserved == 0 && side.offset as u64 + length <= PAGE_SIZE;
-        if length == 0 || !inside(from) || !inside(to) || from.peer == OWN_MEMORY && to.peer == OWN_MEMORY {
-            return Err(Error::Invalid);
-        }
+        let both_own = from.peer == OWN_MEMORY && to.peer == OWN_MEMORY;
+        refuse_if(length == 0 || !inside(from) || !inside(to) || both_own, Error::Invalid)?;
         let (source, reading) = self.side(caller, from, false)?;
         let target = self.side(caller, to, true);
         let mut result = target.map(|_| ());

@@ -33,13 +33,9 @@ impl<M: Machine> Core<M> {
 
     pub(super) fn device_open(&mut self, caller: Caller, index: u64, flags: u64) -> Result {
         let (index, device) = (index as usize, &self.devices[index as usize]);
-        if flags & !DMA != 0 {
-            return Err(Error::Invalid);
-        }
+        refuse_if(flags & !DMA != 0, Error::Invalid)?;
         let confined = (Features::IOMMU | Features::IOMMU_OFF_INSECURE).bits();
-        if device.info.flags & BRIDGE != 0 || self.info.features & confined == 0 {
-            return Err(Error::NotPermitted);
-        }
+        refuse_if(device.info.flags & BRIDGE != 0 || self.info.features & confined == 0, Error::NotPermitted)?;
         match device.info.owner {
             NO_OWNER => self.claim(index, caller.slot),
             owner if owner != caller.slot.number() as u32 => return Err(Error::Busy),
@@ -58,9 +54,7 @@ impl<M: Machine> Core<M> {
         let offset = place(at, width)?;
         let value = u32::try_from(value).ok().filter(|&value| width == 4 || value >> (8 * width) == 0);
         let value = value.ok_or(Error::Invalid)?;
-        if !(offset..offset + width as u16).all(|at| WRITABLE.contains(&at)) {
-            return Err(Error::NotPermitted);
-        }
+        refuse_if(!(offset..offset + width as u16).all(|at| WRITABLE.contains(&at)), Error::NotPermitted)?;
         self.machine.config_write(self.devices[device].info.address, offset, width, value);
         Ok(0)
     }
@@ -68,9 +62,8 @@ impl<M: Machine> Core<M> {
     pub(super) fn device_map(&mut self, by: Caller, device: usize, bar: u64, page: u64, at: u64, pages: u64) -> Result {
         at_most(pages, MAX_PAGES)?;
         let from = self.registers(&self.devices[device], bar, page, pages)?;
-        if !(MMIO..MMIO_END - pages * PAGE_SIZE + 1).contains(&at) || !at.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::BadAddress);
-        }
+        let inside = (MMIO..MMIO_END - pages * PAGE_SIZE + 1).contains(&at);
+        refuse_if(!inside || !at.is_multiple_of(PAGE_SIZE), Error::BadAddress)?;
         self.check_unmapped(by.slot, at, pages, 0)?;
         let space = self.domains[by.slot].space;
         for (address, register) in each(at, pages).zip(each(from, pages)) {
@@ -81,9 +74,7 @@ impl<M: Machine> Core<M> {
 
     pub(super) fn device_interrupt(&mut self, caller: Caller, index: usize, message: u64) -> Result {
         let device = &self.devices[index];
-        if message >= device.info.interrupts as u64 {
-            return Err(Error::NotFound);
-        }
+        refuse_if(message >= device.info.interrupts as u64, Error::NotFound)?;
         let message = message as u16;
         let about = (index as u32) << 16 | message as u32;
         if self.interrupts[MESSAGES..].iter().flatten().any(|&(slot, port)| self.port(slot, port).incarnation == about)
@@ -105,9 +96,7 @@ impl<M: Machine> Core<M> {
         let space = self.domains[by.slot].space;
         for address in each(at, pages) {
             let frame = space.translate(&self.machine, address, true).ok_or(Error::BadAddress)?;
-            if self.frames.info(&self.machine, frame).count > 0 {
-                return Err(Error::Busy);
-            }
+            refuse_if(self.frames.info(&self.machine, frame).count > 0, Error::Busy)?;
         }
         let found = each(at, pages).filter_map(|address| space.translate(&self.machine, address, true));
         for (index, frame) in found.enumerate() {

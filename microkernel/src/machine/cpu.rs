@@ -7,11 +7,11 @@ use core::arch::asm;
 
 use x86_64::VirtAddr;
 use x86_64::instructions::port::Port;
-use x86_64::registers::control::Cr2;
 use x86_64::registers::model_specific::FsBase;
+use x86_64::structures::port::PortRead;
 
 /// Reads an I/O port.
-pub fn inb(port: u16) -> u8 {
+pub fn input<T: PortRead>(port: u16) -> T {
     // SAFETY: no device the core reads answers a read with DMA.
     unsafe { Port::new(port).read() }
 }
@@ -22,23 +22,12 @@ pub fn outb(port: u16, value: u8) {
     unsafe { Port::new(port).write(value) }
 }
 
-/// Reads a 32-bit I/O port.
-pub fn inl(port: u16) -> u32 {
-    // SAFETY: as for `inb`; used for the ACPI timer only.
-    unsafe { Port::new(port).read() }
-}
-
 /// Reads the time stamp counter, not before earlier loads.
 pub fn tsc() -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: CR4.TSD does not matter in ring 0; touches no memory.
     unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
     u64::from(high) << 32 | u64::from(low)
-}
-
-/// Reads CR2: the address of the last page fault.
-pub fn fault_address() -> u64 {
-    Cr2::read_raw()
 }
 
 /// Loads CR3, which also forgets every cached translation but the global ones; the core has none of those.

@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use microkernel::platform::PORT_RANGES;
 use spin::Once;
 use x86_64::instructions::segmentation::{CS, SS, Segment};
-use x86_64::instructions::tables::{lidt, load_tss, sgdt};
+use x86_64::instructions::tables::{lidt, load_tss};
 use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::idt::{Entry, HandlerFunc};
@@ -44,8 +44,10 @@ static INTERRUPTS: Once<InterruptTable> = Once::new();
 /// Segment table and task state of one CPU, with its I/O permissions behind that.
 #[repr(C)]
 pub struct Segments {
-    table: GlobalDescriptorTable,
-    task: TaskStateSegment,
+    /// Segment table.
+    pub table: GlobalDescriptorTable,
+    /// Task state.
+    pub task: TaskStateSegment,
     bitmap: UnsafeCell<[u8; BITMAP]>,
 }
 
@@ -58,28 +60,6 @@ impl Segments {
             task.interrupt_stack_table[index] = VirtAddr::new(stack + (index as u64 + 1) * FRAME);
         }
         Segments { table: GlobalDescriptorTable::new(), task, bitmap: UnsafeCell::new([0xff; BITMAP]) }
-    }
-
-    /// Address of the task state.
-    pub fn task(&self) -> u64 {
-        &raw const self.task as u64
-    }
-
-    /// Sets the limit of the segment table again.
-    pub fn limit(&'static self) {
-        self.table.load();
-    }
-
-    /// Sets the limit of the task state again.
-    #[cold]
-    pub fn reload_task(&self) {
-        let entry = (sgdt().base.as_u64() + u64::from(TASK)) as *mut u64;
-        // SAFETY: only this CPU uses its tables, and no other reference to this one exists while the core runs here. The task
-        // state is marked as in use, and could not be loaded then.
-        unsafe {
-            entry.write_volatile(entry.read_volatile() & !(1 << 41));
-            load_tss(SegmentSelector(TASK));
-        }
     }
 
     /// Loads the tables on the CPU they are for, with the interrupt table.

@@ -3,15 +3,16 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use microkernel::events::{LINES, MESSAGES, SOURCES, VECTORS};
-use microkernel::platform::{Next, PORT_RANGES, Phys, Registers, reg};
+use microkernel::platform::{Next, Phys, Registers, reg};
 use microkernel::state::Core;
 use protocol::hypercall::Hypercall;
+use x86_64::registers::control::Cr2;
 
 use super::entry::{FIRST_INTERRUPT, Leave, save_vector_state};
 use super::hardware::Hardware;
 use super::lock::{CORE, Guard, await_flush, serve_flushes};
 use super::percpu::Cpu;
-use super::{apic, cpu, features, paging, panic, timer, vmx, window};
+use super::{apic, cpu, features, paging, panic, timer, vm, window};
 
 /// Exceptions that are the machine's or the core's, wherever they come from: double fault and machine check.
 const NEVER_A_DOMAIN: [u64; 2] = [8, 18];
@@ -52,7 +53,7 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
         if NEVER_A_DOMAIN.contains(&vector) {
             panic::report(format_args!("exception {vector} while a domain ran"), None);
         }
-        return enter(this, false, |core| core.fault(this.index, vector, error, cpu::fault_address()));
+        return enter(this, false, |core| core.fault(this.index, vector, error, Cr2::read_raw()));
     }
     if vector == apic::TIMER {
         this.armed.set(u64::MAX);
@@ -121,9 +122,7 @@ fn carry_out(this: &Cpu, call: bool, next: Next) -> Leave {
                 this.segments.change_ports(loaded, ports);
                 this.ports.set(ports);
             }
-            if ports != [0; PORT_RANGES] {
-                vmx::allow_ports(this);
-            }
+            vm::allow_ports(this, ports);
             (window::pointer::<Registers>(context.at(0)), root.at(0), deadline)
         }
         Next::Idle { deadline } => (core::ptr::null_mut(), Phys(paging::CORE_ROOT.load(Relaxed)), deadline),
@@ -140,7 +139,7 @@ fn carry_out(this: &Cpu, call: bool, next: Next) -> Leave {
     if context == old {
         return Leave { context, switched: 0 };
     }
-    vmx::turn_to(this, context);
+    vm::turn_to(this, context);
     this.context.set(context);
     if call {
         // SAFETY: until the lock is released the old context belongs to this CPU; its frame is mapped.

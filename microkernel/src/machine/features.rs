@@ -13,7 +13,7 @@ use x86_64::registers::control::{Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use super::descriptors::USER_DATA;
-use super::{svm, vmx};
+use super::vm;
 
 /// The core's XCR0, the same on all CPUs.
 pub static CORE_XCR0: AtomicU32 = AtomicU32::new(0);
@@ -26,42 +26,28 @@ static BARRIERS: AtomicU32 = AtomicU32::new(0);
 
 const PREDICTION_COMMAND: u32 = 0x49;
 
-/// The memory types that page tables name by number, and the one of number 2, made write-back.
-const MEMORY_TYPES: u32 = 0x277;
-const TYPE_2: u64 = 0xff << 16;
-const WRITE_BACK_2: u64 = 6 << 16;
-
 /// The leaf, or zeros if the CPU has none of that number.
-fn leaf(number: u32, sub: u32) -> CpuidResult {
+pub fn leaf(number: u32, sub: u32) -> CpuidResult {
     let none = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
     if __cpuid(number & 0x8000_0000).eax < number { none } else { __cpuid_count(number, sub) }
 }
 
-fn bit(word: u32, number: u32) -> bool {
+/// Whether a bit is set.
+pub fn bit(word: u32, number: u32) -> bool {
     word >> number & 1 != 0
 }
 
 /// What of the machine the core uses.
 pub fn detect() -> Features {
     let (basic, structured) = (leaf(1, 0), leaf(7, 0));
-    let extended = leaf(0x8000_0001, 0);
-    let mut found = Features::empty();
-    found.set(Features::NX, bit(extended.edx, 20));
+    let mut found = vm::detect();
+    found.set(Features::NX, bit(leaf(0x8000_0001, 0).edx, 20));
     found.set(Features::SMEP, bit(structured.ebx, 7));
     found.set(Features::SMAP, bit(structured.ebx, 20));
     found.set(Features::UMIP, bit(structured.ecx, 2));
     found.set(Features::X2APIC, bit(basic.ecx, 21));
     found.set(Features::XSAVE, bit(basic.ecx, 26) && bit(leaf(13, 1).eax, 0));
-    found.set(Features::SVM, bit(extended.ecx, 2) && bit(leaf(0x8000_000a, 0).edx, 0) && svm::is_allowed());
-    found.set(Features::VMX, bit(basic.ecx, 5) && vmx::is_usable());
-    found.set(Features::VM_SPARES_CPU_0, found.contains(Features::SVM) && bit(basic.ecx, 31) && is_tcg());
     found
-}
-
-/// Whether the hypervisor that there is below calls itself QEMU's software emulation.
-fn is_tcg() -> bool {
-    let CpuidResult { ebx, ecx, edx, .. } = __cpuid(0x4000_0000);
-    [ebx, ecx, edx].map(u32::to_le_bytes) == [*b"TCGT", *b"CGTC", *b"GTCG"]
 }
 
 /// Switches on, on this CPU, what [`detect`] found.
@@ -76,9 +62,6 @@ pub fn enable(features: Features) {
     cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.contains(Features::SMAP));
     // SAFETY: CPUID names every bit that is set; one that does not exist is undefined behaviour in some emulators.
     unsafe { Cr4::write(cr4) };
-    let mut types = Msr::new(MEMORY_TYPES);
-    // SAFETY: every 64-bit CPU has the register, and nothing is mapped yet with the type that changes.
-    unsafe { types.write(types.read() & !TYPE_2 | WRITE_BACK_2) };
     let (intel, amd) = (leaf(7, 0).edx, leaf(0x8000_0008, 0).ebx);
     BARRIERS.store(u32::from(bit(intel, 26) || bit(amd, 12)) | u32::from(bit(intel, 10)) << 1, Relaxed);
     // x87 and SSE, AVX.

@@ -7,7 +7,7 @@ use core::fmt::Arguments;
 use core::panic::{Location, PanicInfo};
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use x86_64::registers::control::Cr3;
+use x86_64::registers::control::{Cr2, Cr3};
 
 use super::entry::CoreFrame;
 use super::serial::{self, line};
@@ -58,11 +58,11 @@ pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
     if let Some(frame) = frame {
         let [.., rip, cs, rflags, rsp, _ss] = *frame;
         line(format_args!("  rip {rip:016x} rsp {rsp:016x} rflags {rflags:08x} cs {cs:x}"));
-        line(format_args!("  cr2 {:016x} cr3 {:016x}", cpu::fault_address(), Cr3::read_raw().0.start_address()));
+        line(format_args!("  cr2 {:016x} cr3 {:016x}", Cr2::read_raw(), Cr3::read_raw().0.start_address()));
         for (name, value) in REGISTERS.split(' ').zip(frame) {
             line(format_args!("  {name:3} {value:016x}"));
         }
-        if percpu::is_guard(cpu::fault_address()) {
+        if percpu::is_guard(Cr2::read_raw()) {
             line(format_args!("  the core's stack is used up"));
         }
         line(format_args!("  backtrace: {rip:016x}"));

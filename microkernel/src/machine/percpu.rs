@@ -15,7 +15,7 @@ use super::descriptors::{CORE_CODE, Segments};
 use super::entry::{SYSCALL_MASK, syscall_entry};
 use super::paging::{FRAME, Tables, WRITE};
 use super::start::{BOOT_STACK, BOOT_STACK_SIZE};
-use super::{svm, vmx};
+use super::vm;
 
 const SYSENTER_CS: u32 = 0x174;
 
@@ -51,12 +51,8 @@ pub struct Cpu {
     pub armed: Cell<u64>,
     /// The I/O ports that the bitmap allows.
     pub ports: Cell<[u32; PORT_RANGES]>,
-    /// The context of the guest that ran last; null for none.
-    pub guest: Cell<*mut Registers>,
-    /// What SVM needs of it.
-    pub svm: svm::Host,
-    /// What VMX needs of it.
-    pub vmx: vmx::Host,
+    /// What it has for guests.
+    pub vm: vm::Host,
     /// Segment tables.
     pub segments: Segments,
 }
@@ -81,9 +77,7 @@ impl Cpu {
                 root: Cell::new(tables.root),
                 armed: Cell::new(u64::MAX),
                 ports: Cell::new([0; PORT_RANGES]),
-                guest: Cell::new(core::ptr::null_mut()),
-                svm: svm::Host::new(tables)?,
-                vmx: vmx::Host::new(tables)?,
+                vm: vm::Host::new(tables)?,
                 segments: Segments::new(stack),
             });
             Ok(&mut *this)
@@ -103,9 +97,8 @@ impl Cpu {
             Msr::new(SYSENTER_CS).write(0);
         }
         self.segments.load();
-        // Last: they keep a copy of the registers set above.
-        self.svm.install();
-        self.vmx.install();
+        // Last: it keeps a copy of the registers set above.
+        self.vm.install();
     }
 
     /// The CPU this runs on.

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 
 use microkernel::platform::SERIAL;
 
-use super::cpu::{inb, outb};
+use super::cpu::{input, outb};
 
 /// First I/O port of COM1.
 const COM1: u16 = SERIAL.start as u16;
@@ -27,7 +27,7 @@ pub fn initialize() {
     for (register, value) in [(1, 0), (3, 0x80), (0, DIVISOR), (1, 0), (3, 3), (2, 7), (4, 3)] {
         outb(COM1 + register, value);
     }
-    OWNED.store(inb(COM1 + 5) != 0xff, Relaxed);
+    OWNED.store(input::<u8>(COM1 + 5) != 0xff, Relaxed);
 }
 
 /// Gives the port to a domain (`true`) or takes it back, in the state the core wants it.
@@ -48,7 +48,7 @@ fn send(byte: u8, aloud: bool) {
         return;
     }
     for _ in 0..PATIENCE {
-        if inb(COM1 + 5) & 0x20 != 0 {
+        if input::<u8>(COM1 + 5) & 0x20 != 0 {
             return outb(COM1, byte);
         }
     }

@@ -71,7 +71,7 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     }
     info.ram.remove(image)?;
     if bundle.start % FRAME != 0 || !info.ram.contains(&bundle) {
-        return Err("the boot bundle does not start on a page of RAM");
+        return Err("the boot bundle does not start on a page, or lies in memory that the firmware keeps");
     }
     let mut free = info.ram.clone();
     free.remove(bundle.clone())?;

@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::cpu::{inl, tsc};
+use super::cpu::{input, tsc};
 use super::percpu::Cpu;
 use super::{acpi, apic};
 
@@ -31,10 +31,10 @@ pub fn tsc_hz() -> u64 {
 
 /// Waits by the ACPI timer; gives the ticks. Nothing if it does not count.
 fn wait(port: u16) -> Option<u64> {
-    let first = inl(port);
+    let first: u32 = input(port);
     let (mut last, mut left) = (first, PATIENCE);
     while left > 0 {
-        let now = inl(port);
+        let now: u32 = input(port);
         let ticks = now.wrapping_sub(first) & 0xff_ffff;
         if ticks >= ACPI_TICKS {
             return Some(ticks.into());

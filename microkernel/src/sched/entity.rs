@@ -1,6 +1,7 @@
 //! What the scheduler knows about one vCPU.
 
-use protocol::domain::{CLASS_GUEST, DEFAULT_WEIGHT, SchedParams};
+use protocol::domain::{DEFAULT_WEIGHT, SchedParams};
+use zerocopy::FromBytes;
 
 use super::{PERIOD_NS, SLICE_NS};
 
@@ -22,6 +23,7 @@ pub mod hold {
 }
 
 /// One vCPU.
+#[derive(FromBytes)]
 pub struct Entity {
     /// CPU time it had, in ns at the default weight, moved by whatever it gained or lost by sleeping and pinning.
     pub time: u64,
@@ -46,21 +48,8 @@ pub struct Entity {
 }
 
 impl Entity {
-    pub const fn new() -> Self {
-        Entity {
-            time: 0,
-            inverse: 1 << INVERSE_BITS,
-            slice_ns: SLICE_NS,
-            cap_ns: u64::MAX,
-            window: Window::NEW,
-            cpu_ns: 0,
-            affinity: u64::MAX,
-            allowed: 0,
-            cpu: 0,
-            class: CLASS_GUEST as u8,
-            hold: hold::OFFLINE,
-        }
-    }
+    /// Nobody, or one that is not [`Entity::set`] and pinned yet.
+    pub const NONE: Entity = Entity { hold: hold::OFFLINE, ..zerocopy::transmute!([0_u8; size_of::<Entity>()]) };
 
     pub fn set(&mut self, params: &SchedParams) {
         let weight = u64::from(params.weight.max(1));
@@ -101,7 +90,7 @@ impl Entity {
 }
 
 /// Time spent in the current period.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes)]
 pub struct Window {
     pub spent: u64,
     pub end: u64,

@@ -83,7 +83,8 @@ pub struct Scheduler {
     cpus: Table<Cpu, MAX_CPUS>,
     /// Virtual time at which CPUs are contended. Starts late enough to be subtracted from.
     front: u64,
-    online: u64,
+    /// CPUs there are, a bit each.
+    pub online: u64,
     idle: u64,
     /// CPUs that should choose anew now, a bit each, for who carries the message.
     pub kicks: u64,
@@ -103,7 +104,7 @@ impl Scheduler {
             idle_ns: 0,
         };
         Scheduler {
-            entities: Table([const { Entity::new() }; MAX_VCPUS]),
+            entities: Table([const { Entity::NONE }; MAX_VCPUS]),
             lists: Lists::new(),
             cpus: Table([CPU; MAX_CPUS]),
             front: FAR + CREDIT,
@@ -127,7 +128,7 @@ impl Scheduler {
 
     /// Makes a vCPU known, not started.
     pub fn add(&mut self, id: VcpuId, params: &SchedParams) {
-        let mut entity = Entity::new();
+        let mut entity = Entity::NONE;
         entity.set(params);
         entity.pin(params.affinity, self.online);
         entity.cpu = entity.allowed.trailing_zeros() as u8 % MAX_CPUS as u8;
@@ -137,7 +138,7 @@ impl Scheduler {
     /// Forgets a vCPU that is on no CPU.
     pub fn remove(&mut self, id: VcpuId) {
         self.stop(id);
-        self.entities[id] = Entity::new();
+        self.entities[id] = Entity::NONE;
     }
 
     /// Changes weight, cap and class and, if asked for, the CPUs it may run on.
@@ -489,11 +490,6 @@ impl Scheduler {
     /// Whether it was started and not stopped since.
     pub fn is_started(&self, id: VcpuId) -> bool {
         self.entities[id].hold & hold::OFFLINE == 0
-    }
-
-    /// Whether a vCPU is on a CPU.
-    pub fn is_running(&self, id: VcpuId) -> bool {
-        self.on_cpu(id).is_some()
     }
 
     /// State and accounts of a vCPU.

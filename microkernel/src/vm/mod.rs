@@ -147,6 +147,19 @@ impl<M: Machine> Core<M> {
         self.info.features & Features::VMX.bits() != 0
     }
 
+    /// The CPUs for a domain with a virtual machine that may run on these; 0 is all. `Unsupported`: the machine runs no guests.
+    pub(crate) fn place_guests(&self, affinity: u64) -> Result<u64> {
+        let (features, online) = (Features::from_bits_retain(self.info.features), self.sched.online);
+        if !features.intersects(Features::SVM | Features::VMX) {
+            return Err(Error::Unsupported);
+        }
+        if online == 1 || !features.contains(Features::VM_SPARES_CPU_0) {
+            return Ok(affinity);
+        }
+        let wanted = if affinity == 0 { online } else { affinity & online };
+        Some(wanted & !1).filter(|&cpus| cpus != 0).ok_or(Error::Invalid)
+    }
+
     fn guest(&self, context: Frame) -> Guest {
         self.machine.get(context.at(GUEST))
     }

@@ -61,8 +61,8 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 
 fn size() -> Result<Vec<String>> {
     let sizes = sizes::measure()?;
-    println!("the core has {} lines, the budget is {}", sizes.total, sizes.budget);
-    Ok(sizes.over().then(|| "the core is over its budget; see `cargo xtask sizes`".to_string()).into_iter().collect())
+    sizes.parts().iter().for_each(|(name, part)| println!("{name}: {part}"));
+    Ok(sizes.problems())
 }
 
 /// Runs a command; its failure is the one problem it found.

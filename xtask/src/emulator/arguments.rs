@@ -1,8 +1,9 @@
 //! The emulator's command line.
 
+use std::iter;
 use std::path::Path;
 
-use super::network::MAC;
+use super::network::mac;
 use super::{Accel, Access, Disk, Firmware, Idle, Medium, Network, Options};
 use crate::system::{OVMF, OVMF_VARIABLES};
 
@@ -10,9 +11,9 @@ use crate::system::{OVMF, OVMF_VARIABLES};
 /// ends the emulator with dom0's status.
 const BOOT_LINE: &str = "iommu=off-insecure debugcon=e9 exit-port=0xf4";
 
-/// Slot of the network card on the PCI bus; the chipset has slots 0 and 31.
-const NETWORK_SLOT: &str = "0x2";
-/// Slot of the first disk; the others follow.
+/// Slot of the first network card on the PCI bus; the chipset has slots 0 and 31.
+const NETWORK_SLOT: usize = 2;
+/// Slot of the first disk; the others follow, and the other network cards follow them.
 const FIRST_DISK_SLOT: usize = 3;
 
 /// Arguments for a machine with `options` whose debug console writes to `debug_log`.
@@ -35,8 +36,9 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
     add(&["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
     add(&["-debugcon", &format!("file:{}", escape(debug_log))]);
     add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-    if let Some(network) = &options.network {
-        add(&network_card(network).each_ref().map(String::as_str));
+    let others = FIRST_DISK_SLOT + options.disks.len() + usize::from(options.null_disk);
+    for (number, (network, slot)) in options.networks.iter().zip(iter::once(NETWORK_SLOT).chain(others..)).enumerate() {
+        add(&network_card(number, network, slot).each_ref().map(String::as_str));
     }
     for (number, disk) in options.disks.iter().enumerate() {
         add(&virtio_disk(number, disk, options.disk_rate).each_ref().map(String::as_str));
@@ -53,16 +55,20 @@ pub fn arguments(options: &Options, kvm: bool, debug_log: &Path) -> Vec<String> 
         Some(medium) => stick(medium, line).iter().for_each(|word| add(&[word])),
         None => {
             add(&["-kernel", &image.to_string_lossy(), "-initrd", &ramdisk.to_string_lossy(), "-append", line]);
+            // QEMU puts the bundle 160 KiB below the end of the low memory, whatever the firmware takes there: 128 KiB for its
+            // tables and, unless it is told that it boots from none of them, 12 for each disk.
+            add(&["-boot", "strict=on"]);
         }
     }
     list
 }
 
-/// A virtio network card. It needs no firmware of its own: nothing is booted from it.
-fn network_card(network: &Network) -> [String; 4] {
+/// The virtio network card with this number. It needs no firmware of its own: nothing is booted from it.
+fn network_card(number: usize, network: &Network, slot: usize) -> [String; 4] {
     let forward = network.http_port.map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:80")).unwrap_or_default();
-    let device = format!("virtio-net-pci,netdev=net,disable-legacy=on,romfile=,mac={MAC},addr={NETWORK_SLOT}");
-    ["-netdev".into(), format!("user,id=net{forward}"), "-device".into(), device]
+    let (id, mac) = (format!("net{number}"), mac(number));
+    let device = format!("virtio-net-pci,netdev={id},disable-legacy=on,romfile=,mac={mac},addr={slot:#x}");
+    ["-netdev".into(), format!("user,id={id}{forward}"), "-device".into(), device]
 }
 
 /// The virtio disk with this number.
@@ -148,17 +154,18 @@ mod tests {
     fn devices_are_modern_and_have_fixed_places() {
         let mut options = Options::new(1, "/tmp/x".into());
         options.disks.push(Disk { file: "/a,b".into(), access: Access::ReadOnly });
-        options.network = Some(Network { http_port: Some(8080) });
+        options.networks = vec![Network { http_port: Some(8080) }, Network::default()];
         let line = arguments(&options, false, Path::new("/tmp/log")).join(" ");
         for part in [
-            "-netdev user,id=net,hostfwd=tcp:127.0.0.1:8080-:80 ",
-            "virtio-net-pci,netdev=net,disable-legacy=on,romfile=,mac=52:54:00:12:34:56,addr=0x2",
+            "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:8080-:80 ",
+            "virtio-net-pci,netdev=net0,disable-legacy=on,romfile=,mac=52:54:00:12:34:56,addr=0x2",
+            "-netdev user,id=net1 -device virtio-net-pci,netdev=net1,disable-legacy=on,romfile=,mac=52:54:00:12:34:57,addr=0x5",
             "disk.img,snapshot=on -device virtio-blk-pci,drive=disk0,disable-legacy=on,addr=0x3",
             "file=/a,,b,read-only=on -device virtio-blk-pci,drive=disk1,disable-legacy=on,addr=0x4",
         ] {
             assert!(line.contains(part), "no {part} in {line}");
         }
-        (options.disks, options.network) = (Vec::new(), None);
+        (options.disks, options.networks) = (Vec::new(), Vec::new());
         assert!(!arguments(&options, false, Path::new("/tmp/log")).join(" ").contains("virtio"));
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::launch::{Launched, supervised};
-use super::network::MAC;
+use super::network::mac;
 use super::{Network, Options};
 use crate::process;
 use crate::system::{BOCHS, BOCHS_BIOS, BOCHS_VGA, Tool};
@@ -45,7 +45,7 @@ pub fn start(options: &Options, medium: &Path) -> Result<Launched> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port of 127.0.0.1 is free")?;
     let configuration = options.logs.join("bochsrc");
     fs::write(&configuration, self::configuration(options, medium, listener.local_addr()?.port())?)?;
-    if let Some(network) = &options.network {
+    if let Some(network) = options.networks.first() {
         fs::write(options.logs.join(NETWORK_FILE), self::network(network))?;
     }
     let mut command = supervised(program);
@@ -56,7 +56,7 @@ pub fn start(options: &Options, medium: &Path) -> Result<Launched> {
     let connected = go(&mut child).and_then(|()| accept(&listener, &mut child));
     match connected.and_then(|serial| Ok((serial.try_clone()?, serial))) {
         // A card can do nothing where DMA is refused.
-        Ok((input, serial)) if options.network.is_some() => {
+        Ok((input, serial)) if !options.networks.is_empty() => {
             Ok(Launched { child, input: Box::new(input), output: Box::new(Chooser::new(serial)) })
         }
         Ok((input, output)) => Ok(Launched { child, input: Box::new(input), output: Box::new(output) }),
@@ -149,9 +149,9 @@ fn configuration(options: &Options, medium: &Path, port: u16) -> Result<String> 
     line(format_args!("ata0-master: type=disk, mode=volatile, path=\"{}\", cylinders=0", medium.display()))?;
     line(format_args!("boot: disk"))?;
     line(format_args!("pci: enabled=1, chipset=i440fx"))?;
-    if options.network.is_some() {
+    if !options.networks.is_empty() {
         let script = options.logs.join(NETWORK_FILE);
-        line(format_args!("e1000: enabled=1, mac={MAC}, ethmod=slirp, script=\"{}\"", script.display()))?;
+        line(format_args!("e1000: enabled=1, mac={}, ethmod=slirp, script=\"{}\"", mac(0), script.display()))?;
     }
     line(format_args!("com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}"))?;
     // It would look for a sound card of the host.
@@ -196,7 +196,7 @@ mod tests {
         for part in ["path=\"/tmp/y.img\"", "dev=127.0.0.1:4321", "count=3:1:1", "megs: 512\n", "/tmp/x/slirp.conf"] {
             assert!(text.contains(part), "no {part} in\n{text}");
         }
-        let text = configuration(&Options { network: None, ..options }, Path::new("/tmp/y.img"), 4321).unwrap();
+        let text = configuration(&Options { networks: Vec::new(), ..options }, Path::new("/tmp/y.img"), 4321).unwrap();
         assert!(!text.contains("e1000"), "{text}");
     }
 

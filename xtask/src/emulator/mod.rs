@@ -134,8 +134,8 @@ pub struct Options {
     pub disk_rate: Option<u32>,
     /// Whether there is a virtio disk after these that holds nothing and answers at once, for measurements.
     pub null_disk: bool,
-    /// Network card, in slot 2 of the PCI bus.
-    pub network: Option<Network>,
+    /// Network cards, the first one in slot 2 of the PCI bus, the others after the disks. In Bochs there is but one.
+    pub networks: Vec<Network>,
     /// Where the logs of the serial port and of the debug console go.
     pub logs: PathBuf,
     /// How long the first prompt, and each command, may take.
@@ -160,7 +160,7 @@ impl Options {
             disks: vec![Disk { file: workspace::disk(), access: Access::Snapshot }],
             disk_rate: None,
             null_disk: false,
-            network: Some(Network::default()),
+            networks: vec![Network::default()],
             logs,
             timeout: Duration::from_secs(60),
         }

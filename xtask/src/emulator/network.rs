@@ -1,10 +1,12 @@
-//! The machine's network card, and ports of the host that lead to the machine.
+//! The machine's network cards, and ports of the host that lead to the machine.
 
 use std::io::Result;
 use std::net::{Ipv4Addr, TcpListener};
 
-/// Address of the card: locally administered, QEMU's own prefix.
-pub const MAC: &str = "52:54:00:12:34:56";
+/// Address of the card with this number: locally administered, QEMU's own prefix.
+pub fn mac(number: usize) -> String {
+    format!("52:54:00:12:34:{:02x}", 0x56 + number)
+}
 
 /// Whether the emulator can listen at this port of 127.0.0.1. Asked before the emulator starts, whose own complaint names no
 /// way out.

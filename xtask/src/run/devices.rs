@@ -1,4 +1,4 @@
-//! The devices of the machine that `run` boots: which disk, and where on the host its web server is.
+//! The devices of the machine that `run` boots: which disks, and where on the host its web server is.
 
 use std::path::PathBuf;
 
@@ -13,16 +13,19 @@ const HTTP_PORT: u16 = 8080;
 /// What the operator says about devices.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Devices {
-    /// A disk of your own, as a raw image, to which changes are written; without this, target/disk.img is used and changes to it
-    /// are gone at the end
+    /// A disk of your own, as a raw image, to which changes are written; can be given several times. Without this, target/disk.img
+    /// is used and changes to it are gone at the end
     #[arg(long, value_name = "FILE", conflicts_with = "no_disk")]
-    disk: Option<PathBuf>,
+    disk: Vec<PathBuf>,
     /// No disk
     #[arg(long)]
     no_disk: bool,
     /// No network card
     #[arg(long, conflicts_with = "http_port")]
     no_net: bool,
+    /// Network cards more than one, each on a network of its own
+    #[arg(long, value_name = "NUMBER", default_value_t, value_parser = clap::value_parser!(u8).range(..8), conflicts_with = "no_net")]
+    more_nets: u8,
     /// Port of 127.0.0.1 that leads to port 80 of the machine, 0 for a free one [default: 8080, or a free one if that is taken]
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
@@ -31,14 +34,16 @@ pub struct Devices {
 impl Devices {
     /// Disks of the machine, without those of guests.
     pub fn disks(&self) -> usize {
-        usize::from(!self.no_disk)
+        if self.no_disk { 0 } else { self.disk.len().max(1) }
     }
 
     /// Puts the devices asked for into `options`.
     pub fn apply(&self, options: &mut Options) -> Result<()> {
         if options.in_bochs() {
-            if self.no_disk || self.disk.is_some() {
-                bail!("--disk and --no-disk are not for --bochs, where the image is the only disk");
+            if self.no_disk || !self.disk.is_empty() || self.more_nets > 0 {
+                bail!(
+                    "--disk, --no-disk and --more-nets are not for --bochs, where there is one disk, the image, and one card"
+                );
             }
             // The image is the disk, as the driver of ATA disks finds it.
             options.disks.clear();
@@ -49,13 +54,17 @@ impl Devices {
         if self.no_disk {
             options.disks.clear();
         }
-        if let Some(file) = &self.disk {
-            if !file.exists() {
-                bail!("--disk {}: there is no such file", file.display());
-            }
-            options.disks = vec![Disk { file: file.clone(), access: Access::Keep }];
+        if let Some(file) = self.disk.iter().find(|file| !file.exists()) {
+            bail!("--disk {}: there is no such file", file.display());
         }
-        options.network = if self.no_net { None } else { Some(Network { http_port: Some(self.http_port()?) }) };
+        if !self.disk.is_empty() {
+            options.disks = self.disk.iter().map(|file| Disk { file: file.clone(), access: Access::Keep }).collect();
+        }
+        options.networks.clear();
+        if !self.no_net {
+            options.networks.push(Network { http_port: Some(self.http_port()?) });
+            options.networks.resize(1 + usize::from(self.more_nets), Network::default());
+        }
         Ok(())
     }
 
@@ -91,7 +100,7 @@ mod tests {
         let error = applied(&Devices { http_port: Some(taken), ..Devices::default() }).unwrap_err().to_string();
         assert!(error.contains("--http-port") && error.contains(&taken.to_string()), "{error}");
         let free = applied(&Devices { http_port: Some(0), ..Devices::default() }).unwrap();
-        assert!(free.network.unwrap().http_port.is_some_and(|port| port != 0 && port != taken));
+        assert!(free.networks[0].http_port.is_some_and(|port| port != 0 && port != taken));
     }
 
     #[test]
@@ -100,7 +109,7 @@ mod tests {
         let options = || Options { medium: Some(medium.clone()), ..Options::new(1, PathBuf::new()) };
         let mut found = options();
         Devices { http_port: Some(0), ..Devices::default() }.apply(&mut found).unwrap();
-        assert!(found.disks.is_empty() && found.network.is_some());
+        assert!(found.disks.is_empty() && found.networks.len() == 1);
         let none = Devices { no_disk: true, ..Devices::default() };
         assert!(none.apply(&mut options()).unwrap_err().to_string().contains("--bochs"));
     }
@@ -108,11 +117,15 @@ mod tests {
     #[test]
     fn devices_can_be_left_out_or_brought_along() {
         let none = applied(&Devices { no_disk: true, no_net: true, ..Devices::default() }).unwrap();
-        assert_eq!((none.disks, none.network), (Vec::new(), None));
+        assert_eq!((none.disks, none.networks), (Vec::new(), Vec::new()));
         let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-        let own = applied(&Devices { disk: Some(file.clone()), ..Devices::default() }).unwrap();
-        assert_eq!(own.disks, [Disk { file, access: Access::Keep }]);
-        let missing = Devices { disk: Some("/nonexistent".into()), ..Devices::default() };
+        let own = Devices { disk: vec![file.clone(), file.clone()], more_nets: 2, ..Devices::default() };
+        let disk = Disk { file, access: Access::Keep };
+        assert_eq!(own.disks(), 2);
+        let own = applied(&Devices { http_port: Some(0), ..own }).unwrap();
+        assert_eq!((own.disks.as_slice(), own.networks.len()), ([disk.clone(), disk].as_slice(), 3));
+        assert_eq!(own.networks[1], Network::default());
+        let missing = Devices { disk: vec!["/nonexistent".into()], ..Devices::default() };
         assert!(applied(&missing).unwrap_err().to_string().contains("--disk /nonexistent"));
     }
 }

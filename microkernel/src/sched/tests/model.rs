@@ -110,7 +110,7 @@ impl Bench {
                 }
             }
             // The core does this for the vCPU that called it only, so not for one that another CPU has just stopped.
-            Op::Block(after) if sched.is_running(id) && model.runnable() => {
+            Op::Block(after) if sched.on_cpu(id).is_some() && model.runnable() => {
                 let deadline = after.map_or(u64::MAX, |after| now + after);
                 model.blocked = Some(deadline);
                 sched.block(id, deadline);
@@ -120,13 +120,13 @@ impl Bench {
                 let online = affinity.unwrap_or(0) & ((1 << self.machine.until.len()) - 1);
                 sched.set(id, &params(weight, cap, class, online), affinity.is_some(), now)
             }
-            Op::Yield if sched.is_running(id) => {
+            Op::Yield if sched.on_cpu(id).is_some() => {
                 let cpu = sched.info(id, now).cpu as usize;
                 sched.yield_now(cpu, now);
                 sched.kicks |= 1 << cpu;
             }
             Op::Replace => {
-                let running = sched.is_running(id);
+                let running = sched.on_cpu(id).is_some();
                 let cpu = sched.info(id, now).cpu as usize;
                 if running {
                     (model.started, model.blocked) = (false, None);
@@ -180,7 +180,7 @@ impl Bench {
                 let entity = &sched.entities[id];
                 let allowed = entity.allowed & 1 << cpu != 0;
                 assert!(allowed || sched.current(cpu) != Some(id), "{id:?} is on CPU {cpu}");
-                let waits = entity.hold == 0 && !sched.is_running(id);
+                let waits = entity.hold == 0 && sched.on_cpu(id).is_none();
                 assert!(!allowed || !waits || sched.current(cpu).is_some(), "{id:?} waits while CPU {cpu} idles");
             }
         }

@@ -12,10 +12,9 @@ use protocol::system::Features;
 use protocol::vm::event::VALID;
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
-use super::features::detect;
-use super::guest::{OWN, Ready, field, ready};
-use super::paging::{CORE_BASE, FRAME, Tables};
-use super::percpu::Cpu;
+use super::{OWN, Ready, detect, field, ready};
+use crate::machine::paging::{CORE_BASE, FRAME, Tables};
+use crate::machine::percpu::Cpu;
 
 /// The MSR VM_CR, and the bit in it by which the firmware says no.
 const VM_CONTROL: u32 = 0xc001_0114;
@@ -107,5 +106,5 @@ pub extern "C" fn prepare_guest(context: *mut Registers) -> Prepared {
     let (inject, interrupt) = offer(inject, get(INTERCEPTS), get(VIRTUAL_INTERRUPT));
     set(INJECT, inject);
     set(VIRTUAL_INTERRUPT, interrupt);
-    Prepared { vmcb: guest.vmcb, host: this.svm.area + FRAME }
+    Prepared { vmcb: guest.vmcb, host: this.vm.svm.area + FRAME }
 }

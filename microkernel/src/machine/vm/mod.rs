@@ -1,26 +1,82 @@
-//! The last steps before a guest runs and the first after it, as far as they are the same for SVM and VMX.
+//! What of virtual machines needs instructions, as far as it is the same for SVM and VMX: whether there are any, what each CPU
+//! has for them, the last steps before a guest runs and the first after it.
 //!
 //! The runs themselves are in `guest.s`, `svm.s` and `vmx.s`; what a guest may and may not is in [`microkernel::vm`].
 
+mod svm;
+mod vmx;
+
 use core::arch::global_asm;
+use core::arch::x86_64::{__cpuid, CpuidResult};
+use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use microkernel::platform::{Phys, Registers, XSTATE};
 use microkernel::vm::svm::{self as block, CHANGED, EXIT_CODE, EXIT_INTERRUPT, INJECT, XCR0};
 use microkernel::vm::{GUEST, Guest, RUN, Run};
+use protocol::system::Features;
 use protocol::vm::word;
+use x86_64::registers::model_specific::Msr;
 
 use super::dispatch::enter;
 use super::entry::Leave;
-use super::features::CORE_XCR0;
+use super::features::{CORE_XCR0, bit, leaf};
+use super::paging::Tables;
 use super::percpu::Cpu;
-use super::{apic, svm, timer, vmx, window};
+use super::{apic, timer, window};
+
+pub use vmx::{allow_ports, turn_to};
+
+/// The memory types that page tables name by number, and the one of number 2, made write-back: guest memory has it.
+const MEMORY_TYPES: u32 = 0x277;
+const TYPE_2: u64 = 0xff << 16;
+const WRITE_BACK_2: u64 = 6 << 16;
 
 /// MSRs that both twins switch, so that they are the guest's own: SYSENTER_CS, _ESP, _EIP; STAR, LSTAR, CSTAR, SFMASK; FS_BASE,
 /// GS_BASE, KERNEL_GS_BASE.
 pub const OWN: [u32; 10] =
     [0x174, 0x175, 0x176, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102];
+
+/// What a CPU has for the guests that it runs.
+pub struct Host {
+    /// The context of the guest that ran last; null for none.
+    last: Cell<*mut Registers>,
+    svm: svm::Host,
+    vmx: vmx::Host,
+}
+
+impl Host {
+    /// For a CPU like this one.
+    pub fn new(tables: &mut Tables) -> Result<Host, &'static str> {
+        Ok(Host { last: Cell::new(core::ptr::null_mut()), svm: svm::Host::new(tables)?, vmx: vmx::Host::new(tables)? })
+    }
+
+    /// Readies this CPU, whose other registers are as they stay, to run guests, if it can.
+    pub fn install(&self) {
+        let mut types = Msr::new(MEMORY_TYPES);
+        // SAFETY: every 64-bit CPU has the register, and nothing is mapped yet with the type that changes.
+        unsafe { types.write(types.read() & !TYPE_2 | WRITE_BACK_2) };
+        self.svm.install();
+        self.vmx.install();
+    }
+}
+
+/// What this CPU offers for virtual machines, as far as the core uses it.
+pub fn detect() -> Features {
+    let (basic, extended) = (leaf(1, 0).ecx, leaf(0x8000_0001, 0).ecx);
+    let mut found = Features::empty();
+    found.set(Features::SVM, bit(extended, 2) && bit(leaf(0x8000_000a, 0).edx, 0) && svm::is_allowed());
+    found.set(Features::VMX, bit(basic, 5) && vmx::is_usable());
+    found.set(Features::VM_SPARES_CPU_0, found.contains(Features::SVM) && bit(basic, 31) && is_tcg());
+    found
+}
+
+/// Whether the hypervisor that there is below calls itself QEMU's software emulation.
+fn is_tcg() -> bool {
+    let CpuidResult { ebx, ecx, edx, .. } = __cpuid(0x4000_0000);
+    [ebx, ecx, edx].map(u32::to_le_bytes) == [*b"TCGT", *b"CGTC", *b"GTCG"]
+}
 
 /// A word of a guest's control block.
 pub fn field(guest: &Guest, offset: usize) -> *mut u64 {
@@ -55,9 +111,9 @@ pub fn ready(this: &Cpu, context: *mut Registers) -> Ready {
         // x87 is always on, and nothing beyond SSE without SSE: else XSETBV would fault.
         let parts = field(&guest, XCR0).read() & u64::from(CORE_XCR0.load(Relaxed)) | 1;
         field(&guest, XCR0).write(if parts & 2 != 0 { parts } else { 1 });
-        (before == 0, before != here || this.guest.get() != context, field(&guest, CHANGED).read() != 0)
+        (before == 0, before != here || this.vm.last.get() != context, field(&guest, CHANGED).read() != 0)
     };
-    this.guest.set(context);
+    this.vm.last.set(context);
     Ready { guest, flush: stale.swap(0, Relaxed) != 0 || moved || changed, fresh }
 }
 
@@ -87,8 +143,8 @@ global_asm!(
     cr2 = const block::place(word::CR2),
     dr6 = const block::place(word::DR6),
     host_rsp = const vmx::CORE_RSP,
-    vmx_region = const offset_of!(Cpu, vmx) + offset_of!(vmx::Host, region),
-    vmx_failed = const offset_of!(Cpu, vmx) + offset_of!(vmx::Host, failed),
+    vmx_region = const offset_of!(Cpu, vm.vmx.region),
+    vmx_failed = const offset_of!(Cpu, vm.vmx.failed),
     stack = const offset_of!(Cpu, stack),
     spurious = const apic::SPURIOUS,
 );

@@ -10,20 +10,20 @@ use core::arch::asm;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use microkernel::platform::{Frame, Phys, Registers};
+use microkernel::platform::{Frame, PORT_RANGES, Phys, Registers};
 use microkernel::vm::vmx::{self, Controls, LISTED, Places, Vmcs};
 use microkernel::vm::{GUEST, Guest};
-use x86_64::instructions::tables::{sgdt, sidt};
+use x86_64::instructions::tables::{load_tss, sgdt, sidt};
 use x86_64::registers::control::{Cr0, Cr3, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::Msr;
+use x86_64::structures::gdt::SegmentSelector;
 
-use super::descriptors::{CORE_CODE, TASK};
-use super::features::detect;
-use super::guest::{OWN, Ready, field, ready};
-use super::hardware::Hardware;
-use super::paging::{CORE_BASE, FRAME, Tables};
-use super::percpu::Cpu;
-use super::window;
+use super::{OWN, Ready, detect, field, ready};
+use crate::machine::descriptors::{CORE_CODE, TASK};
+use crate::machine::hardware::Hardware;
+use crate::machine::paging::{CORE_BASE, FRAME, Tables};
+use crate::machine::percpu::Cpu;
+use crate::machine::{panic, window};
 
 const FEATURE_CONTROL: u32 = 0x3a;
 const LOCKED: u64 = 1 << 0;
@@ -208,7 +208,7 @@ fn describe_core(this: &Cpu) {
         (CORE_CR3, Cr3::read_raw().0.start_address().as_u64()),
         (CORE_CR4, Cr4::read_raw()),
         (CORE_GS, &raw const *this as u64),
-        (CORE_TASK, this.segments.task()),
+        (CORE_TASK, &raw const this.segments.task as u64),
         (CORE_GDT, sgdt().base.as_u64()),
         (CORE_IDT, sidt().base.as_u64()),
         (CORE_RIP, vmx_exit as *const () as u64),
@@ -228,7 +228,7 @@ pub struct Prepared {
 /// The last steps in Rust before the guest of a context runs: its VMCS, and what has to be forgotten.
 pub extern "C" fn prepare_guest(context: *mut Registers) -> Prepared {
     let this = Cpu::current();
-    let (Ready { guest, flush, fresh }, host) = (ready(this, context), &this.vmx);
+    let (Ready { guest, flush, fresh }, host) = (ready(this, context), &this.vm.vmx);
     if host.active.get() != context {
         host.clear();
         if fresh {
@@ -262,13 +262,13 @@ pub extern "C" fn prepare_guest(context: *mut Registers) -> Prepared {
 /// The guest of a context exited, or could not be entered. Gives whether an interrupt is to be taken.
 pub extern "C" fn on_exit(context: *mut Registers) -> u32 {
     let (this, guest) = (Cpu::current(), guest_of(context));
-    let host = &this.vmx;
+    let host = &this.vm.vmx;
     let mut refused = None;
     if host.failed.take() {
         refused = Some(vmx::NOT_TRIED | Active.read(vmx::INSTRUCTION_ERROR));
     } else {
         // An exit leaves the limit of the table at its maximum, and that of the task state segment at its minimum.
-        this.segments.limit();
+        this.segments.table.load();
         host.shortened.set(true);
     }
     let reason = Active.read(vmx::REASON);
@@ -288,7 +288,7 @@ pub extern "C" fn on_exit(context: *mut Registers) -> u32 {
             1
         },
         (vmx::EXIT_EXCEPTION_OR_NMI, vmx::MACHINE_CHECK) => {
-            super::panic::report(format_args!("machine check while a guest ran"), None)
+            panic::report(format_args!("machine check while a guest ran"), None)
         }
         _ => 0,
     }
@@ -296,19 +296,32 @@ pub extern "C" fn on_exit(context: *mut Registers) -> u32 {
 
 /// This CPU turns to another context, which is null for none: a VMCS stays active only as long as its vCPU is here.
 pub fn turn_to(this: &Cpu, context: *mut Registers) {
-    let active = this.vmx.active.get();
+    let active = this.vm.vmx.active.get();
     if active.is_null() || active == context {
         return;
     }
     let native = window::pointer::<Registers>(Frame(guest_of(active).native as u32).at(0));
     if context != native {
-        this.vmx.clear();
+        this.vm.vmx.clear();
     }
 }
 
-/// A domain with I/O ports runs next.
-pub fn allow_ports(this: &Cpu) {
-    if this.vmx.shortened.take() {
-        this.segments.reload_task();
+/// A domain that may use these I/O ports runs next.
+#[inline]
+pub fn allow_ports(this: &Cpu, ports: [u32; PORT_RANGES]) {
+    if ports != [0; PORT_RANGES] && this.vm.vmx.shortened.take() {
+        reload_task();
+    }
+}
+
+/// Sets the limit of this CPU's task state again.
+#[cold]
+fn reload_task() {
+    let entry = (sgdt().base.as_u64() + u64::from(TASK)) as *mut u64;
+    // SAFETY: only this CPU uses its tables, and no other reference to this one exists while the core runs here. The task state
+    // is marked as in use, and could not be loaded then.
+    unsafe {
+        entry.write_volatile(entry.read_volatile() & !(1 << 41));
+        load_tss(SegmentSelector(TASK));
     }
 }
