@@ -12,8 +12,8 @@ pub struct Counts {
     pub issued: u64,
     /// Requests answered.
     pub answered: u64,
-    /// Requests that the disk was taken away under.
-    pub lost: u64,
+    /// Requests that the disk was taken away under: what became of them is not known.
+    pub unknown: u64,
     /// Times that it was.
     pub gone: u64,
     /// Of these: reads, writes, discards, flushes.
@@ -55,7 +55,7 @@ impl Counts {
 
     /// Requests that are not answered.
     pub const fn in_flight(&self) -> u64 {
-        self.issued - self.answered - self.lost
+        self.issued - self.answered - self.unknown
     }
 
     /// An answer came to a request issued at `then`. `running`: more are being issued.
@@ -78,7 +78,7 @@ impl fmt::Display for Counts {
         let latency = |per_mille| self.latency.percentile(per_mille) / 1000;
         write!(
             f,
-            r#""ms":{},"issued":{},"answered":{},"fewest":{},"overlaps":{},"errors":{},"wrong":{},"gone":{},"lost":{},"p50_us":{},"p99_us":{},"max_us":{},"gap_us":{}"#,
+            r#""ms":{},"issued":{},"answered":{},"fewest":{},"overlaps":{},"errors":{},"wrong":{},"gone":{},"unknown":{},"p50_us":{},"p99_us":{},"max_us":{},"gap_us":{}"#,
             time::now().saturating_sub(self.begun) / 1_000_000,
             self.issued,
             self.answered,
@@ -87,7 +87,7 @@ impl fmt::Display for Counts {
             self.errors,
             self.wrong,
             self.gone,
-            self.lost,
+            self.unknown,
             latency(500),
             latency(990),
             self.latency.max() / 1000,

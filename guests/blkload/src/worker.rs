@@ -238,7 +238,7 @@ impl Load {
     async fn await_disk(&self) {
         {
             let mut counts = self.counts.borrow_mut();
-            counts.lost += 1;
+            counts.unknown += 1;
             counts.gone += u64::from(!self.away.replace(true));
         }
         self.disk.ready().await;

@@ -84,10 +84,19 @@ impl<M: Machine, E: Entry> Ring<M, E> {
     /// Takes and journals the next request; see [`Journal::next`].
     #[inline(always)]
     pub fn take(&mut self, host: &Host<M>, request: &mut [u8]) -> Result<Option<Ticket>, Broken> {
+        let taken = match host.is_armed() {
+            false => self.journal.next(&self.record, &self.pages, request, || ())?,
+            true => self.take_armed(host, request)?,
+        };
+        self.statistics.requests += u64::from(taken.is_some());
+        Ok(taken)
+    }
+
+    #[cold]
+    fn take_armed(&mut self, host: &Host<M>, request: &mut [u8]) -> Result<Option<Ticket>, Broken> {
         let between = || host.pass(KillPoint::MidTake);
         let taken = self.journal.next(&self.record, &self.pages, request, between)?;
         if taken.is_some() {
-            self.statistics.requests += 1;
             host.pass(KillPoint::MidBatch);
         }
         Ok(taken)
@@ -101,9 +110,17 @@ impl<M: Machine, E: Entry> Ring<M, E> {
     /// Writes the response to a request; the frontend sees it after [`Ring::publish`].
     #[inline(always)]
     pub fn answer(&mut self, host: &Host<M>, ticket: Ticket, response: &[u8]) {
+        match host.is_armed() {
+            false => self.journal.answer(&self.record, &self.pages, ticket, response, || ()),
+            true => self.answer_armed(host, ticket, response),
+        }
+        self.statistics.responses += 1;
+    }
+
+    #[cold]
+    fn answer_armed(&mut self, host: &Host<M>, ticket: Ticket, response: &[u8]) {
         let between = || host.pass(KillPoint::MidAnswer);
         self.journal.answer(&self.record, &self.pages, ticket, response, between);
-        self.statistics.responses += 1;
     }
 
     /// Where the domain dies if [`KillPoint::DamagedRecord`] is armed; the bit is one of `bits` of a request.

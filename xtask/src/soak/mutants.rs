@@ -15,6 +15,12 @@ pub fn parse(name: &str) -> Result<Mutant, String> {
     })
 }
 
+/// Where domains with this mutant die. A record that was damaged on purpose is the finding of one mutant only: elsewhere, a closure
+/// for a damaged record has to be the mutant's doing.
+fn points(mutant: Mutant) -> Points {
+    mutant.kill_point().map_or(Points::Product, Points::One)
+}
+
 /// What became of one mutant.
 #[derive(Debug, Serialize)]
 struct Noticed {
@@ -35,7 +41,7 @@ pub fn run_all(arguments: &Arguments) -> Result<u8> {
         bundle.extend(image::entries(Some(mutant))?);
         let mut one = arguments.clone();
         (one.kills, one.domains) = (MUTANT_KILLS, vec![Target::Disk]);
-        one.kill_point = mutant.kill_point().map_or(Points::All, Points::One);
+        one.kill_point = points(mutant);
         // A machine that does not even boot shows nothing.
         let Summary { failure: noticed, kills, seconds, .. } = soak(&one, bundle)?;
         list.push(Noticed { mutant: mutant.name(), noticed, kills, seconds });
@@ -51,4 +57,18 @@ fn line(row: &Noticed) -> String {
     let first = |text: &String| text.lines().next().unwrap_or_default().to_string();
     let noticed = row.noticed.as_ref().map_or_else(|| "NOT NOTICED".into(), first);
     format!("{:<24} {:>4} kills {:>5.0} s  {noticed}", row.mutant, row.kills, row.seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{DAMAGE, named};
+    use super::*;
+
+    #[test]
+    fn only_who_believes_damage_gets_damage() {
+        for mutant in Mutant::ALL {
+            let damages = named(points(mutant), &[Target::Disk]).contains(&DAMAGE);
+            assert_eq!(damages, mutant == Mutant::DamageBelieved, "{}", mutant.name());
+        }
+    }
 }

@@ -231,8 +231,8 @@ impl Summary {
         if let Some(damaged) = self.points.get(DAMAGE.name()).filter(|&&damaged| damaged > 0) {
             let _ = writeln!(
                 out,
-                "damaged records: {damaged}, each connection closed, named and made anew; {} requests were lost with them",
-                self.loads.sum("lost")
+                "damaged records: {damaged}, each connection closed, named and made anew; what became of {} requests is not known",
+                self.loads.sum("unknown")
             );
         }
         match &self.failure {
