@@ -142,6 +142,89 @@ fn a_crash_loop_backs_off_and_ends_in_quarantine() {
 }
 
 #[test]
+fn the_operators_restart_is_a_fresh_start() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    let id = create(&mut plane, "on_crash = 'restart'");
+    // Twice, for what counts is the past before it.
+    for _ in 0..2 {
+        while plane.domain(id).unwrap().phase != Phase::Quarantined {
+            end(&sim, &mut plane, "hello", Reason::Fault);
+            sim.advance(5_000_000_000);
+            plane.poll();
+        }
+        plane.restart(id).unwrap();
+        for _ in 0..3 {
+            end(&sim, &mut plane, "hello", Reason::Fault);
+            assert_eq!(plane.domain(id).unwrap().phase, Phase::Running);
+        }
+    }
+}
+
+/// Something else that has to be started again now.
+fn somebody_else_dies(sim: &Sim, plane: &mut Plane<'_, Sim>, id: u16) {
+    let before = plane.domain(id).unwrap().restarts;
+    sim.advance(20_000_000_000);
+    let calls = sim.calls.get();
+    end(sim, plane, "hello", Reason::Fault);
+    assert_eq!(plane.domain(id).unwrap().restarts, before + 1);
+    assert!(sim.calls.get() - calls < 500, "{}", sim.calls.get() - calls);
+}
+
+#[test]
+fn others_are_restarted_while_a_large_domain_is_taken_apart() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    let large = plane.create("config/large.toml", "image = 'hello'\non_crash = 'preserve'", &[], false).unwrap().id;
+    let id = create(&mut plane, "on_crash = 'restart'");
+    let slices = |count| sim.by_name("large", |guest| guest.reset_slices = count);
+
+    // By a restart.
+    slices(10_000);
+    assert_eq!(plane.restart(large), Ok(None));
+    assert!(matches!(plane.domain(large).unwrap().phase, Phase::Restarting(_)));
+    assert!(plane.request(large, ToDomain::Ping).is_err());
+    assert!(plane.kill(large).unwrap_err().contains("does not run"));
+    somebody_else_dies(&sim, &mut plane, id);
+    assert_eq!(plane.domain(large).unwrap().restarts, 0);
+    while plane.domain(large).unwrap().phase != Phase::Running {
+        assert_eq!(plane.next_deadline(), 0);
+        plane.poll();
+    }
+    assert_eq!(plane.domain(large).unwrap().restarts, 1);
+    assert!(notices(&mut plane).last().unwrap().starts_with("large is restarted, "));
+    assert_ne!(plane.next_deadline(), 0);
+
+    // By an end after which it is kept.
+    slices(10_000);
+    plane.kill(large).unwrap();
+    somebody_else_dies(&sim, &mut plane, id);
+    while plane.next_deadline() == 0 {
+        plane.poll();
+    }
+    assert_eq!(plane.domain(large).unwrap().phase, Phase::Kept);
+    assert_eq!(sim.by_name("large", |guest| guest.reset_slices), 0);
+
+    // By a restart that fails on the way.
+    slices(10_000);
+    assert_eq!(plane.restart(large), Ok(None));
+    sim.fail.set(Some((sim.calls.get(), protocol::error::Error::NoMemory)));
+    plane.poll();
+    sim.fail.set(None);
+    assert_eq!(plane.domain(large).unwrap().phase, Phase::Quarantined);
+    assert_eq!(plane.restart(large), Ok(None));
+
+    // By its destruction.
+    sim.state.borrow_mut().destroy_slices = 10_000;
+    plane.destroy(large).unwrap();
+    somebody_else_dies(&sim, &mut plane, id);
+    assert!(!plane.all_reaped() && plane.next_deadline() == 0);
+    while !plane.all_reaped() {
+        plane.poll();
+    }
+}
+
+#[test]
 fn a_restart_that_fails_is_no_endless_loop() {
     let image = image();
     let (sim, mut plane) = booted(&image, &[]);

@@ -1,8 +1,8 @@
 //! What a Linux guest has of CPUs and memory, and how dom0 takes some of it away and gives it back.
 
 use serde_json::Value;
-use system_tests::linux::{Console, machine};
-use system_tests::{System, full};
+use system_tests::linux::{Console, machine, tiny_kernel};
+use system_tests::{SOON, System, full};
 
 /// Its frames in `list`.
 fn pages(system: &mut System) -> u64 {
@@ -111,5 +111,28 @@ fn a_guest_gives_memory_back_and_takes_it_again() {
     system.at("one", |console| {
         console.sh(&format!("until grep -q 'MemTotal: *{had} kB' /proc/meminfo; do sleep 1; done"));
     });
+    assert!(system.panicked().is_none());
+}
+
+#[test]
+fn a_driver_is_restarted_while_a_large_guest_is_scrubbed() {
+    // STI, HLT, and HLT again.
+    let mut system = machine(2).memory("2G").file("boot/idle", tiny_kernel(b"\xfb\xf4\xeb\xfd")).boot();
+    system.ok("create /dev/null name=one kernel=boot/idle memory=1536");
+    system.until("all its memory", |system| {
+        (system.json("list one")[0]["used_pages"].as_u64() > Some(1536 << 8)).then_some(())
+    });
+    // The restart goes on when the shell is called back; a driver that dies meanwhile is not kept waiting for it.
+    system.keys(b"restart one\r\x03kill disk\r");
+    let restarts = system.wait_until("both restarts", SOON, |text| {
+        let ends = |line: &&str| line.contains(" is restarted, ") && line.trim_end().ends_with(" us");
+        let lines: Vec<_> = text.lines().filter(ends).map(str::to_owned).collect();
+        (lines.len() == 2).then_some(lines)
+    });
+    let restarts = restarts.unwrap_or_else(|error| panic!("{error:#}"));
+    assert!(restarts[0].contains("disk") && restarts[1].contains("one"), "{restarts:?}");
+    let blackout = system.until("the driver to be back", |system| system.json("list disk")[0]["blackout_ns"].as_u64());
+    println!("{restarts:?}, {} us without the driver", blackout / 1000);
+    system.until("the guest", |system| (system.json("list one")[0]["restarts"] == 1).then_some(()));
     assert!(system.panicked().is_none());
 }

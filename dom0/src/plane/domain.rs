@@ -27,6 +27,8 @@ pub type Answer = Result<FromDomain, String>;
 pub enum Phase {
     /// It runs, or is paused.
     Running,
+    /// It is taken back to its first instruction since this time, in ns since the core started.
+    Restarting(u64),
     /// It ended and is kept, to be looked at.
     Kept,
     /// It ended and is started again at this time, in ns since the core started.
@@ -67,6 +69,8 @@ pub struct Domain<P> {
     pub arguments: BootArguments,
     /// What the supervisor does with it.
     pub phase: Phase,
+    /// The core is not through with taking it back to where it is built.
+    pub resetting: bool,
     /// Times it was started again.
     pub restarts: u32,
     /// How it ended last.
@@ -113,6 +117,7 @@ impl<P> Domain<P> {
             wires: Vec::new(),
             arguments: BootArguments::default(),
             phase: Phase::Running,
+            resetting: false,
             restarts: 0,
             last_end: None,
             created_ns,

@@ -1,4 +1,4 @@
-//! Create, destroy, restart in place: each as a whole, or not at all.
+//! Create and destroy, each as a whole or not at all; pause.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -12,7 +12,7 @@ use protocol::grant::{REF_CONTROL_IN, REF_CONTROL_OUT};
 use protocol::handle::Handle;
 
 use super::domain::{Domain, Phase, Wire};
-use super::watchdog::Outage;
+use super::restart::FIRST_SLICES;
 use super::{DOM0_NAME, Dying, Plane};
 use crate::builder;
 use crate::channel::Channel;
@@ -20,9 +20,6 @@ use crate::config::{self, Config, Guest};
 use crate::guest::{self, Files};
 use crate::hypervisor::Hypervisor;
 use crate::image::Image;
-
-/// Slices of one destroy in a row, before others get their turn.
-const REAP_SLICES: usize = 4096;
 
 /// A domain was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +132,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
     }
 
     /// Loads and starts a domain in building, and tells whoever waits for it.
-    fn run(&mut self, domain: &mut Domain<H::Page>, image: &Image<'b>, paused: bool) -> Result<(), String> {
+    pub(super) fn run(&mut self, domain: &mut Domain<H::Page>, image: &Image<'b>, paused: bool) -> Result<(), String> {
         let hypervisor = &mut self.hypervisor;
         if let Some(files) = Files::find(&self.bundle, &domain.config)? {
             let placed = files.place(hypervisor, domain.handle, domain.config.memory_pages);
@@ -206,12 +203,13 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             other.wires.retain(|wire| wire.peer != domain.id);
         }
         self.close_channel(&mut domain);
-        self.dying.push(Dying { handle: domain.handle, control_port: domain.control_port });
+        let (handle, control_port) = (domain.handle, domain.control_port);
+        self.dying.push(Dying { handle, control_port, slices: FIRST_SLICES });
         self.exchange();
         self.reap();
     }
 
-    fn close_channel(&mut self, domain: &mut Domain<H::Page>) {
+    pub(super) fn close_channel(&mut self, domain: &mut Domain<H::Page>) {
         for page in domain.channel.take().map(Channel::into_pages).into_iter().flatten() {
             self.hypervisor.unmap(page);
         }
@@ -219,79 +217,6 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             self.hypervisor.unmap(heart.into_page());
         }
         domain.requests.clear();
-    }
-
-    /// Goes on with what is being destroyed.
-    pub(super) fn reap(&mut self) {
-        let hypervisor = &mut self.hypervisor;
-        self.dying.retain(|dying| {
-            for _ in 0..REAP_SLICES {
-                if hypervisor.domain_destroy(dying.handle) != Err(Error::Again) {
-                    // The core closes dom0's end of the control channel with the domain; a port that is closed is no harm.
-                    let _ = hypervisor.event_close(dying.control_port);
-                    return false;
-                }
-            }
-            true
-        });
-    }
-
-    /// Takes a domain back to its first instruction, in place, because the operator wants it. Gives the ns it took.
-    pub fn restart(&mut self, id: u16) -> Result<u64, String> {
-        let now = self.hypervisor.clock();
-        if let Some(domain) = self.domain_mut(id) {
-            domain.outage = Some(Outage::begin(now));
-            domain.last_end = Some("was restarted by the operator".to_owned());
-        }
-        self.revive(id)
-    }
-
-    /// Takes a domain back to its first instruction, in place. Gives the ns it took.
-    pub(super) fn revive(&mut self, id: u16) -> Result<u64, String> {
-        let begin = self.hypervisor.clock();
-        let index = self.domains.iter().position(|domain| domain.id == id);
-        let index =
-            index.ok_or_else(|| format!("{DOM0_NAME}: it cannot be restarted: `poweroff --reboot` restarts all"))?;
-        // Out of the registry while it is worked on: its messages go through the others' channels.
-        let mut domain = self.domains.remove(index);
-        let result = self.restart_domain(&mut domain);
-        if let Err(text) = &result {
-            domain.phase = Phase::Quarantined;
-            domain.last_end = Some(format!("could not be restarted: {text}"));
-        }
-        let name = domain.name().to_owned();
-        self.domains.insert(index, domain);
-        self.backend_lost(id);
-        match &result {
-            Ok(()) => self.frontend_lost(id),
-            Err(_) => self.backend_down(id),
-        }
-        if result.is_ok() && self.is_console(id) {
-            self.console_restarted = true;
-            self.announce_all();
-        }
-        self.exchange();
-        result.map(|()| self.hypervisor.clock().saturating_sub(begin)).map_err(|text| format!("{name}: {text}"))
-    }
-
-    fn restart_domain(&mut self, domain: &mut Domain<H::Page>) -> Result<(), String> {
-        let image = self.image(&domain.config)?;
-        domain.ready = false;
-        self.close_channel(domain);
-        let reset = builder::retry(|| self.hypervisor.domain_reset(domain.handle));
-        reset.map_err(|error| format!("the core refuses to reset it: {error}"))?;
-        domain.restarts += 1;
-        self.run(domain, &image, false)
-    }
-
-    /// Takes a domain back to where it is built, and leaves it there: it runs no more and holds nothing of others.
-    pub(super) fn halt(&mut self, id: u16) {
-        let Some(index) = self.domains.iter().position(|domain| domain.id == id) else { return };
-        let mut domain = self.domains.remove(index);
-        self.close_channel(&mut domain);
-        // A domain that is not there any more does not run either.
-        let _ = builder::retry(|| self.hypervisor.domain_reset(domain.handle));
-        self.domains.insert(index, domain);
     }
 
     /// Pauses a domain.

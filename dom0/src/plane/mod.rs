@@ -1,7 +1,7 @@
 //! The control plane: the domains there are, and what is done to them.
 //!
-//! [`Plane`] holds the registry. What the operator wants is in `lifecycle` and `devices`, what happens by itself in
-//! `supervisor` and `links`, the special domain that carries the operator's terminal in `console`. Nothing here waits: long matters are looked at again
+//! [`Plane`] holds the registry. What the operator wants is in `lifecycle`, `restart` and `devices`, what happens by
+//! itself in `supervisor` and `links`, the special domain that carries the operator's terminal in `console`. Nothing here waits: long matters are looked at again
 //! in [`Plane::poll`], no later than [`Plane::next_deadline`] says.
 
 mod boot;
@@ -14,6 +14,7 @@ mod links;
 pub mod pci;
 mod ports;
 mod requests;
+mod restart;
 mod supervisor;
 mod upgrade;
 mod watchdog;
@@ -35,8 +36,6 @@ use crate::hypervisor::Hypervisor;
 
 /// Lines for the operator that are kept until a shell takes them.
 const NOTICES_MAX: usize = 256;
-/// Time after which a destroy that could not be finished is tried again, in ns.
-const REAP_AGAIN_NS: u64 = 1_000_000;
 /// dom0 in lists; the core calls it by this id.
 pub const DOM0_ID: u16 = 0;
 /// The name of dom0.
@@ -47,6 +46,8 @@ pub const DOM0_NAME: &str = "dom0";
 struct Dying {
     handle: Handle,
     control_port: Port,
+    /// Slices of it in the next turn.
+    slices: usize,
 }
 
 /// The control plane over a machine.
@@ -175,6 +176,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             self.sweep();
         }
         self.restart_due();
+        self.go_on_with_restarts();
         self.exchange();
         self.look();
         self.trials_due();
@@ -184,15 +186,14 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
 
     /// When [`Plane::poll`] has to be called at the latest, in ns since the core started.
     pub fn next_deadline(&mut self) -> u64 {
-        if self.sweep_due || self.receive_due {
+        let taken_apart = !self.dying.is_empty() || self.domains.iter().any(|domain| domain.resetting);
+        if self.sweep_due || self.receive_due || taken_apart {
             return 0;
         }
         let restarts = self.domains.iter().filter_map(|domain| match domain.phase {
             Phase::Waiting(at) => Some(at),
             _ => None,
         });
-        let next =
-            restarts.min().unwrap_or(u64::MAX).min(self.next_look()).min(self.next_trial()).min(self.repeat_at());
-        if self.dying.is_empty() { next } else { next.min(self.hypervisor.clock() + REAP_AGAIN_NS) }
+        restarts.min().unwrap_or(u64::MAX).min(self.next_look()).min(self.next_trial()).min(self.repeat_at())
     }
 }

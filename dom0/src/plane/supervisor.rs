@@ -114,7 +114,7 @@ impl<H: Hypervisor> Plane<'_, H> {
     }
 
     /// A domain does not run for now: those it serves wait.
-    fn put(&mut self, id: u16, phase: Phase) {
+    pub(super) fn put(&mut self, id: u16, phase: Phase) {
         if let Some(domain) = self.domain_mut(id) {
             domain.phase = phase;
             domain.ready = false;
@@ -129,13 +129,6 @@ impl<H: Hypervisor> Plane<'_, H> {
         // What it has mapped of others must not stay with it for as long as it is not looked at.
         self.halt(id);
         self.put(id, Phase::Quarantined);
-    }
-
-    fn restart_and_say(&mut self, id: u16, name: &str) -> String {
-        match self.revive(id) {
-            Ok(took) => format!("{name} is restarted, {} us", took / 1000),
-            Err(text) => format!("{text}; {name} is in quarantine"),
-        }
     }
 
     /// Starts the domains whose time has come.

@@ -327,6 +327,7 @@ fn status(info: &DomainInfo, busy: bool, phase: Phase) -> &'static str {
     match (phase, State::from_number(info.state)) {
         (Phase::Quarantined, _) => "quarantined",
         (Phase::Waiting(_), _) => "waiting",
+        (Phase::Restarting(_), _) => "restarting",
         (_, Some(State::Running)) if info.pauses > 0 => "paused",
         (_, Some(State::Running)) if busy => "running",
         (_, Some(State::Running)) => "blocked",

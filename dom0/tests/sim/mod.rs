@@ -65,6 +65,8 @@ pub struct Guest {
     /// What was written, by address.
     pub memory: BTreeMap<u64, Vec<u8>>,
     pub given: Vec<(Handle, Rights)>,
+    /// Slices that its next reset takes.
+    pub reset_slices: u32,
     /// vCPU affinities.
     pub affinity: BTreeMap<u32, u64>,
     from_dom0: Option<byte::Consumer>,
@@ -151,6 +153,7 @@ impl Sim {
             ports: BTreeMap::new(),
             memory: BTreeMap::new(),
             given: Vec::new(),
+            reset_slices: 0,
             affinity: (0..spec.vcpus).map(|vcpu| (vcpu, spec.schedule.affinity)).collect(),
             from_dom0: None,
             to_dom0: None,
@@ -462,6 +465,11 @@ impl Hypervisor for Sim {
     fn domain_reset(&mut self, domain: Handle) -> Result<()> {
         self.call()?;
         self.with(domain, |guest| {
+            if guest.reset_slices > 0 {
+                guest.reset_slices -= 1;
+                guest.info.state = protocol::domain::State::Resetting as u32;
+                return Err(Error::Again);
+            }
             guest.info.state = protocol::domain::State::Building as u32;
             guest.info.reason = 0;
             guest.info.resets += 1;

@@ -24,8 +24,8 @@ use crate::shell::view;
 
 /// Default time to wait for a domain, in ns.
 pub const PATIENCE_NS: u64 = 10_000_000_000;
-/// Default time to wait for a Linux guest to give memory or CPUs back or to take them, in ns: it moves gigabytes, and its monitor
-/// says when it has stopped doing so.
+/// Default time to wait for a Linux guest to give memory or CPUs back or to take them, or to be scrubbed, in ns: these are gigabytes,
+/// and its monitor says when it has stopped moving them.
 const GUEST_NS: u64 = 60_000_000_000;
 /// Time a destroyed domain has to be gone, in ns; the core does it alone, so only very large ones need any.
 const DESTROY_NS: u64 = 10_000_000_000;
@@ -141,13 +141,29 @@ pub fn restart<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> 
     args.expect(1..=1)?;
     for id in context.find_all(&args.words)? {
         let name = name_of(context, id);
-        let ns = context.plane.restart(id)?;
-        if args.flag("json") {
-            return context.json(&Done { name: &name, id, ns });
-        }
-        context.say(&format!("{name}: restarted, {}", duration(ns)));
+        let (json, begin) = (args.flag("json"), context.plane.hypervisor.clock());
+        let Some(ns) = context.plane.restart(id)? else {
+            let deadline = begin.saturating_add(GUEST_NS);
+            return Ok(Flow::Wait(Waiting::Restarted { domain: id, name, begin, json, deadline }));
+        };
+        restarted(context, &name, id, ns, json)?;
     }
     Ok(Flow::Done)
+}
+
+/// Says that a domain was restarted.
+pub fn restarted<H: Hypervisor>(
+    context: &mut Context<'_, '_, H>,
+    name: &str,
+    id: u16,
+    ns: u64,
+    json: bool,
+) -> Result<(), Fault> {
+    if json {
+        return context.json(&Done { name, id, ns }).map(|_: Flow| ());
+    }
+    context.say(&format!("{name}: restarted, {}", duration(ns)));
+    Ok(())
 }
 
 pub fn console<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Outcome {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::devices::DeviceWait;
 use super::survey::Survey;
-use super::{Context, Flow};
+use super::{Context, Flow, act};
 use crate::config::size;
 use crate::hypervisor::Hypervisor;
 use crate::plane::{Phase, Request};
@@ -74,6 +74,19 @@ pub enum Waiting {
     },
     /// A domain that was asked to give memory back.
     Memory(Memory),
+    /// A domain to run again, and its memory to be scrubbed before.
+    Restarted {
+        /// Its id.
+        domain: u16,
+        /// Its name.
+        name: String,
+        /// Since when.
+        begin: u64,
+        /// How to say it.
+        json: bool,
+        /// When to give up.
+        deadline: u64,
+    },
     /// Everything that was destroyed to be gone.
     Reaped {
         /// When to give up.
@@ -127,7 +140,9 @@ impl Waiting {
             Waiting::Ended { deadline, .. } | Waiting::Reaped { deadline } | Waiting::Power { deadline, .. } => {
                 *deadline
             }
-            Waiting::Answer { deadline, .. } | Waiting::Vcpus { deadline, .. } => *deadline,
+            Waiting::Answer { deadline, .. }
+            | Waiting::Vcpus { deadline, .. }
+            | Waiting::Restarted { deadline, .. } => *deadline,
             Waiting::Device(wait) => wait.deadline,
             Waiting::Survey(survey) => survey.deadline,
             Waiting::Memory(memory) => memory.deadline,
@@ -152,6 +167,20 @@ impl Waiting {
                     context.plane.vcpus_used(request.domain, *vcpus);
                 }
                 Some(answer)
+            }
+            Waiting::Restarted { domain, name, begin, json, .. } => {
+                match context.plane.domain(*domain).map(|domain| (domain.phase, domain.started_ns)) {
+                    Some((Phase::Restarting(_), _)) => late.then(|| {
+                        let text = "its memory is still being scrubbed: `list` shows when it runs";
+                        Err(Fault::from(format!("{name}: {text}")))
+                    }),
+                    // The supervisor has told it to whoever reads text.
+                    Some((Phase::Running, _)) if !*json => Some(Ok(())),
+                    Some((Phase::Running, at)) => {
+                        Some(act::restarted(context, name, *domain, at.saturating_sub(*begin), true))
+                    }
+                    _ => Some(Err(Fault::from(format!("{name}: it does not run again")))),
+                }
             }
             Waiting::Reaped { .. } if context.plane.all_reaped() => Some(Ok(())),
             Waiting::Reaped { .. } if late => {
@@ -192,7 +221,11 @@ fn ended<H: Hypervisor>(
     endings.retain(|ending| match context.plane.domain(ending.request.domain) {
         None => false,
         Some(domain) if domain.started_ns != ending.started_ns => false,
-        Some(domain) => domain.phase == Phase::Running || (ending.again && matches!(domain.phase, Phase::Waiting(_))),
+        Some(domain) => match domain.phase {
+            Phase::Running => true,
+            Phase::Waiting(_) | Phase::Restarting(_) => ending.again,
+            Phase::Kept | Phase::Quarantined => false,
+        },
     });
     if endings.is_empty() {
         return Some(Ok(()));

@@ -1,0 +1,151 @@
+//! Restart in place, and the end of those that were destroyed.
+//!
+//! A domain with GiBs of memory takes long to take back: all of it is scrubbed. So that goes a few slices at a time, and whoever has
+//! to run again meanwhile does. A driver domain is small enough to be through with the first of them.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use protocol::error::Error;
+
+use super::domain::{Domain, Phase};
+use super::watchdog::Outage;
+use super::{DOM0_NAME, Plane};
+use crate::backoff::Backoff;
+use crate::hypervisor::Hypervisor;
+
+/// Slices at once of what the core does in slices, when it begins: 32 MiB of memory scrubbed, more than a driver domain has.
+pub(super) const FIRST_SLICES: usize = 64;
+/// Slices at once when it goes on, before others get their turn: several turns pass until a driver domain that was restarted has its
+/// connections back.
+const SLICES: usize = 4;
+
+/// Repeats a call that the core cut into slices so often; `None` if it is not through then.
+fn turn(slices: usize, mut call: impl FnMut() -> Result<(), Error>) -> Option<Result<(), Error>> {
+    (0..slices).map(|_| call()).find(|result| *result != Err(Error::Again))
+}
+
+impl<H: Hypervisor> Plane<'_, H> {
+    /// Takes a domain back to its first instruction, in place, because the operator wants it, whatever its past. Gives the ns it
+    /// took, or nothing if it goes on in [`Plane::poll`].
+    pub fn restart(&mut self, id: u16) -> Result<Option<u64>, String> {
+        let now = self.hypervisor.clock();
+        if let Some(domain) = self.domain_mut(id) {
+            domain.backoff = Backoff::default();
+            domain.outage = Some(Outage::begin(now));
+            domain.last_end = Some("was restarted by the operator".to_owned());
+        }
+        self.revive(id)
+    }
+
+    /// Takes a domain back to its first instruction, in place. Gives the ns it took, or nothing if it goes on in [`Plane::poll`].
+    pub(super) fn revive(&mut self, id: u16) -> Result<Option<u64>, String> {
+        let begin = self.hypervisor.clock();
+        match self.go_on(id, begin) {
+            Some(result) => result.map(Some),
+            None if self.domain(id).is_none() => {
+                Err(format!("{DOM0_NAME}: it cannot be restarted: `poweroff --reboot` restarts all"))
+            }
+            None => {
+                self.put(id, Phase::Restarting(begin));
+                Ok(None)
+            }
+        }
+    }
+
+    /// A turn of a restart that began at `begin`; gives how it went once it is through.
+    fn go_on(&mut self, id: u16, begin: u64) -> Option<Result<u64, String>> {
+        let index = self.domains.iter().position(|domain| domain.id == id)?;
+        // Out of the registry while it is worked on: its messages go through the others' channels.
+        let mut domain = self.domains.remove(index);
+        domain.ready = false;
+        let result = match self.image(&domain.config) {
+            Ok(image) => self.take_back(&mut domain).map(|reset| {
+                reset.map_err(|error| format!("the core refuses to reset it: {error}"))?;
+                domain.restarts += 1;
+                self.run(&mut domain, &image, false)
+            }),
+            Err(text) => Some(Err(text)),
+        };
+        if let Some(Err(text)) = &result {
+            domain.phase = Phase::Quarantined;
+            domain.last_end = Some(format!("could not be restarted: {text}"));
+        }
+        let name = domain.name().to_owned();
+        self.domains.insert(index, domain);
+        let result = result?;
+        self.backend_lost(id);
+        match &result {
+            Ok(()) => self.frontend_lost(id),
+            Err(_) => self.backend_down(id),
+        }
+        if result.is_ok() && self.is_console(id) {
+            self.console_restarted = true;
+            self.announce_all();
+        }
+        self.exchange();
+        Some(result.map(|()| self.hypervisor.clock().saturating_sub(begin)).map_err(|text| format!("{name}: {text}")))
+    }
+
+    /// A turn of taking a domain back to where it is built: it runs no more and, at the end, holds nothing of others.
+    fn take_back(&mut self, domain: &mut Domain<H::Page>) -> Option<Result<(), Error>> {
+        self.close_channel(domain);
+        let slices = if domain.resetting { SLICES } else { FIRST_SLICES };
+        let reset = turn(slices, || self.hypervisor.domain_reset(domain.handle));
+        domain.resetting = reset.is_none();
+        reset
+    }
+
+    /// Takes a domain back to where it is built, and leaves it there.
+    pub(super) fn halt(&mut self, id: u16) {
+        let Some(index) = self.domains.iter().position(|domain| domain.id == id) else { return };
+        let mut domain = self.domains.remove(index);
+        // A domain that is not there any more does not run either.
+        let _ = self.take_back(&mut domain);
+        self.domains.insert(index, domain);
+    }
+
+    /// Restarts a domain, and says so.
+    pub(super) fn restart_and_say(&mut self, id: u16, name: &str) -> String {
+        match self.revive(id) {
+            Ok(Some(took)) => format!("{name} is restarted, {} us", took / 1000),
+            Ok(None) => format!("{name} is restarted as soon as its memory is scrubbed"),
+            Err(text) => format!("{text}; {name} is in quarantine"),
+        }
+    }
+
+    /// Goes on with the domains that are taken back.
+    pub(super) fn go_on_with_restarts(&mut self) {
+        let under_way = |domain: &Domain<H::Page>| domain.resetting.then_some((domain.id, domain.phase));
+        let all: Vec<_> = self.domains.iter().filter_map(under_way).collect();
+        for (id, phase) in all {
+            let Phase::Restarting(begin) = phase else {
+                self.halt(id);
+                continue;
+            };
+            let name = self.handle(id).map(|(_, name)| name.to_string()).unwrap_or_default();
+            match self.go_on(id, begin) {
+                None => {}
+                Some(Ok(took)) => self.notice(&format!("{name} is restarted, {} us", took / 1000)),
+                Some(Err(text)) if self.fail_trial(id, &text) => {}
+                Some(Err(text)) => self.notice(&format!("{text}; {name} is in quarantine")),
+            }
+        }
+    }
+
+    /// Goes on with what is being destroyed.
+    pub(super) fn reap(&mut self) {
+        let hypervisor = &mut self.hypervisor;
+        self.dying.retain_mut(|dying| {
+            let slices = core::mem::replace(&mut dying.slices, SLICES);
+            let gone = turn(slices, || hypervisor.domain_destroy(dying.handle)).is_some();
+            if gone {
+                // The core closes dom0's end of the control channel with the domain; a port that is closed is no harm.
+                let _ = hypervisor.event_close(dying.control_port);
+            }
+            !gone
+        });
+    }
+}
