@@ -36,7 +36,7 @@ fn send(record: &Page<'_>, page: &Page<'_>, steps: &[u8]) {
                 Ok(Some(mut taken)) => {
                     let data = taken.data.len();
                     assert!((1..=SLOTS_MAX).contains(&data) && taken.slots() as usize >= data);
-                    ring.take(record, &mut taken);
+                    ring.take(record, &mut taken, || ());
                     // Whether it is well-formed is another matter.
                     let _ = packet(&taken.data);
                     open.push(taken);
@@ -46,7 +46,7 @@ fn send(record: &Page<'_>, page: &Page<'_>, steps: &[u8]) {
             },
             2 if !open.is_empty() => {
                 let taken = open.swap_remove(usize::from(step / 4) % open.len());
-                ring.answer(record, page, &taken, status::OKAY);
+                ring.answer(record, page, &taken, status::OKAY, || ());
             }
             2 => {}
             _ => drop(ring.publish(record, page)),
