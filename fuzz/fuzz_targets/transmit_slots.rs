@@ -61,12 +61,12 @@ fn receive(record: &Page<'_>, page: &Page<'_>, steps: &[u8]) {
     let mut given = 0;
     for step in steps {
         match step % 4 {
-            0 | 1 => match ring.take(record, page) {
+            0 | 1 => match ring.take(record, page, || ()) {
                 Ok(buffer) => given += u32::from(buffer.is_some()),
                 Err(_) => return,
             },
             2 => {
-                ring.answer(record, page, ReceiveResponse::default());
+                ring.answer(record, page, ReceiveResponse::default(), || ());
                 given = given.saturating_sub(1);
             }
             _ => drop(ring.publish(record, page)),
