@@ -150,9 +150,7 @@ impl<M: Machine> Core<M> {
     /// The CPUs for a domain with a virtual machine that may run on these; 0 is all. `Unsupported`: the machine runs no guests.
     pub(crate) fn place_guests(&self, affinity: u64) -> Result<u64> {
         let (features, online) = (Features::from_bits_retain(self.info.features), self.sched.online);
-        if !features.intersects(Features::SVM | Features::VMX) {
-            return Err(Error::Unsupported);
-        }
+        refuse_if(!features.intersects(Features::SVM | Features::VMX), Error::Unsupported)?;
         if online == 1 || !features.contains(Features::VM_SPARES_CPU_0) {
             return Ok(affinity);
         }

@@ -176,11 +176,7 @@ impl<M: Machine> NetworkRings<M> {
 
     /// Takes the next packet: from now on it is never sent again.
     pub fn take(&mut self, host: &Host<M>, frame: &mut Outgoing) {
-        let (record, packet) = (&self.transmit_record, &mut frame.packet);
-        match host.is_armed() {
-            false => self.transmit.take(record, packet, || ()),
-            true => self.transmit.take(record, packet, || host.pass(KillPoint::MidTake)),
-        }
+        self.transmit.take(&self.transmit_record, &mut frame.packet, || host.pass(KillPoint::MidTake));
         self.statistics.requests += u64::from(frame.slots());
         self.statistics.deepest = self.statistics.deepest.max(self.transmit.in_flight());
         host.pass(KillPoint::MidBatch);
@@ -188,11 +184,8 @@ impl<M: Machine> NetworkRings<M> {
 
     /// Answers a packet that was taken; the frontend sees it after [`NetworkRings::publish`].
     pub fn answer(&mut self, host: &Host<M>, frame: &Outgoing, status: i16) {
-        let (record, page, packet) = (&self.transmit_record, &self.transmit_page, &frame.packet);
-        match host.is_armed() {
-            false => self.transmit.answer(record, page, packet, status, || ()),
-            true => self.transmit.answer(record, page, packet, status, || host.pass(KillPoint::MidAnswer)),
-        }
+        let between = || host.pass(KillPoint::MidAnswer);
+        self.transmit.answer(&self.transmit_record, &self.transmit_page, &frame.packet, status, between);
         self.statistics.responses += u64::from(frame.slots());
         self.statistics.errors += u64::from(status == status::ERROR);
     }
@@ -206,11 +199,8 @@ impl<M: Machine> NetworkRings<M> {
         let mut incoming = Incoming { requests: Vec::new(), peer: self.peer };
         for _ in 0..slots {
             // As many as there is room for: the number was checked.
-            let (record, page) = (&self.receive_record, &self.receive_page);
-            let taken = match host.is_armed() {
-                false => self.receive.take(record, page, || ())?,
-                true => self.receive.take(record, page, || host.pass(KillPoint::MidTake))?,
-            };
+            let between = || host.pass(KillPoint::MidTake);
+            let taken = self.receive.take(&self.receive_record, &self.receive_page, between)?;
             let _ = taken.map(|request| incoming.requests.push(request));
         }
         Ok(Some(incoming))
@@ -227,11 +217,8 @@ impl<M: Machine> NetworkRings<M> {
                 Some(_) => ReceiveResponse { id, offset: 0, flags: flags | more, status: now as i16 },
                 None => ReceiveResponse { id, offset: 0, flags: 0, status: status::ERROR },
             };
-            let (record, page) = (&self.receive_record, &self.receive_page);
-            match host.is_armed() {
-                false => self.receive.answer(record, page, response, || ()),
-                true => self.receive.answer(record, page, response, || host.pass(KillPoint::MidAnswer)),
-            }
+            let between = || host.pass(KillPoint::MidAnswer);
+            self.receive.answer(&self.receive_record, &self.receive_page, response, between);
             self.statistics.responses += 1;
             self.statistics.requests += 1;
         }
