@@ -9,6 +9,7 @@ use protocol::event::{MAX_VCPUS, Port};
 use protocol::grant::PEER_DOM0;
 use protocol::vm::{control, event, word};
 use unikernel::vm::GuestMemory;
+use unikernel::vm::memory::LARGE_PAGE;
 
 use crate::apic::{Apic, Ipi, Signal};
 use crate::console::Output;
@@ -108,7 +109,7 @@ pub struct Guest {
     pub memory: GuestMemory,
     /// Where in it RAM is.
     pub ram: Ram,
-    /// Frames of RAM that it may have.
+    /// Frames of RAM, and of page tables for what it gives back in part, that it may have.
     pub pages_max: u64,
     /// Its event channels.
     pub events: Events,
@@ -128,6 +129,8 @@ pub struct Guest {
     pub grant_frames: u32,
     /// Those that it has put somewhere.
     pub grant_frames_placed: u32,
+    /// Where outside of its RAM it has put pages of its grant table, in units of what a page table spans.
+    pub grant_places: Vec<u64>,
     /// Where output is taken from.
     pub console: Port,
     /// Whom to tell.
@@ -135,6 +138,9 @@ pub struct Guest {
     /// Complaints that are still to be logged.
     pub complaints: u32,
 }
+
+/// Places for its grant table outside of its RAM: two are enough for a table that lies in one piece, and one more for the next kernel.
+const GRANT_PLACES: usize = 3;
 
 /// Accesses to what is not there that are logged.
 const COMPLAINTS: u32 = 64;
@@ -178,6 +184,7 @@ impl Guest {
             callback: 0,
             grant_frames,
             grant_frames_placed: 0,
+            grant_places: Vec::new(),
             console: services.console,
             outbox: Outbox::default(),
             complaints: COMPLAINTS,
@@ -187,6 +194,23 @@ impl Guest {
     /// Frames of RAM that it has.
     pub fn pages(&self) -> u64 {
         self.memory.count_in(&self.ram.frames())
+    }
+
+    /// Those, and the page tables that there are because it gave back parts of large pages.
+    pub fn pages_and_tables(&self) -> u64 {
+        self.pages() + self.memory.split()
+    }
+
+    /// Whether a page of its grant table can lie at a frame: in RAM, or at one of a few places beside it, because each of those takes
+    /// page tables for good.
+    pub fn has_place(&mut self, frame: u64) -> bool {
+        let place = frame / LARGE_PAGE;
+        let known = self.ram.holds_frame(frame) || self.grant_places.contains(&place);
+        if !known && self.grant_places.len() < GRANT_PLACES {
+            self.grant_places.push(place);
+            return true;
+        }
+        known
     }
 
     /// CPUs that run, of those from `first` on.

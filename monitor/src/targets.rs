@@ -11,6 +11,7 @@ use protocol::layout::PAGE_SIZE;
 use unikernel::control::{Reply, failed};
 use unikernel::executor::spawn;
 use unikernel::time;
+use unikernel::vm::memory::LARGE_PAGE;
 
 use crate::devices::orders::{set_memory_target, set_online};
 use crate::keeper::Keeper;
@@ -38,6 +39,11 @@ pub struct Targets {
     pub pages: u64,
     /// CPUs.
     pub vcpus: u32,
+}
+
+/// Tables that so much memory needs once parts of all large pages were given back.
+const fn tables(pages: u64) -> u64 {
+    pages.div_ceil(LARGE_PAGE)
 }
 
 const fn mib(pages: u64) -> u64 {
@@ -79,8 +85,9 @@ async fn give(reply: Reply, answer: FromDomain) {
 impl Keeper {
     /// Has the domain do with `pages` frames. Gives the answer, unless it is given later.
     pub(crate) fn set_pages(self: &Rc<Self>, pages: u64, reply: Reply) -> Option<FromDomain> {
-        // What dom0 set aside beside the guest's memory stays the monitor's.
-        let target = pages.saturating_sub(self.start.beside).min(self.start.pages);
+        // What dom0 set aside beside the guest's memory stays the monitor's. Tables for memory in small pages are not among that.
+        let needed = self.start.beside + tables(self.start.pages);
+        let target = pages.saturating_sub(needed).min(self.start.pages);
         let started_with = mib(self.start.pages);
         if mib(target) < least(started_with) {
             let least = least(started_with);
@@ -109,7 +116,8 @@ impl Keeper {
 
     fn ask_for_pages(&self, pages: u64) {
         self.targets.set(Targets { pages, ..self.targets.get() });
-        self.machine.with(|guest| guest.pages_max = pages);
+        let most = (pages + tables(self.start.pages)).min(self.start.pages);
+        self.machine.with(|guest| guest.pages_max = most);
         self.write(|store| set_memory_target(pages, store));
     }
 

@@ -17,7 +17,7 @@ impl<S: State> Call<'_, S> {
         let [command, address, _] = self.arguments;
         match command {
             1 => self.reservation(address, |guest, frame| guest.memory.release(frame)),
-            6 => self.reservation(address, |guest, frame| match guest.pages() < guest.pages_max {
+            6 => self.reservation(address, |guest, frame| match guest.pages_and_tables() < guest.pages_max {
                 true => guest.memory.populate(frame, 1),
                 false => Err(Error::NoMemory),
             }),
@@ -84,6 +84,9 @@ impl<S: State> Call<'_, S> {
                 DONE
             }
             GRANT_TABLE if index < self.guest.grant_frames.into() => {
+                if !self.guest.has_place(frame) {
+                    return Err(Errno::ENOMEM);
+                }
                 // RAM that lies there is lost, as with Xen.
                 if self.guest.ram.holds_frame(frame) && self.guest.memory.populated(frame) {
                     self.guest.memory.release(frame)?;

@@ -16,8 +16,10 @@ use super::GuestPage;
 use crate::area::Area;
 #[cfg(freestanding)]
 use crate::hypercall::{raw, to_the_end};
-use crate::memory::PAGES_PER_CALL;
+use crate::memory::{PAGES_PER_CALL, to_the_next};
 
+/// Frames of a large page.
+pub const LARGE_PAGE: u64 = PAGES_PER_CALL;
 /// Frames there can be: the window's size.
 const FRAMES: u64 = (GUEST_MEMORY_END - GUEST_MEMORY) >> PAGE_SHIFT;
 
@@ -51,6 +53,8 @@ struct Range {
     count: u64,
     /// Frames that stay, because somebody holds a [`GuestPage`] of them.
     pinned: Bits,
+    /// Large pages, by their numbers in the window, of which something was released, and how many these are.
+    split: (Bits, u64),
 }
 
 /// The guest's memory. There is one value of this type in a domain.
@@ -76,6 +80,7 @@ impl GuestMemory {
             populated: Bits::new(frames),
             count: 0,
             pinned: Bits::new(frames),
+            split: (Bits::new(frames / PAGES_PER_CALL + 2), 0),
         };
         Some(GuestMemory {
             ranges: ranges.iter().map(range).collect(),
@@ -112,6 +117,11 @@ impl GuestMemory {
         self.ranges.iter().filter(|range| ranges.contains(&(range.first, range.frames))).map(|range| range.count).sum()
     }
 
+    /// Large pages of which something was released. Each of them has a page table since then.
+    pub fn split(&self) -> u64 {
+        self.ranges.iter().map(|range| range.split.1).sum()
+    }
+
     /// Puts zeroed memory at `count` frames from `first` on, where there is none; all of them or none.
     pub fn populate(&mut self, first: u64, count: u64) -> Result<()> {
         for frame in first..first.checked_add(count).ok_or(Error::BadAddress)? {
@@ -125,12 +135,20 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// The same before the guest runs, leaving alone what its builder put there.
+    /// The same before the guest runs, leaving alone what its builder put there. It goes from one large page to the next where all of
+    /// them can be populated.
     pub fn complete(&mut self, first: u64, count: u64) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
         let end = first.checked_add(count).ok_or(Error::BadAddress)?;
-        let mut at = first;
+        let (range, _) = self.range(first).ok_or(Error::BadAddress)?;
+        let whole = |page: u64| page >= range.first && page + LARGE_PAGE <= range.first + range.frames;
+        let (before, last) = (first - first % LARGE_PAGE, end - 1 - (end - 1) % LARGE_PAGE);
+        let mut at = if whole(before) { before } else { first };
+        let end = if whole(last) { last + LARGE_PAGE } else { end };
         while at < end {
-            let some = PAGES_PER_CALL.min(end - at);
+            let some = to_the_next(at, end - at);
             match self.populate(at, some) {
                 Ok(()) => {}
                 Err(Error::Exists) => (at..at + some).try_for_each(|frame| match self.populate(frame, 1) {
@@ -164,6 +182,11 @@ impl GuestMemory {
         #[cfg(not(freestanding))]
         self.simulated.remove(frame);
         self.mark(frame, 1, false);
+        if let Some((range, _)) = self.range_mut(frame) {
+            let page = frame / PAGES_PER_CALL - range.first / PAGES_PER_CALL;
+            range.split.1 += u64::from(!range.split.0.get(page));
+            range.split.0.set(page, true);
+        }
         Ok(())
     }
 
@@ -327,7 +350,30 @@ mod tests {
         assert_eq!(memory.load_u64(0x3008), Ok(0x107));
         assert!(memory.pin(9).is_err() && memory.pin(u64::MAX).is_err());
         memory.complete(6, 4).unwrap();
+        // No file lies at the end of memory.
+        memory.complete(1 << 30, 0).unwrap();
         assert_eq!(memory.count(), 11);
+    }
+
+    #[test]
+    fn large_pages_are_populated_whole_and_counted_once_when_a_part_is_released() {
+        // Of the first range only the second large page lies in it as a whole, of the other one all of it.
+        let mut memory = GuestMemory::take(&[(100, 1000), (4 * LARGE_PAGE, 2 * LARGE_PAGE)]).unwrap();
+        memory.complete(700, 3).unwrap();
+        assert_eq!(memory.count(), LARGE_PAGE);
+        assert!(memory.populated(512) && memory.populated(1023) && !memory.populated(511));
+        memory.complete(110, 2).unwrap();
+        memory.complete(1030, 1).unwrap();
+        assert_eq!(memory.count(), LARGE_PAGE + 2 + 1);
+        assert_eq!(memory.complete(1099, 2), Err(Error::BadAddress));
+        memory.complete(5 * LARGE_PAGE - 1, 2).unwrap();
+        assert_eq!(memory.count_in(&[(4 * LARGE_PAGE, 2 * LARGE_PAGE)]), 2 * LARGE_PAGE);
+        for (frame, split) in [(600, 1), (601, 1), (1030, 2), (5 * LARGE_PAGE, 3), (6 * LARGE_PAGE - 1, 3)] {
+            memory.release(frame).unwrap();
+            assert_eq!(memory.split(), split);
+        }
+        memory.populate(600, 1).unwrap();
+        assert_eq!((memory.release(600), memory.split()), (Ok(()), 3));
     }
 
     #[test]
