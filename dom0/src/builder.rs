@@ -44,7 +44,7 @@ pub fn spec(config: &Config) -> DomainSpec {
         max_mappings: config.max_mappings,
         retained_pages: config.retained_pages,
         guest_grant_frames: 0,
-        reserved: 0,
+        large_pages: 0,
         schedule: SchedParams {
             weight: config.weight,
             cap: config.cap,
@@ -61,7 +61,10 @@ pub fn spec(config: &Config) -> DomainSpec {
 
 /// Makes the domain, empty.
 pub fn create<H: Hypervisor>(hypervisor: &mut H, spec: &DomainSpec) -> Result<DomainCreated, BuildError> {
-    let created = retry(|| hypervisor.domain_create(spec));
+    let mut created = retry(|| hypervisor.domain_create(spec));
+    if created == Err(Error::NoMemory) && spec.large_pages > 0 {
+        created = retry(|| hypervisor.domain_create(&guest::spec_in_pieces(spec)));
+    }
     created.map_err(|error| {
         let (free, cpus, features) =
             hypervisor.system_info().map_or((0, 0, 0), |info| (info.pool_frames, info.cpus, info.features));

@@ -20,16 +20,17 @@ use crate::rtc;
 
 /// Image of the monitor in the bundle.
 pub const MONITOR: &str = "monitor";
-/// Frames for a monitor's image, fixed tables and heap, 1,088 KiB. It takes 540 KiB, and that is enough for what its guest can make it
-/// take: for its store, whose quotas ([quota.rs](../../monitor/src/store/quota.rs)) let it have 128 KiB, which are at most twice as much in
-/// the heap, and 32 KiB of events that it does not read; for its event ports, 96 KiB; for its grant table, 8 pages with a record each and
-/// three tables above them wherever they are placed, 152 KiB. What the kernel is expanded with is memory that is the guest's later.
-const MONITOR_PAGES: u64 = 272;
+/// Frames for a monitor's image, fixed tables and heap, 900 KiB. It takes 540 KiB, and that is enough for what its guest can make it
+/// take: for its store, whose quotas ([quota.rs](../../monitor/src/store/quota.rs)) let it have 96 KiB, which are at most twice as much in
+/// the heap, and 32 KiB of events that it does not read; for its event ports, 36 KiB; for its grant table, 8 pages with a record each and
+/// three tables above each of three places, 100 KiB. What the kernel is expanded with is memory that is the guest's later, and tables
+/// for large pages that the guest gives back in part come out of what it gives back.
+const MONITOR_PAGES: u64 = 225;
 /// Where the machine's clock shows no date: the beginning of 2026.
 const UNKNOWN_UTC: u64 = 1_767_225_600;
 /// Frames for each vCPU: contexts, state page, stack.
 const VCPU_PAGES: u64 = 24;
-/// Pages of guest memory behind one page table, behind one frame of the monitor's bits, and behind two tables above those.
+/// Pages of guest memory behind one page table or in one large page, behind one frame of the monitor's bits, and behind two tables above those.
 const PAGES_PER_TABLE: u64 = 512;
 const PAGES_PER_BITS: u64 = 8 * PAGE_SIZE / 2;
 const PAGES_PER_DIRECTORIES: u64 = 512 * 512;
@@ -76,21 +77,24 @@ impl<'b> Files<'b> {
         domain: Handle,
         config: &Config,
     ) -> Result<GuestBoot, BuildError> {
-        let (memory_pages, max_pages) = (config.memory_pages, config.max_pages);
-        let mut end = low_pages(memory_pages) * PAGE_SIZE;
-        let mut put = |bytes: &[u8]| {
+        let low = low_pages(config.memory_pages);
+        // Large pages whole: whatever else lies in them is the guest's too.
+        let first = low.saturating_sub(self.pages()) / PAGES_PER_TABLE * PAGES_PER_TABLE;
+        let start = GUEST_MEMORY + first * PAGE_SIZE;
+        let mut end = low * PAGE_SIZE;
+        let mut put = |hypervisor: &mut H, bytes: &[u8]| {
             end = end.saturating_sub(pages(bytes) * PAGE_SIZE);
             let file = GuestFile { address: end, length: bytes.len() as u64 };
-            let address = GUEST_MEMORY + end;
-            builder::populate(hypervisor, domain, address, pages(bytes), protection::WRITE)?;
-            builder::write(hypervisor, domain, address, bytes).map(|()| file)
+            builder::write(hypervisor, domain, GUEST_MEMORY + end, bytes).map(|()| file)
         };
-        let placed = put(self.ramdisk).and_then(|ramdisk| Ok((ramdisk, put(self.kernel)?)));
+        let placed = builder::populate(hypervisor, domain, start, low - first, protection::WRITE)
+            .and_then(|()| Ok((put(hypervisor, self.ramdisk)?, put(hypervisor, self.kernel)?)));
         let (ramdisk, kernel) = placed.map_err(|error| BuildError {
             error,
             text: format!("kernel and ramdisk do not go into its memory: {error}: raise `memory`"),
         })?;
         let start_utc = rtc::start(hypervisor).unwrap_or(UNKNOWN_UTC);
+        let Config { memory_pages, max_pages, .. } = *config;
         Ok(GuestBoot { memory_pages, max_pages, kernel, ramdisk, start_utc })
     }
 }
@@ -98,7 +102,12 @@ impl<'b> Files<'b> {
 /// What the core is asked for, for a Linux guest: its own memory is the guest's, and what the monitor needs comes on top.
 pub fn spec(config: &Config, native: DomainSpec) -> DomainSpec {
     let most = native.max_pages;
-    let tables = most.div_ceil(PAGES_PER_TABLE) + 2 * most.div_ceil(PAGES_PER_DIRECTORIES);
+    // Memory that comes when it is touched comes in small pages, too: there are tables for all of it.
+    let large = match most > native.memory_pages {
+        true => 0,
+        false => low_pages(most) / PAGES_PER_TABLE + (most - low_pages(most)) / PAGES_PER_TABLE,
+    };
+    let tables = most.div_ceil(PAGES_PER_TABLE) - large + 2 * most.div_ceil(PAGES_PER_DIRECTORIES);
     let beside = tables + most.div_ceil(PAGES_PER_BITS) + MONITOR_PAGES + VCPU_PAGES * u64::from(config.vcpus);
     DomainSpec {
         memory_pages: native.memory_pages + beside,
@@ -106,8 +115,15 @@ pub fn spec(config: &Config, native: DomainSpec) -> DomainSpec {
         // A monitor is nobody's backend.
         max_mappings: 0,
         guest_grant_frames: MAX_GRANT_FRAMES as u32,
+        large_pages: large as u32,
         ..native
     }
+}
+
+/// The same for a machine whose free memory does not lie together, or whose CPU cannot use that: it takes a table for each large page.
+pub fn spec_in_pieces(spec: &DomainSpec) -> DomainSpec {
+    let tables = u64::from(spec.large_pages);
+    DomainSpec { memory_pages: spec.memory_pages + tables, max_pages: spec.max_pages + tables, large_pages: 0, ..*spec }
 }
 
 /// Frames that a domain has beside the memory of its configuration.

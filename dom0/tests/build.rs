@@ -64,6 +64,15 @@ fn the_files_of_a_linux_guest_lie_at_the_top_of_its_memory() {
         assert_eq!(guest.memory[&(GUEST_MEMORY + guest_boot.ramdisk.address)], ramdisk);
         assert!(guest.info.memory_pages > 512, "what the monitor needs comes on top");
     });
+    // A table comes on top for each large page that there is not.
+    let set_aside = |sim: &Sim| sim.by_name("hello", |guest| guest.info.memory_pages);
+    let mut again = |in_pieces| {
+        sim.state.borrow_mut().in_pieces = in_pieces;
+        plane.destroy(plane.find("hello").unwrap()).unwrap();
+        create(&mut plane, &linux("memory=6")).unwrap();
+        set_aside(&sim)
+    };
+    assert_eq!(again(true), again(false) + 3);
 }
 
 #[test]

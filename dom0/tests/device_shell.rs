@@ -170,7 +170,8 @@ fn tab_knows_devices_images_and_points() {
         ("block-detach web \t", "block-detach web xvda"),
         ("network-detach web \t", "network-detach web eth0"),
         ("upgrade disk ne\t", "upgrade disk network"),
-        ("arm disk mid\t", "arm disk mid-batch"),
+        ("arm disk mid\t", "arm disk mid-"),
+        ("arm disk mid-b\t", "arm disk mid-batch"),
         ("block-at\t", "block-attach"),
     ] {
         desk.shell.input(&mut desk.stack.plane, typed.as_bytes());

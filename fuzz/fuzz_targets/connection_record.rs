@@ -55,7 +55,7 @@ fn live(record: &Page<'_>, page: &Page<'_>, attached: Attached<Blocks>, steps: &
     let mut request = [0; REQUEST_SIZE];
     for step in steps {
         match step % 4 {
-            0 | 1 => match journal.next(record, page, &mut request) {
+            0 | 1 => match journal.next(record, page, &mut request, || ()) {
                 Ok(Some(ticket)) => open.push(ticket),
                 Ok(None) => {}
                 Err(_) => return,
@@ -63,7 +63,7 @@ fn live(record: &Page<'_>, page: &Page<'_>, attached: Attached<Blocks>, steps: &
             2 if !open.is_empty() => {
                 let ticket = open.swap_remove(usize::from(step / 4) % open.len());
                 journal.request(record, ticket, &mut request);
-                journal.answer(record, page, ticket, &[*step; RESPONSE_SIZE]);
+                journal.answer(record, page, ticket, &[*step; RESPONSE_SIZE], || ());
             }
             2 => {}
             _ => drop(journal.publish(record, page)),

@@ -39,6 +39,10 @@ impl Channels for Ports {
         true
     }
     fn unbind(&mut self, _: u32, _: Port) {}
+
+    fn has_memory(&self) -> bool {
+        true
+    }
 }
 
 fuzz_target!(|data: &[u8]| {

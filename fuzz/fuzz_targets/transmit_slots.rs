@@ -36,7 +36,7 @@ fn send(record: &Page<'_>, page: &Page<'_>, steps: &[u8]) {
                 Ok(Some(mut taken)) => {
                     let data = taken.data.len();
                     assert!((1..=SLOTS_MAX).contains(&data) && taken.slots() as usize >= data);
-                    ring.take(record, &mut taken);
+                    ring.take(record, &mut taken, || ());
                     // Whether it is well-formed is another matter.
                     let _ = packet(&taken.data);
                     open.push(taken);
@@ -46,7 +46,7 @@ fn send(record: &Page<'_>, page: &Page<'_>, steps: &[u8]) {
             },
             2 if !open.is_empty() => {
                 let taken = open.swap_remove(usize::from(step / 4) % open.len());
-                ring.answer(record, page, &taken, status::OKAY);
+                ring.answer(record, page, &taken, status::OKAY, || ());
             }
             2 => {}
             _ => drop(ring.publish(record, page)),
@@ -61,12 +61,12 @@ fn receive(record: &Page<'_>, page: &Page<'_>, steps: &[u8]) {
     let mut given = 0;
     for step in steps {
         match step % 4 {
-            0 | 1 => match ring.take(record, page) {
+            0 | 1 => match ring.take(record, page, || ()) {
                 Ok(buffer) => given += u32::from(buffer.is_some()),
                 Err(_) => return,
             },
             2 => {
-                ring.answer(record, page, ReceiveResponse::default());
+                ring.answer(record, page, ReceiveResponse::default(), || ());
                 given = given.saturating_sub(1);
             }
             _ => drop(ring.publish(record, page)),

@@ -60,9 +60,8 @@ impl<M: Machine> Core<M> {
         self.bundle_bytes = config.bundle.len() as u64;
         self.info = SystemInfo { abi_version: protocol::ABI_VERSION, ..config.info };
         let bundle_end = config.bundle_start.0 + self.bundle_bytes;
-        if !self.frames.manage(&self.machine, config.ram, bundle_end) {
-            return Err("not enough memory for the frame table");
-        }
+        let managed = self.frames.manage(&self.machine, config.ram, bundle_end);
+        refuse_if(!managed, "not enough memory for the frame table")?;
         let memory = config.boot_line.split_whitespace().find_map(|word| word.strip_prefix("dom0_mem="));
         let memory = memory.and_then(|text| text.parse().ok()).unwrap_or(DOM0_MEMORY);
         let pages = memory.saturating_mul((1 << 20) / PAGE_SIZE);
@@ -102,9 +101,7 @@ impl<M: Machine> Core<M> {
     /// Loads the segments of a static ELF file; gives its entry point.
     fn load_image(&mut self, slot: Slot, image: &[u8]) -> Result<u64, &'static str> {
         let file = ElfBytes::<LittleEndian>::minimal_parse(image).map_err(|_| NO_IMAGE)?;
-        if file.ehdr.e_type != abi::ET_EXEC || file.ehdr.e_machine != abi::EM_X86_64 {
-            return Err(NO_IMAGE);
-        }
+        refuse_if(file.ehdr.e_type != abi::ET_EXEC || file.ehdr.e_machine != abi::EM_X86_64, NO_IMAGE)?;
         let segments = file.segments().ok_or(NO_IMAGE)?;
         for segment in segments.iter().filter(|segment| segment.p_type == abi::PT_LOAD) {
             let access = match segment.p_flags & (abi::PF_W | abi::PF_X) {

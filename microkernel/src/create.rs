@@ -35,7 +35,9 @@ impl<M: Machine> Core<M> {
             ..Domain::NONE.info
         };
         self.domains[slot] = Domain { state: Some(State::Building), info, spec: *spec, ..Domain::NONE };
-        self.furnish(slot, spec).inspect_err(|_| self.demolish(slot))
+        self.promise_large(slot, spec.large_pages)
+            .and_then(|()| self.furnish(slot, spec))
+            .inspect_err(|_| self.demolish(slot))
     }
 
     /// Makes everything a domain has from the start. Whatever was made when this fails is known to [`Core::demolish`].

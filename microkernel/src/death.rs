@@ -37,24 +37,45 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// Return addresses by the chain of frame pointers, as far as the domain itself could follow it.
-    fn backtrace(&self, slot: Slot, mut frame: u64) -> [u64; BACKTRACE_MAX] {
+    /// Return addresses, as far as the domain itself could follow them.
+    fn backtrace(&self, slot: Slot, frame: u64) -> [u64; BACKTRACE_MAX] {
         let mut found = [0; BACKTRACE_MAX];
-        for address in &mut found {
-            let Ok(pair) = self.reach(slot, frame, 16, false) else { break };
-            let [next, back]: [u64; 2] = pair.get(&self.machine, 0);
-            *address = back;
-            if next <= frame {
-                break;
-            }
-            frame = next;
-        }
+        let read = |frame| Some(self.reach(slot, frame, 16, false).ok()?.get(&self.machine, 0));
+        found.iter_mut().zip(return_addresses(frame, read)).for_each(|(place, address)| *place = address);
         found
     }
+}
+
+/// Return addresses by the chain of frame pointers from `frame` on, innermost first. `read` gives the two words at a place, the
+/// next frame and the address, or nothing where the chain cannot be followed.
+pub fn return_addresses(frame: u64, read: impl Fn(u64) -> Option<[u64; 2]>) -> impl Iterator<Item = u64> {
+    let mut at = Some(frame);
+    core::iter::from_fn(move || {
+        let frame = at?;
+        let [next, back] = read(frame)?;
+        // The stack grows down, so a chain that does not go up is at its end.
+        at = Some(next).filter(|&next| next > frame);
+        Some(back)
+    })
 }
 
 /// Bytes that a domain wrote, as text for a log line: what is no printable ASCII becomes a dot.
 pub(crate) fn printable(bytes: &mut [u8]) -> &str {
     bytes.iter_mut().filter(|byte| !matches!(byte, b' '..=b'~')).for_each(|byte| *byte = b'.');
     core::str::from_utf8(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::return_addresses;
+
+    #[test]
+    fn a_chain_of_frames_ends_where_it_does_not_go_up_or_cannot_be_read() {
+        let stack = |at: u64| [[16, 100], [32, 101], [16, 102]].get(at as usize / 16).copied();
+        assert_eq!(return_addresses(0, stack).collect::<Vec<_>>(), [100, 101, 102]);
+        assert_eq!(return_addresses(48, stack).count(), 0);
+        assert_eq!(return_addresses(8, |at| Some([at, 7])).collect::<Vec<_>>(), [7]);
+    }
 }

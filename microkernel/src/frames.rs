@@ -2,7 +2,7 @@
 //!
 //! Memory is counted before it is taken: a domain has a number of frames set aside, the sum of which never exceeds what
 //! there is, so a frame that is owed can always be given. Frames are scrubbed when they are given back (or, when nobody had
-//! them yet, when first taken): a frame that changes hands is zero.
+//! them yet, when first taken): a frame that changes hands is zero. Free ones are kept together in [blocks](crate::vm::blocks).
 
 use core::ops::Range;
 
@@ -11,6 +11,7 @@ use protocol::layout::PAGE_SHIFT;
 
 use crate::prelude::*;
 use crate::table::{PerSlot, Table};
+use crate::vm::blocks::Free;
 
 /// What a frame is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
@@ -46,7 +47,8 @@ pub struct Info {
     pub owner: Slot,
     /// What it is used for.
     pub kind: Kind,
-    spare: u16,
+    /// In the first frame of a block, how many of the block's are in the list of free ones.
+    pub(crate) free: u16,
 }
 
 /// The account of a domain, in frames.
@@ -58,20 +60,18 @@ pub struct Account {
     pub used: u32,
     /// Of those, how many others hold mapped.
     pub mapped: u32,
+    /// Blocks that were promised to it, and those of them that it can still take.
+    pub blocks: (u32, u32),
 }
 
 /// End of a list of frames; no frame has this number.
 pub const END: Frame = Frame(u32::MAX);
-/// RAM ranges that are kept apart; a machine that has more loses the rest.
-const RANGES: usize = 64;
 
 /// The frame table. Its entries, 8 bytes a frame, lie in RAM it was given.
 pub struct Frames {
     table: Phys,
-    /// Frames that were given back.
-    free: Frame,
-    /// Frames that nobody had yet: ranges of numbers.
-    untouched: [Range<u32>; RANGES],
+    /// Free frames, and blocks of them.
+    pub(crate) free: Free,
     /// Frames managed.
     pub managed: u32,
     /// Of those, how many are set aside for domains.
@@ -89,13 +89,12 @@ impl Frames {
     pub const fn new() -> Frames {
         Frames {
             table: Phys(0),
-            free: END,
-            untouched: [const { 0..0 }; RANGES],
+            free: Free::NONE,
             managed: 0,
             set_aside: 0,
             used: 0,
             parked: 0,
-            accounts: Table([Account { set_aside: 0, used: 0, mapped: 0 }; MAX_DOMAINS]),
+            accounts: Table([Account { set_aside: 0, used: 0, mapped: 0, blocks: (0, 0) }; MAX_DOMAINS]),
         }
     }
 
@@ -103,15 +102,18 @@ impl Frames {
     /// below the address `reserved`. Gives false if there is no room for the table.
     pub fn manage(&mut self, m: &impl Memory, ram: &[Range<u64>], reserved: u64) -> bool {
         let number = |address: u64| (address >> PAGE_SHIFT).clamp(1, END.0 as u64) as u32;
-        for (range, bytes) in self.untouched.iter_mut().zip(ram) {
-            *range = number(bytes.start.saturating_add(PAGE_SIZE - 1))..number(bytes.end);
-        }
-        let last = self.untouched.iter().fold(number(reserved), |last, range| last.max(range.end));
+        let frames = |bytes: &Range<u64>| number(bytes.start.saturating_add(PAGE_SIZE - 1))..number(bytes.end);
+        let last = ram.iter().fold(number(reserved), |last, range| last.max(frames(range).end));
         let size = (last as u64 + 1).div_ceil(PAGE_SIZE / 8) as usize;
-        let Some(place) = self.untouched.iter_mut().find(|range| range.len() > size) else { return false };
+        let Some(place) = ram.iter().map(frames).find(|range| range.len() > size) else { return false };
         self.table = Frame(place.start).at(0);
-        place.by_ref().take(size).for_each(|frame| m.zero(Frame(frame)));
-        self.managed = self.untouched.iter().map(|range| range.len() as u32).sum();
+        place.clone().take(size).for_each(|frame| m.zero(Frame(frame)));
+        // What lies lowest comes first into use.
+        for mut range in ram.iter().rev().map(frames) {
+            range.start += if range.start == place.start { size as u32 } else { 0 };
+            self.managed += range.len() as u32;
+            self.add(m, range);
+        }
         true
     }
 
@@ -125,7 +127,7 @@ impl Frames {
         zerocopy::transmute!(m.load(self.entry(frame)))
     }
 
-    fn set(&self, m: &impl Memory, frame: Frame, info: Info) {
+    pub(crate) fn set(&self, m: &impl Memory, frame: Frame, info: Info) {
         m.store(self.entry(frame), zerocopy::transmute!(info));
     }
 
@@ -151,6 +153,7 @@ impl Frames {
         }
         account.set_aside = pages as u32;
         self.set_aside = others + pages as u32;
+        self.bound_promise(owner);
         Ok(())
     }
 
@@ -159,27 +162,26 @@ impl Frames {
         if self.available(owner) == 0 {
             return Err(Error::NoMemory);
         }
-        let mut frame = self.free;
-        if frame != END {
-            self.free = Frame(self.info(m, frame).count);
-        } else {
-            frame = self.untouched.iter_mut().find_map(Iterator::next).map(Frame).ok_or(Error::NoMemory)?;
-            m.zero(frame);
-        }
+        let frame = self.take_free(m).ok_or(Error::NoMemory)?;
+        self.charge(m, frame, owner, kind);
+        self.bound_promise(owner);
+        Ok(frame)
+    }
+
+    /// Makes a frame that is no longer free a domain's.
+    pub(crate) fn charge(&mut self, m: &impl Memory, frame: Frame, owner: Slot, kind: Kind) {
         self.accounts[owner].used += 1;
         self.used += 1;
-        self.set(m, frame, Info { count: 0, owner, kind, spare: 0 });
-        Ok(frame)
+        self.set(m, frame, Info { count: 0, owner, kind, ..self.info(m, frame) });
     }
 
     /// Gives a frame back, scrubbed. Nobody may have it mapped.
     pub fn give_back(&mut self, m: &impl Memory, frame: Frame) {
         let info = self.info(m, frame);
         m.zero(frame);
-        self.set(m, frame, Info { count: self.free.0, kind: Kind::FREE, ..info });
-        self.free = frame;
         self.accounts[info.owner].used -= 1;
         self.used -= 1;
+        self.give(m, frame);
     }
 
     /// A frame left an address space of `owner` for good, and no CPU has it cached there: gives it back, or leaves it to

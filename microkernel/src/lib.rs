@@ -12,7 +12,7 @@ pub mod boot;
 mod calls;
 pub mod clock;
 mod create;
-mod death;
+pub mod death;
 mod domain;
 mod entry;
 pub mod events;
@@ -36,3 +36,9 @@ mod testing;
 mod user;
 mod vcpu;
 pub mod vm;
+
+/// One check, before anything is changed.
+#[inline(always)]
+pub fn refuse_if<E>(wrong: bool, error: E) -> Result<(), E> {
+    if wrong { Err(error) } else { Ok(()) }
+}

@@ -31,14 +31,10 @@ impl<M: Machine> Core<M> {
     /// Maps one grant, and fills in what the element reports.
     pub(crate) fn map_grant(&mut self, slot: Slot, element: &mut MapElement) -> Result<()> {
         let (address, write) = (element.address, element.flags & READONLY == 0);
-        if element.flags & !(READONLY | DEVICE_ONLY) != 0 {
-            return Err(Error::Invalid);
-        }
+        refuse_if(element.flags & !(READONLY | DEVICE_ONLY) != 0, Error::Invalid)?;
         let hidden = element.flags & DEVICE_ONLY != 0;
         let valid = if hidden { 0..1 } else { GRANT_WINDOW..GRANT_WINDOW_END };
-        if !valid.contains(&address) || address % PAGE_SIZE != 0 {
-            return Err(Error::BadAddress);
-        }
+        refuse_if(!valid.contains(&address) || address % PAGE_SIZE != 0, Error::BadAddress)?;
         let space = self.domains[slot].space;
         let place = space.entry(&self.machine, address).filter(|_| !hidden);
         // Mostly the table is there and the place is free.
@@ -47,9 +43,7 @@ impl<M: Machine> Core<M> {
         }
         let domain = &self.domains[slot];
         let index = domain.mapping_free;
-        if index >= domain.spec.max_mappings {
-            return Err(Error::TableFull);
-        }
+        refuse_if(index >= domain.spec.max_mappings, Error::TableFull)?;
         let grant = self.acquire(slot, element.peer.into(), element.reference.into(), write)?;
         let entry = leaf(grant.frame, if write { Access::Write } else { Access::Read });
         match place {
@@ -72,14 +66,10 @@ impl<M: Machine> Core<M> {
     /// in the address space.
     pub(crate) fn unmap_grant(&mut self, slot: Slot, index: u32, chain: &mut u32) -> Result<bool> {
         let domain = &self.domains[slot];
-        if index >= domain.spec.max_mappings {
-            return Err(Error::NotFound);
-        }
+        refuse_if(index >= domain.spec.max_mappings, Error::NotFound)?;
         let at = domain.mapping(index);
         let mapping: Mapping = self.machine.get(at);
-        if mapping.address == 0 {
-            return Err(Error::NotFound);
-        }
+        refuse_if(mapping.address == 0, Error::NotFound)?;
         let seen = mapping.address != NOWHERE;
         if seen {
             domain.space.unmap(&self.machine, mapping.address);

@@ -1,7 +1,7 @@
 //! Address spaces: x86-64 page tables of four levels, in frames of the domain they belong to.
 //!
 //! A domain's own addresses lie below 2^39, so it uses one entry of its root; the upper half of every root is the core's.
-//! Pages are never writable and executable at once. Only leaves at the lowest level are used.
+//! Pages are never writable and executable at once. Leaves above the lowest level are [large pages](crate::vm::large).
 
 use core::ops::Range;
 
@@ -18,6 +18,10 @@ pub const WRITE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 /// Not cached.
 pub const UNCACHED: u64 = 1 << 3 | 1 << 4;
+/// In the place of an entry that leads to a lowest table: it is a page itself, as large as what the table would span.
+pub const LARGE: u64 = 1 << 7;
+/// Bits of an address that say which page of a large one.
+const LARGE_MASK: u64 = (1 << TABLE_SHIFT) - (1 << LEAF);
 /// Registers of a device, no RAM: the core itself never goes there. The processor ignores the bit.
 pub const REGISTERS: u64 = 1 << 9;
 /// Instructions may not be fetched.
@@ -60,6 +64,12 @@ pub const fn frame_of(entry: u64) -> Frame {
     Phys(entry & ADDRESS).frame()
 }
 
+/// The frames that an entry maps.
+pub fn frames_of(entry: u64) -> impl Iterator<Item = Frame> {
+    let (first, large) = (frame_of(entry).0, entry & LARGE != 0);
+    (first..first + if large { 1 << STEP } else { (entry & PRESENT) as u32 }).map(Frame)
+}
+
 /// The entry for a page.
 pub const fn leaf(frame: Frame, access: Access) -> u64 {
     frame.at(0).0 | access as u64
@@ -87,7 +97,7 @@ impl Space {
                 return (at, shift);
             }
             let entry = m.load(at);
-            if entry & PRESENT == 0 {
+            if entry & (PRESENT | LARGE) != PRESENT {
                 return (at, shift);
             }
             (table, shift) = (frame_of(entry), shift - STEP);
@@ -109,7 +119,8 @@ impl Space {
     /// What the domain reaches at `address`: the entry, 0 if there is nothing.
     #[inline]
     pub fn lookup(self, m: &impl Memory, address: u64) -> u64 {
-        if address < USER_END { self.entry(m, address).map_or(0, |at| m.load(at)) } else { 0 }
+        let entry = if address < USER_END { m.load(self.walk(m, address, LEAF).0) } else { 0 };
+        if entry & LARGE == 0 { entry } else { (entry & !LARGE) + (address & LARGE_MASK) }
     }
 
     /// The frame of RAM the domain reaches at `address`, with write access if asked for.
@@ -134,9 +145,10 @@ impl Space {
 
     /// Makes [`leaf`] `entry` at `address`, where nothing is mapped, and tables as needed.
     pub fn map(self, m: &impl Memory, frames: &mut Frames, owner: Slot, address: u64, entry: u64) -> Result<()> {
+        let lowest = if entry & LARGE == 0 { LEAF } else { TABLE_SHIFT };
         loop {
-            let (at, shift) = self.walk(m, address, LEAF);
-            if shift == LEAF {
+            let (at, shift) = self.walk(m, address, lowest);
+            if shift == lowest {
                 m.store(at, entry);
                 return Ok(());
             }
@@ -146,12 +158,12 @@ impl Space {
         }
     }
 
-    /// Unmaps the page at `address`; gives the frame that was there.
-    pub fn unmap(self, m: &impl Memory, address: u64) -> Option<Frame> {
-        let at = self.entry(m, address)?;
+    /// Unmaps the page at `address`, or the large one that begins there; gives the entry, 0 if there was nothing.
+    pub fn unmap(self, m: &impl Memory, address: u64) -> u64 {
+        let (at, _) = self.walk(m, address, LEAF);
         let entry = m.load(at);
         m.store(at, 0);
-        (entry & PRESENT != 0).then(|| frame_of(entry))
+        entry
     }
 
     /// Takes apart what lies in `range`, tables included where the end of what they span is passed, until about `budget` steps
@@ -165,10 +177,10 @@ impl Space {
             let (entry, last, mut steps) = (m.load(at), from, 1);
             if entry & PRESENT != 0 {
                 m.store(at, 0);
-                if entry & REGISTERS == 0 {
-                    frames.unmapped(m, frame_of(entry), owner);
+                for frame in frames_of(entry).filter(|_| entry & REGISTERS == 0) {
+                    frames.unmapped(m, frame, owner);
+                    steps += SCRUB;
                 }
-                steps += SCRUB;
             }
             from = ((from >> shift) + 1) << shift;
             // The tables that end here, from the lowest up.

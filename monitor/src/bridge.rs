@@ -56,4 +56,8 @@ impl Channels for Bridge {
         self.machine.with(|guest| guest.events.disconnect(guest_port, native));
         self.channels.borrow_mut().retain(|(channel, _)| channel.port() != native);
     }
+
+    fn has_memory(&self) -> bool {
+        self.machine.with(|guest| guest.untouched() == 0)
+    }
 }

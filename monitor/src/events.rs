@@ -19,8 +19,8 @@ const PENDING: usize = 0x800;
 /// Offset of the mask words, and the same in the layout for 32-bit guests.
 const MASK: usize = 0xa00;
 const MASK_NARROW: usize = 0x880;
-/// Ports of a 32-bit guest.
-const PORTS_NARROW: u32 = 1024;
+/// Ports that a guest can have: as many as the ABI of 32-bit guests has, and one more than Xen gives a guest if nobody says otherwise.
+const PORTS_MAX: usize = 1024;
 /// Bytes of a vcpu_info.
 const VCPU_INFO: usize = 64;
 /// vCPUs that have a place in shared_info.
@@ -103,7 +103,7 @@ impl Events {
             self.ports[port] = entry;
             return Ok(port as u32);
         }
-        if self.ports.len() as u32 >= if self.wide { PORTS } else { PORTS_NARROW } {
+        if self.ports.len() >= PORTS_MAX {
             return Err(Errno::ENOSPC);
         }
         self.ports.push(entry);
@@ -368,6 +368,13 @@ mod tests {
         let (word, bit) = place(port);
         let at = (MASK + word) as u64;
         memory.write(at, &(memory.load_u64(at).unwrap() | bit).to_le_bytes()).unwrap();
+    }
+
+    #[test]
+    fn ports_come_to_an_end() {
+        let (_memory, mut events) = events();
+        let taken = (0..).take_while(|_| events.allocate_unbound(0).is_ok()).count();
+        assert_eq!((taken, events.allocate_unbound(0)), (PORTS_MAX - 1, Err(Errno::ENOSPC)));
     }
 
     #[test]

@@ -36,14 +36,19 @@ pub fn handle<S: State>(guest: &mut Guest, state: &S, vcpu: u32, exit: Exit, now
             if is_apic && mmio::access(guest, state, vcpu, address) {
                 return Ok(());
             }
-            if kind & access::PRESENT == 0 && guest.supply(address >> PAGE_SHIFT) {
-                return Ok(());
+            let frame = address >> PAGE_SHIFT;
+            if kind & access::PRESENT == 0 && guest.ram.holds_frame(frame) {
+                if guest.memory.reach(frame) {
+                    return Ok(());
+                }
+                if !guest.memory.released(frame) {
+                    let (touched, allowed) = (guest.pages() >> 8, guest.pages_max() >> 8);
+                    let why = "its balloon did not give back in time what `maxmem` is more";
+                    let reason = format_args!("memory: {touched} MiB touched, {allowed} allowed: {why}");
+                    return Err(guest.crash(state, reason));
+                }
             }
-            let why = match guest.ram.holds_frame(address >> PAGE_SHIFT) && guest.is_supplied() {
-                true => "all of its `memory` being in use before its balloon gave back what `maxmem` is more",
-                false => "where nothing is",
-            };
-            let reason = format_args!("access {kind:#x} to guest-physical {address:#x}, {why}");
+            let reason = format_args!("access {kind:#x} to guest-physical {address:#x}, where nothing is");
             return Err(guest.crash(state, reason));
         }
         Exit::Shutdown => return Err(guest.crash(state, format_args!("triple fault"))),

@@ -9,6 +9,7 @@ use protocol::event::{MAX_VCPUS, Port};
 use protocol::grant::PEER_DOM0;
 use protocol::vm::{control, event, word};
 use unikernel::vm::GuestMemory;
+use unikernel::vm::memory::LARGE_PAGE;
 
 use crate::apic::{Apic, Ipi, Signal};
 use crate::console::Output;
@@ -108,8 +109,8 @@ pub struct Guest {
     pub memory: GuestMemory,
     /// Where in it RAM is.
     pub ram: Ram,
-    /// Frames of RAM that it may have.
-    pub pages_max: u64,
+    /// Page tables for all of its RAM in small pages were set aside.
+    pub has_tables: bool,
     /// Its event channels.
     pub events: Events,
     /// Its vCPUs.
@@ -128,6 +129,10 @@ pub struct Guest {
     pub grant_frames: u32,
     /// Those that it has put somewhere.
     pub grant_frames_placed: u32,
+    /// Where outside of its RAM it has put pages of its grant table, in units of what a page table spans.
+    pub grant_places: Vec<u64>,
+    /// Where its store is served.
+    pub store: Port,
     /// Where output is taken from.
     pub console: Port,
     /// Whom to tell.
@@ -136,13 +141,16 @@ pub struct Guest {
     pub complaints: u32,
 }
 
+/// Places for its grant table outside of its RAM: two are enough for a table that lies in one piece, and one more for the next kernel.
+const GRANT_PLACES: usize = 3;
+
 /// Accesses to what is not there that are logged.
 const COMPLAINTS: u32 = 64;
 
 impl Guest {
     /// A guest whose first vCPU is about to run.
     pub fn new(
-        memory: GuestMemory,
+        mut memory: GuestMemory,
         ram: Ram,
         vcpus: u32,
         grant_frames: u32,
@@ -165,10 +173,12 @@ impl Guest {
             upcall: None,
             context: None,
         };
+        let frames = ram.frames();
+        memory.allow(&frames, frames.iter().map(|(_, count)| count).sum());
         Guest {
             memory,
             ram,
-            pages_max: ram.frames().iter().map(|(_, count)| count).sum(),
+            has_tables: false,
             events,
             vcpus: (0..vcpus).map(vcpu).collect(),
             clock,
@@ -178,6 +188,8 @@ impl Guest {
             callback: 0,
             grant_frames,
             grant_frames_placed: 0,
+            grant_places: Vec::new(),
+            store: services.store,
             console: services.console,
             outbox: Outbox::default(),
             complaints: COMPLAINTS,
@@ -189,26 +201,56 @@ impl Guest {
         self.memory.count_in(&self.ram.frames())
     }
 
-    /// The guest reaches for a frame where nothing is: it gets one, if it may have more and has not given that one back. Gives whether
-    /// it has it now.
-    pub fn supply(&mut self, frame: u64) -> bool {
-        let has = self.ram.holds_frame(frame) && self.memory.populated(frame);
-        has || (self.ram.holds_frame(frame) && self.pages() < self.pages_max && self.memory.supply(frame).is_ok())
+    /// Those, and the page tables that there are because it gave back parts of large pages, unless such tables were set aside.
+    pub fn pages_and_tables(&self) -> u64 {
+        self.pages() + if self.has_tables { 0 } else { self.memory.split() }
     }
 
-    /// Whether the guest was told of more than it may have, and has not yet given back the difference.
-    pub fn is_supplied(&self) -> bool {
-        self.memory.untouched_in(&self.ram.frames()) > 0
+    /// Frames of RAM, and of page tables for what it gives back in part, that it may have.
+    pub fn pages_max(&self) -> u64 {
+        self.memory.most()
     }
 
-    /// Once what it never touched fits in what it may have, it gets all of it: who shares its memory need not reach for frames.
+    /// Lets it have that many from now on.
+    pub fn allow(&mut self, pages: u64) {
+        self.memory.allow(&self.ram.frames(), pages);
+        self.supply_rest();
+    }
+
+    /// Lets it begin with that much of its RAM, which is supplied as it is touched, and with page tables for all of it set aside.
+    pub fn begin_with(&mut self, pages: u64) {
+        self.has_tables = true;
+        self.allow(pages);
+    }
+
+    /// Frames of RAM that it neither touched nor gave back. While there are some, it was told of more than it may have.
+    pub fn untouched(&self) -> u64 {
+        self.memory.untouched_in(&self.ram.frames())
+    }
+
+    /// Once what it never touched fits in what it may have, it gets all of it: those who share its memory cannot wait for frames, and
+    /// its devices are held up until then.
     pub fn supply_rest(&mut self) {
-        let frames = self.ram.frames();
-        let untouched = self.memory.untouched_in(&frames);
-        if untouched > 0 && self.pages() + untouched <= self.pages_max {
-            // The frames were set aside for that; what cannot be had now comes when it is touched.
-            let _ = self.memory.supply_all(&frames);
+        let untouched = self.untouched();
+        if untouched == 0 || self.pages() + untouched > self.pages_max() {
+            return;
         }
+        // The frames were set aside for that; what cannot be had now comes when it is touched.
+        if self.memory.supply_all(&self.ram.frames()).is_ok() {
+            self.outbox.ports.push(self.store);
+        }
+    }
+
+    /// Whether a page of its grant table can lie at a frame: in RAM, or at one of a few places beside it, because each of those takes
+    /// page tables for good.
+    pub fn has_place(&mut self, frame: u64) -> bool {
+        let place = frame / LARGE_PAGE;
+        let known = self.ram.holds_frame(frame) || self.grant_places.contains(&place);
+        if !known && self.grant_places.len() < GRANT_PLACES {
+            self.grant_places.push(place);
+            return true;
+        }
+        known
     }
 
     /// CPUs that run, of those from `first` on.

@@ -10,6 +10,7 @@ use unikernel::control::{self, Reply, failed};
 use unikernel::event::Channel;
 use unikernel::executor::{Signal, race, spawn, yield_now};
 use unikernel::vm::GuestPage;
+use unikernel::vm::memory::LARGE_PAGE;
 
 use crate::bridge::Bridge;
 use crate::devices::orders::{Order, Orders};
@@ -53,7 +54,9 @@ impl Keeper {
         let contents = RefCell::new(Contents { store, devices, orders, bridge });
         let (changed, speak) = (Signal::default(), Signal::default());
         let targets = Cell::new(Targets { pages: start.pages, vcpus: start.online });
-        let start = Share { pages: start.pages_max, beside, vcpus: start.vcpus };
+        // A guest that begins with less has tables for all of its memory set aside.
+        let tables = if start.pages_max > start.pages { 0 } else { start.pages.div_ceil(LARGE_PAGE) };
+        let start = Share { pages: start.pages_max, beside, tables, vcpus: start.vcpus };
         Rc::new(Keeper { machine, page, contents, changed, speak, targets, start })
     }
 

@@ -97,7 +97,9 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
     let services = Services { store: store.0, console: console.0 };
     let ram = layout::Ram::new(boot);
     let mut guest = Guest::new(memory, ram, spec.vcpus, spec.guest_grant_frames, clock, services);
-    guest.pages_max = boot.memory_pages;
+    if boot.max_pages > boot.memory_pages {
+        guest.begin_with(boot.memory_pages);
+    }
     // 32-bit kernels know no x2APIC mode.
     guest.vcpus.iter_mut().for_each(|vcpu| vcpu.apic.in_memory = kernel.narrow);
     let machine = Machine::new(guest).map_err(|error| format!("no event channel: {error}"))?;

@@ -27,6 +27,8 @@ pub struct Share {
     pub pages: u64,
     /// Frames of the domain beside them.
     pub beside: u64,
+    /// Page tables that are not among those, and that there are once parts of all large pages were given back.
+    pub tables: u64,
     /// CPUs.
     pub vcpus: u32,
 }
@@ -79,14 +81,20 @@ async fn give(reply: Reply, answer: FromDomain) {
 impl Keeper {
     /// Has the domain do with `pages` frames. Gives the answer, unless it is given later.
     pub(crate) fn set_pages(self: &Rc<Self>, pages: u64, reply: Reply) -> Option<FromDomain> {
-        // What dom0 set aside beside the guest's memory stays the monitor's.
-        let target = pages.saturating_sub(self.start.beside).min(self.start.pages);
-        let known = mib(self.start.pages);
+        let (target, known) =
+            (pages.saturating_sub(self.start.beside + self.start.tables).min(self.start.pages), mib(self.start.pages));
         if mib(target) < least(known) {
             let least = least(known);
             return Some(failed(format_args!("{least} MiB are the least for a guest that knows of {known}")));
         }
         let before = self.targets.get().pages;
+        let untouched = self.machine.with(|guest| guest.untouched());
+        if target < before && untouched > 0 {
+            return Some(failed(format_args!(
+                "it still gives back what its `maxmem` is more than its `memory`: {} MiB untouched",
+                mib(untouched)
+            )));
+        }
         self.ask_for_pages(target);
         let keeper = self.clone();
         spawn(async move {
@@ -107,7 +115,8 @@ impl Keeper {
 
     fn ask_for_pages(&self, pages: u64) {
         self.targets.set(Targets { pages, ..self.targets.get() });
-        self.machine.with(|guest| guest.pages_max = pages);
+        let most = (pages + self.start.tables).min(self.start.pages);
+        self.machine.with(|guest| guest.allow(most));
         self.write(|store| set_memory_target(pages, store));
     }
 

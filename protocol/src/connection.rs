@@ -175,22 +175,33 @@ pub enum KillPoint {
     BeforeAttach,
     /// Responses are published, the frontend is not notified; every other passage is before the record says that they are.
     AfterPublish,
+    /// Between the stores that take a request: its copy is in the record, what makes the copy count is not; every other passage is
+    /// right before the count of requests taken.
+    MidTake,
     /// Some requests of a batch are taken, others not.
     MidBatch,
     /// The device has completed a request, its response is not written.
     AfterCompletion,
+    /// Between the stores that answer a request: the response is in the ring, the record does not say so.
+    MidAnswer,
     /// A detach has begun.
     DuringDetach,
+    /// Requests are in flight, and before it dies, the domain flips a bit of what the record says of one. Only images built for it
+    /// do that.
+    DamagedRecord,
 }
 
 impl KillPoint {
     /// All of them.
-    pub const ALL: [KillPoint; 5] = [
+    pub const ALL: [KillPoint; 8] = [
         KillPoint::BeforeAttach,
         KillPoint::AfterPublish,
+        KillPoint::MidTake,
         KillPoint::MidBatch,
         KillPoint::AfterCompletion,
+        KillPoint::MidAnswer,
         KillPoint::DuringDetach,
+        KillPoint::DamagedRecord,
     ];
 
     /// Its name on command lines.
@@ -198,9 +209,12 @@ impl KillPoint {
         match self {
             KillPoint::BeforeAttach => "before-attach",
             KillPoint::AfterPublish => "after-publish",
+            KillPoint::MidTake => "mid-take",
             KillPoint::MidBatch => "mid-batch",
             KillPoint::AfterCompletion => "after-completion",
+            KillPoint::MidAnswer => "mid-answer",
             KillPoint::DuringDetach => "during-detach",
+            KillPoint::DamagedRecord => "damaged-record",
         }
     }
 }

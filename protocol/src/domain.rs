@@ -142,8 +142,8 @@ records! {
         pub retained_pages: u32,
         /// Pages of the grant table of its virtual machine, up to [`crate::grant::MAX_GRANT_FRAMES`]; 0: it has none.
         pub guest_grant_frames: u32,
-        /// Zero.
-        pub reserved: u32,
+        /// Pages of 2 MiB that it can populate, kept for it among the frames set aside; `NoMemory` if there are not as many.
+        pub large_pages: u32,
         /// How it is scheduled; `vcpu` must be [`ALL_VCPUS`].
         pub schedule: SchedParams,
     }

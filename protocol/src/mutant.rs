@@ -100,17 +100,8 @@ impl Mutant {
             Mutant::NotMarkedAnswered | Mutant::AnswerNotNoted | Mutant::FreedEarly | Mutant::KickOmitted => {
                 Some(KillPoint::AfterPublish)
             }
-            _ => None,
-        }
-    }
-
-    /// Why deaths of a driver domain on a machine cannot show that the step is missing; tests on the host do.
-    pub const fn only_on_host(self) -> Option<&'static str> {
-        match self {
-            Mutant::TakenBeforeCopy => {
-                Some("a domain would have to die between two stores, a dozen instructions apart")
-            }
-            Mutant::DamageBelieved => Some("no death damages a copy that counts; only a driver that scribbles does"),
+            Mutant::TakenBeforeCopy => Some(KillPoint::MidTake),
+            Mutant::DamageBelieved => Some(KillPoint::DamagedRecord),
             _ => None,
         }
     }

@@ -284,17 +284,19 @@ impl<E: Entry> Journal<E> {
     }
 
     /// Takes the next request into `request` (of the ring's entry size) and journals it. What says nothing of a request is
-    /// left as it is there.
+    /// left as it is there. `between` is called between the stores.
     #[inline(always)]
     pub fn next(
         &mut self,
         record: &impl Shared,
         page: &impl Shared,
         request: &mut [u8],
+        between: impl Fn(),
     ) -> Result<Option<Ticket>, Violation> {
         let Some(at) = self.back.next(page)? else { return Ok(None) };
         let used = copy::<E>(request, |from, out| page.read(at + from, out));
-        let ticket = self.hold(record, &request[..used]);
+        let ticket = self.hold(record, &request[..used], &between);
+        between();
         record.store_u32(AT_TAKEN, self.back.consumed());
         Ok(ticket)
     }
@@ -305,24 +307,28 @@ impl<E: Entry> Journal<E> {
     }
 
     /// Takes the next requests, which the caller has peeked at, together: after a crash all of them count as taken or none.
-    /// `kept` is what the record holds for each, of the ring's entry size; `each` gets the tickets.
+    /// `kept` is what the record holds for each, of the ring's entry size; `each` gets the tickets. `between` is called between
+    /// the stores.
     pub fn take<B: AsRef<[u8]>>(
         &mut self,
         record: &impl Shared,
         kept: impl IntoIterator<Item = B>,
         mut each: impl FnMut(Ticket),
+        between: impl Fn(),
     ) {
         for kept in kept {
             let kept = kept.as_ref();
-            let Some(ticket) = self.hold(record, kept.get(..E::used(kept)).unwrap_or(kept)) else { break };
+            let kept = kept.get(..E::used(kept)).unwrap_or(kept);
+            let Some(ticket) = self.hold(record, kept, &between) else { break };
             each(ticket);
         }
+        between();
         record.store_u32(AT_TAKEN, self.back.consumed());
     }
 
     /// Copies what the next request says into the record, where it does not count yet.
     #[inline(always)]
-    fn hold(&mut self, record: &impl Shared, request: &[u8]) -> Option<Ticket> {
+    fn hold(&mut self, record: &impl Shared, request: &[u8], between: &impl Fn()) -> Option<Ticket> {
         // There are as many slots as entries, so one is free for each request that a peek gave.
         let slot = self.free_slot()?;
         let (index, at) = (self.back.consumed(), self.slot(slot));
@@ -332,6 +338,7 @@ impl<E: Entry> Journal<E> {
         if !rest.is_empty() {
             record.write(at + SLOT_REQUEST + E::HEAD, rest);
         }
+        between();
         place.store_u32(SLOT_INDEX, index);
         place.store_u32(SLOT_SUM, checksum::<E>(index, request));
         place.store_u32(SLOT_MARK, HELD);
@@ -351,11 +358,19 @@ impl<E: Entry> Journal<E> {
         copy::<E>(request, |from, out| record.read(at + from, out));
     }
 
-    /// Writes the response to a request; the frontend sees it after [`Journal::publish`].
+    /// Writes the response to a request; the frontend sees it after [`Journal::publish`]. `between` is called between the stores.
     #[inline(always)]
-    pub fn answer(&mut self, record: &impl Shared, page: &impl Shared, ticket: Ticket, response: &[u8]) {
+    pub fn answer(
+        &mut self,
+        record: &impl Shared,
+        page: &impl Shared,
+        ticket: Ticket,
+        response: &[u8],
+        between: impl Fn(),
+    ) {
         let index = self.back.written();
         if self.back.write(page, response) {
+            between();
             let place = record.part(self.slot(ticket.slot), SLOT_REQUEST);
             place.store_u32(SLOT_ANSWER, index);
             place.store_u32(SLOT_MARK, ANSWERED);
@@ -391,6 +406,22 @@ impl<E: Entry> Journal<E> {
             each(slot);
         }
         self.batch.clear();
+    }
+
+    /// Flips a bit, one of `bits`, of the copy of a request in flight; `number` decides which. For tests of what an attach makes of
+    /// it.
+    #[cfg(any(test, feature = "damage"))]
+    pub fn damage(&self, record: &impl Shared, bits: core::ops::Range<usize>, number: u64) {
+        let held = |slot: &u16| {
+            let used = self.used[*slot as usize / 64] >> (slot % 64) & 1 != 0;
+            used && record.load_u32(self.slot(*slot) + SLOT_MARK) == HELD
+        };
+        let slots: heapless::Vec<u16, ENTRIES_MAX> = (0..self.geometry.entries as u16).filter(held).collect();
+        let (count, number) = (slots.len().max(1), number as usize);
+        let Some(&slot) = slots.get(number % count) else { return };
+        let bit = bits.start + number / count % bits.len().max(1);
+        let word = self.slot(slot) + SLOT_REQUEST + bit / 32 * 4;
+        record.store_u32(word, record.load_u32(word) ^ 1 << (bit % 32));
     }
 
     /// Asks to be notified of the next request, and looks once more: `true` if one came meanwhile, so do not sleep.

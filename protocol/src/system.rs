@@ -31,6 +31,8 @@ bitflags::bitflags! {
         /// XRSTOR, on any CPU, write hidden flags of its first CPU without a lock (`cpu_clear_ignne` in
         /// `target/i386/tcg/sysemu/fpu_helper.c`), whether nested paging is on among them.
         const VM_SPARES_CPU_0 = 1 << 10;
+        /// Memory of virtual machines can be mapped in pages of 2 MiB.
+        const VM_LARGE_PAGES = 1 << 11;
     }
 }
 

@@ -77,7 +77,7 @@ fn guests_end_as_their_configurations_say() {
     assert!(system.ok("reboot one").contains("one is restarted"));
     system.at("one", |console| console.keys(b"poweroff\r"));
     system.until("the end of one", |system| (row(system, "one")["status"] == "shutdown").then_some(()));
-    assert!(system.ok("restart one").contains("one: restarted"));
+    assert!(system.ok("restart one").contains("one is restarted, "));
     system.at("one", use_devices);
     assert_eq!(row(&mut system, "one")["resets"], 4);
     assert_eq!(row(&mut system, "halt")["status"], "quarantined");

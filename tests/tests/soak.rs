@@ -15,7 +15,8 @@ fn survive(kills: usize, domains: Vec<Target>) -> Summary {
         kills,
         seed: None,
         domains,
-        kill_point: Points::All,
+        // The product's image is what is tested here.
+        kill_point: Points::Product,
         smp: 2,
         mutant: None,
         mutants: false,

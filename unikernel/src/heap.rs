@@ -14,7 +14,7 @@ use talc::source::Source;
 
 /// Smallest growth, in pages: 16 KiB.
 const GROW_MIN: u64 = 4;
-/// Largest growth beyond what is needed, in pages: 2 MiB, which one hypercall can populate.
+/// Largest growth beyond what is needed, in pages: 2 MiB, which one hypercall can populate. Growth of that much ends with a large page.
 const GROW_MAX: u64 = 512;
 
 /// Where the pages of the heap come from.
@@ -60,7 +60,12 @@ impl<P: Pages> Growth<P> {
             return false;
         }
         let wanted = (self.size() / PAGE_SIZE / 4).clamp(GROW_MIN, GROW_MAX).max(needed).min(room);
-        for count in [wanted, needed] {
+        let whole = if wanted < GROW_MAX {
+            wanted
+        } else {
+            (self.end / PAGE_SIZE + wanted).next_multiple_of(GROW_MAX) - self.end / PAGE_SIZE
+        };
+        for count in [whole.min(room), needed] {
             if self.pages.populate(self.end, count) {
                 self.end += count * PAGE_SIZE;
                 return true;

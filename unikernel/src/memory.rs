@@ -15,7 +15,7 @@ use talc::TalcLock;
 use crate::heap::{Growth, Pages, trim};
 use crate::hypercall::{raw, to_the_end};
 
-/// Pages that one hypercall populates or releases.
+/// Pages that one hypercall populates or releases; so many, from a multiple on, can be a large page.
 pub(crate) const PAGES_PER_CALL: u64 = 512;
 
 /// End of the part of the heap window that the allocator may fill; [`crate::pages`] has the rest.
@@ -48,12 +48,18 @@ impl Pages for OwnPages {
     }
 }
 
+/// Of `count` pages from `page` on, those for the next hypercall: none of a large page and of the next one too.
+pub(crate) const fn to_the_next(page: u64, count: u64) -> u64 {
+    let left = PAGES_PER_CALL - page % PAGES_PER_CALL;
+    if count < left { count } else { left }
+}
+
 /// Puts zeroed writable pages at an address where there are none; all of them or none.
 pub(crate) fn populate(address: u64, count: u64) -> Result<()> {
     let mut done = 0;
     while done < count {
-        let now = (count - done).min(PAGES_PER_CALL);
         let at = address + done * PAGE_SIZE;
+        let now = to_the_next(at / PAGE_SIZE, count - done);
         // SAFETY: the core refuses places where there is something, so no object's memory changes.
         let result = to_the_end(|| unsafe { raw::memory_populate(Handle::SELF.0.into(), at, now, protection::WRITE) });
         if let Err(error) = result {
@@ -73,9 +79,10 @@ pub(crate) fn populate(address: u64, count: u64) -> Result<()> {
 pub(crate) unsafe fn release(address: u64, count: u64) -> Result<()> {
     let mut done = 0;
     while done < count {
-        let now = (count - done).min(PAGES_PER_CALL);
+        let at = address + done * PAGE_SIZE;
+        let now = to_the_next(at / PAGE_SIZE, count - done);
         // SAFETY: the caller's condition.
-        to_the_end(|| unsafe { raw::memory_release(address + done * PAGE_SIZE, now) })?;
+        to_the_end(|| unsafe { raw::memory_release(at, now) })?;
         done += now;
     }
     Ok(())

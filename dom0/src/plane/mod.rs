@@ -1,8 +1,8 @@
 //! The control plane: the domains there are, and what is done to them.
 //!
-//! [`Plane`] holds the registry. What the operator wants is in `lifecycle`, `restart` and `devices`, what happens by
-//! itself in `supervisor` and `links`, the special domain that carries the operator's terminal in `console`. Nothing here waits: long matters are looked at again
-//! in [`Plane::poll`], no later than [`Plane::next_deadline`] says.
+//! [`Plane`] holds the registry. What the operator wants is in `lifecycle`, `restart` and `devices`, what happens by itself in
+//! `supervisor` and `links`, the special domain that carries the operator's terminal in `console`. Nothing here waits: long matters
+//! are looked at again in [`Plane::poll`], no later than [`Plane::next_deadline`] says.
 
 mod boot;
 mod console;

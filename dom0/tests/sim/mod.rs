@@ -79,6 +79,8 @@ pub struct State {
     pub now: u64,
     pub guests: BTreeMap<u16, Guest>,
     pub pool: u64,
+    /// No free frames lie together.
+    pub in_pieces: bool,
     pub handles: BTreeMap<u32, &'static str>,
     pub mapped: usize,
     pub log: Vec<String>,
@@ -121,7 +123,7 @@ impl Sim {
                 max_mappings: 64,
                 retained_pages: 0,
                 guest_grant_frames: 0,
-                reserved: 0,
+                large_pages: 0,
                 schedule: SchedParams::default(),
             },
         );
@@ -391,7 +393,8 @@ impl Hypervisor for Sim {
 
     fn domain_create(&mut self, spec: &DomainSpec) -> Result<DomainCreated> {
         self.call()?;
-        if spec.memory_pages > self.state.borrow().pool || spec.memory_pages < OVERHEAD {
+        let pieces = spec.large_pages > 0 && self.state.borrow().in_pieces;
+        if pieces || spec.memory_pages > self.state.borrow().pool || spec.memory_pages < OVERHEAD {
             return Err(Error::NoMemory);
         }
         if spec.schedule.affinity != 0 && spec.schedule.affinity & 0b11 == 0 {

@@ -12,6 +12,8 @@ use protocol::connection::{DiskLimits, Statistics};
 use protocol::error::Result as CallResult;
 use protocol::grant::MAX_BATCH;
 use protocol::record::{ENTRIES_MAX, Ticket};
+#[cfg(any(test, feature = "damage"))]
+use protocol::ring::block::SECTOR_AT;
 use protocol::ring::block::{
     Blocks, Body, Limits, REQUEST_SIZE, RawRequest, Request, SECTOR, SEGMENT_SIZE, Segment, Segments, Status,
     direct_segments, response,
@@ -32,6 +34,10 @@ pub const SEGMENTS_MAX: usize = 32;
 const REQUESTS_PER_TURN: usize = 64;
 /// Segments that one connection can have under way, whatever the size of its ring.
 const PIECES_MAX: usize = 2048;
+/// Bits of a request that a damaged record is damaged in: of the first sector, those that nobody misses but who knows the content. A
+/// request that was executed so would be answered like any other.
+#[cfg(any(test, feature = "damage"))]
+const PLACE_BITS: core::ops::Range<usize> = (SECTOR_AT * 8 + 3)..(SECTOR_AT * 8 + 13);
 /// Failed requests of one connection that the log tells of. The others are counted: a frontend can make as many as it likes.
 const FAILURES_TOLD: u8 = 8;
 
@@ -246,6 +252,8 @@ impl<M: DevicePages> Connection<M> {
         {
             self.accept(host, ticket, &raw);
             left -= 1;
+            #[cfg(any(test, feature = "damage"))]
+            self.ring.pass_damage(host, PLACE_BITS);
         }
         while self.start(host, number, disk, batch) {}
         self.publish(host);
@@ -293,7 +301,7 @@ impl<M: DevicePages> Connection<M> {
                 (id, echo, Status::Error)
             }
         };
-        self.answer(ticket, id, echo, status);
+        self.answer(host, ticket, id, echo, status);
     }
 
     /// Starts one batch; gives whether there may be another.
@@ -337,7 +345,7 @@ impl<M: DevicePages> Connection<M> {
             started = true;
             match one.submit(tag(number, slot), disk, &batch.pieces, now) {
                 Ok(true) => self.in_device += 1,
-                Ok(false) => self.finish(number, slot, Ok(())),
+                Ok(false) => self.finish(host, number, slot, Ok(())),
                 refused => self.give_up(host, number, slot, refused.map(drop)),
             }
         }
@@ -360,7 +368,7 @@ impl<M: DevicePages> Connection<M> {
             });
             match started {
                 Ok(true) => self.in_device += 1,
-                Ok(false) => self.finish(number, slot, Ok(())),
+                Ok(false) => self.finish(host, number, slot, Ok(())),
                 refused => self.give_up(host, number, slot, refused.map(drop)),
             }
         }
@@ -426,7 +434,7 @@ impl<M: DevicePages> Connection<M> {
             self.ring.statistics.grant_calls += 1;
             host.machine.unmap_pages(&mappings);
         }
-        self.finish(number, slot, outcome);
+        self.finish(host, number, slot, outcome);
     }
 
     /// A request does not use its pages any more: gives those that have to be unmapped.
@@ -465,7 +473,7 @@ impl<M: DevicePages> Connection<M> {
 
     /// Answers a request whose pages are not mapped for it any more.
     #[inline(always)]
-    pub fn finish(&mut self, number: u16, slot: u16, outcome: Outcome) {
+    pub fn finish(&mut self, host: &Host<M>, number: u16, slot: u16, outcome: Outcome) {
         let one = &mut self.under_way[slot as usize];
         self.pieces.free(&mut one.chain);
         let UnderWay { ticket, id, echo, operation, bytes, .. } = *one;
@@ -478,7 +486,7 @@ impl<M: DevicePages> Connection<M> {
             Operation::Write { .. } if done => self.ring.statistics.written += u64::from(bytes),
             _ => {}
         }
-        self.answer(ticket, id, echo, if done { Status::Okay } else { Status::Error });
+        self.answer(host, ticket, id, echo, if done { Status::Okay } else { Status::Error });
     }
 
     #[cold]
@@ -490,9 +498,9 @@ impl<M: DevicePages> Connection<M> {
     }
 
     #[inline(always)]
-    fn answer(&mut self, ticket: Ticket, id: u64, echo: u8, status: Status) {
+    fn answer(&mut self, host: &Host<M>, ticket: Ticket, id: u64, echo: u8, status: Status) {
         self.ring.statistics.errors += u64::from(status != Status::Okay);
-        self.ring.answer(ticket, &response(id, echo, status));
+        self.ring.answer(host, ticket, &response(id, echo, status));
     }
 
     /// Shows the frontend what was answered. Only then may what waited for it start: a request that is started sooner could

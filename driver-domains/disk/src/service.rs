@@ -114,7 +114,7 @@ impl<M: DevicePages> Disks<M> {
         for (number, slot, done) in requests.iter() {
             host.pass(KillPoint::AfterCompletion);
             if let Some(connection) = table.get_mut(*number) {
-                connection.finish(*number, *slot, *done);
+                connection.finish(host, *number, *slot, *done);
             }
         }
         requests.clear();
@@ -150,7 +150,7 @@ impl<M: DevicePages> Disks<M> {
                 // Nothing was mapped for it alone, and it does not overtake others.
                 true if self.done.unmap.is_empty() => {
                     host.pass(KillPoint::AfterCompletion);
-                    connection.finish(number, slot, completed.1);
+                    connection.finish(host, number, slot, completed.1);
                 }
                 true => drop(self.done.requests.push((number, slot, completed.1))),
                 false => {}

@@ -180,7 +180,7 @@ impl<M: Mover> Network<M> {
         host.pass(KillPoint::AfterCompletion);
         let Some(connection) = table.get_mut(number) else { return Ok(false) };
         for one in &sent[..taken] {
-            connection.rings.answer(&one.frame, one.status);
+            connection.rings.answer(host, &one.frame, one.status);
         }
         if taken > 0 {
             connection.rings.publish(host);

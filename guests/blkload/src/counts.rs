@@ -12,6 +12,10 @@ pub struct Counts {
     pub issued: u64,
     /// Requests answered.
     pub answered: u64,
+    /// Requests that the disk was taken away under: what became of them is not known.
+    pub unknown: u64,
+    /// Times that it was.
+    pub gone: u64,
     /// Of these: reads, writes, discards, flushes.
     pub kinds: [u64; 4],
     /// Bytes read or written.
@@ -43,17 +47,22 @@ impl Counts {
 
     /// A request was issued that answers wait for now.
     pub fn issue(&mut self) {
-        if self.issued == self.answered {
+        if self.in_flight() == 0 {
             self.last_answer = time::now();
         }
         self.issued += 1;
+    }
+
+    /// Requests that are not answered.
+    pub const fn in_flight(&self) -> u64 {
+        self.issued - self.answered - self.unknown
     }
 
     /// An answer came to a request issued at `then`. `running`: more are being issued.
     pub fn answer(&mut self, then: u64, running: bool) {
         let now = time::now();
         if running {
-            let in_flight = self.issued - self.answered;
+            let in_flight = self.in_flight();
             self.fewest = Some(self.fewest.unwrap_or(in_flight).min(in_flight));
         }
         self.answered += 1;
@@ -69,7 +78,7 @@ impl fmt::Display for Counts {
         let latency = |per_mille| self.latency.percentile(per_mille) / 1000;
         write!(
             f,
-            r#""ms":{},"issued":{},"answered":{},"fewest":{},"overlaps":{},"errors":{},"wrong":{},"p50_us":{},"p99_us":{},"max_us":{},"gap_us":{}"#,
+            r#""ms":{},"issued":{},"answered":{},"fewest":{},"overlaps":{},"errors":{},"wrong":{},"gone":{},"unknown":{},"p50_us":{},"p99_us":{},"max_us":{},"gap_us":{}"#,
             time::now().saturating_sub(self.begun) / 1_000_000,
             self.issued,
             self.answered,
@@ -77,6 +86,8 @@ impl fmt::Display for Counts {
             self.overlaps,
             self.errors,
             self.wrong,
+            self.gone,
+            self.unknown,
             latency(500),
             latency(990),
             self.latency.max() / 1000,

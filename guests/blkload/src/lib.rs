@@ -3,6 +3,7 @@
 //!
 //! **It overwrites the beginning of its disk.** Words of the command line: `device=` (`xvda`), `seconds=` (10), `requests=` (no limit),
 //! `depth=` (32), `sectors=` the part of the disk that is used (32768), `mode=random|seq|read|bench`, `check=strict|relaxed`,
+//! `gone=fail|wait` when the disk is taken away,
 //! `seed=`, `report=` seconds between two reports (1).
 #![no_std]
 #![forbid(unsafe_code)]

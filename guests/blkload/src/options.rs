@@ -26,6 +26,15 @@ pub enum Check {
     Relaxed,
 }
 
+/// What is done when the disk is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// That is an error.
+    Fail,
+    /// The load waits until it is there again, and goes on.
+    Wait,
+}
+
 /// The options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -43,6 +52,8 @@ pub struct Options {
     pub mode: Mode,
     /// What a read has to find.
     pub check: Check,
+    /// What is done when the disk is taken away.
+    pub gone: Gone,
     /// Decides every choice.
     pub seed: u64,
     /// Seconds between two reports.
@@ -59,6 +70,7 @@ impl Default for Options {
             sectors: 32768,
             mode: Mode::Random,
             check: Check::Strict,
+            gone: Gone::Fail,
             seed: 1,
             report: 1,
         }
@@ -80,6 +92,7 @@ impl Options {
                 "report" => options.report = word.number()?.max(1),
                 "mode" => options.mode = word.one_of(&MODES)?,
                 "check" => options.check = word.one_of(&[("strict", Check::Strict), ("relaxed", Check::Relaxed)])?,
+                "gone" => options.gone = word.one_of(&[("fail", Gone::Fail), ("wait", Gone::Wait)])?,
                 _ => return word.unknown(),
             }
             Ok(())
@@ -99,9 +112,15 @@ mod tests {
     fn words_are_read_or_refused() {
         let read = |line: &str| Options::from_words(line.split_ascii_whitespace());
         assert_eq!(read(""), Ok(Options::default()));
-        let some =
-            Options { depth: 8, mode: Mode::Seq, check: Check::Relaxed, device: "xvdb".into(), ..Options::default() };
-        assert_eq!(read("depth=8 mode=seq check=relaxed device=xvdb solo"), Ok(some));
+        let some = Options {
+            depth: 8,
+            mode: Mode::Seq,
+            check: Check::Relaxed,
+            device: "xvdb".into(),
+            gone: Gone::Wait,
+            ..Options::default()
+        };
+        assert_eq!(read("depth=8 mode=seq check=relaxed device=xvdb gone=wait solo"), Ok(some));
         for wrong in ["depth=x", "mode=fast", "check=", "speed=1"] {
             assert!(read(wrong).unwrap_err().contains(wrong.split_once('=').unwrap().0), "{wrong}");
         }

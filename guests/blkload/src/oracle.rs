@@ -3,6 +3,9 @@
 //! Every write and every discard of a sector has a generation of its own, in the order of issue. A disk that carries
 //! overlapping requests out in that order leaves a read no choice: it finds the generation that was the last when the read was
 //! issued. One that does not may find any from the last that was answered by then to the last that is issued when the read is answered.
+//!
+//! What became of a request that was lost with its connection is not known. Until the next one, a sector may hold what it was to
+//! make of it, or what was there before.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -23,6 +26,8 @@ struct Sector {
     answered: u64,
     /// The last generation that was a discard, after which anything may be read.
     discarded: u64,
+    /// The last generation that was lost.
+    lost: u64,
 }
 
 /// What a read may find in one sector.
@@ -31,6 +36,7 @@ pub struct Bounds {
     answered: u64,
     issued: u64,
     discarded: u64,
+    lost: u64,
 }
 
 /// A sector that does not hold what it has to.
@@ -85,8 +91,8 @@ impl Oracle {
     /// What the range would have to hold if it were read now. For a write or a discard: what it made of it.
     pub fn bounds(&self, range: Range<u64>) -> Vec<Bounds> {
         let bounds = |sector: &Sector| {
-            let Sector { answered, issued, discarded } = *sector;
-            Bounds { answered, issued, discarded }
+            let Sector { answered, issued, discarded, lost } = *sector;
+            Bounds { answered, issued, discarded, lost }
         };
         self.sectors[Self::range(&range)].iter().map(bounds).collect()
     }
@@ -98,11 +104,19 @@ impl Oracle {
         }
     }
 
+    /// A write or a discard was lost with its connection.
+    pub fn lost(&mut self, range: Range<u64>, made: &[Bounds]) {
+        for (sector, made) in self.sectors[Self::range(&range)].iter_mut().zip(made) {
+            sector.lost = sector.lost.max(made.issued);
+        }
+    }
+
     /// Judges what a read found, `then` being the bounds when it was issued.
     pub fn judge(&self, range: Range<u64>, then: &[Bounds], bytes: &[u8]) -> Result<(), Finding> {
         let now = &self.sectors[Self::range(&range)];
         for (((place, sector), then), block) in range.zip(now).zip(then).zip(bytes.chunks_exact(SECTOR)) {
             let (oldest, newest) = match self.check {
+                Check::Strict if then.lost == then.issued => (then.answered, then.issued),
                 Check::Strict => (then.issued, then.issued),
                 Check::Relaxed => (then.answered, sector.issued),
             };
@@ -186,6 +200,35 @@ mod tests {
             assert!(oracle.judge(0..1, &oracle.bounds(0..1), &disk[..SECTOR]).is_err());
             assert_eq!(oracle.judge(0..1, &oracle.bounds(0..1), &block), Ok(()));
         }
+    }
+
+    #[test]
+    fn what_was_lost_is_there_or_not_until_the_next_write() {
+        let (mut oracle, _) = oracle(Check::Strict);
+        let mut versions = [[0; SECTOR]; 4];
+        for at in 0..versions.len() {
+            oracle.write(0..1, &mut versions[at]);
+            let made = oracle.bounds(0..1);
+            match at {
+                2 => oracle.lost(0..1, &made),
+                _ => oracle.answered(0..1, &made),
+            }
+            let then = oracle.bounds(0..1);
+            let wanted = if at == 2 { 1..=2 } else { at..=at };
+            for (other, version) in versions[..=at].iter().enumerate() {
+                assert_eq!(oracle.judge(0..1, &then, version).is_ok(), wanted.contains(&other), "{other} after {at}");
+            }
+        }
+        let then = oracle.bounds(1..2);
+        assert!(oracle.judge(1..2, &then, &versions[0]).is_ok(), "nothing is known of it");
+        let mut block = [0; SECTOR];
+        oracle.write(1..2, &mut block);
+        let made = oracle.bounds(1..2);
+        oracle.answered(1..2, &made);
+        oracle.write(1..2, &mut [0; SECTOR]);
+        let made = oracle.bounds(1..2);
+        oracle.lost(1..2, &made);
+        assert!(oracle.judge(1..2, &oracle.bounds(1..2), &versions[2]).is_err(), "it was written to the wrong place");
     }
 
     proptest! {

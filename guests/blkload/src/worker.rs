@@ -13,12 +13,12 @@ use load::random::Random;
 use load::report::say;
 use protocol::connection::DiskLimits;
 use unikernel::executor::{Signal, race, spawn};
-use unikernel::frontend::block::{Buffer, Disk};
+use unikernel::frontend::block::{Buffer, Disk, Failure};
 use unikernel::time;
 
 use crate::choice::{Ask, Field, PAGES_MAX, choose};
 use crate::counts::Counts;
-use crate::options::{Mode, Options};
+use crate::options::{Gone, Mode, Options};
 use crate::oracle::{Oracle, SECTOR};
 
 /// Findings that are told in full; the others are counted.
@@ -41,6 +41,8 @@ struct Load {
     stopped: Cell<bool>,
     /// Tasks that still run.
     tasks: Cell<usize>,
+    /// The disk was taken away, and is not there again.
+    away: Cell<bool>,
     ended: Signal,
     /// The next sector in order, for the modes that go by order.
     next: Cell<u64>,
@@ -62,6 +64,7 @@ pub async fn run(disk: &Disk, options: Rc<Options>) -> Result<(), String> {
         deadline,
         stopped: Cell::new(false),
         tasks: Cell::new(0),
+        away: Cell::new(false),
         ended: Signal::default(),
         next: Cell::new(0),
         options,
@@ -81,7 +84,7 @@ pub async fn run(disk: &Disk, options: Rc<Options>) -> Result<(), String> {
     }
     load.last_look().await?;
     let (counts, traffic) = (load.counts.borrow(), load.disk.traffic());
-    let good = counts.errors == 0 && counts.wrong == 0 && counts.issued == counts.answered;
+    let good = counts.errors == 0 && counts.wrong == 0 && counts.in_flight() == 0;
     let [reads, writes, discards, flushes] = counts.kinds;
     say(format_args!(
         r#"blkload {{"reads":{reads},"writes":{writes},"discards":{discards},"flushes":{flushes},"bytes":{},"sent":{},"wakeups":{}}}"#,
@@ -164,7 +167,7 @@ impl Load {
         while self.tasks.get() > 0 {
             race(self.ended.wait(), time::sleep(Duration::from_secs(self.options.report))).await;
             say(format_args!("blkload {{{},\"in_flight\":{}}}", self.counts.borrow(), self.disk.unanswered()));
-            if self.tasks.get() > 0 && self.disk.limits().is_none() {
+            if self.options.gone == Gone::Fail && self.tasks.get() > 0 && self.disk.limits().is_none() {
                 return Err("the disk is gone".into());
             }
         }
@@ -200,6 +203,12 @@ impl Load {
         self.enter(index, &range, kind != 0);
         let outcome = pending.await;
         self.under_way.borrow_mut()[index] = None;
+        if outcome == Err(Failure::Gone) && self.options.gone == Gone::Wait {
+            if kind != 0 {
+                self.oracle.borrow_mut().lost(range, &bounds);
+            }
+            return self.await_disk().await;
+        }
         {
             let running = !self.is_over();
             let mut counts = self.counts.borrow_mut();
@@ -223,6 +232,17 @@ impl Load {
             }
             _ => self.oracle.borrow_mut().answered(range, &bounds),
         }
+    }
+
+    /// A request was lost with its connection, as are all others: waits until there is another one.
+    async fn await_disk(&self) {
+        {
+            let mut counts = self.counts.borrow_mut();
+            counts.unknown += 1;
+            counts.gone += u64::from(!self.away.replace(true));
+        }
+        self.disk.ready().await;
+        self.away.set(false);
     }
 
     /// Notes what is under way, and whether it meets with something.

@@ -24,7 +24,6 @@ impl<M: Machine> Core<M> {
             && spec.max_mappings <= MAX_MAPPINGS
             && spec.retained_pages <= MAX_RETAINED
             && spec.guest_grant_frames <= MAX_GRANT_FRAMES as u32
-            && spec.reserved == 0
             && spec.schedule.vcpu == ALL_VCPUS;
         refuse_if(!valid, Error::Invalid)?;
         spec.schedule = self.placed(spec.guest_grant_frames > 0, spec.schedule)?;

@@ -7,7 +7,7 @@ use protocol::layout::{VCPU_AREA_SIZE, VCPU_AREAS};
 use super::at_most;
 use crate::frames::{END, Kind};
 use crate::prelude::*;
-use crate::space::{Access, frame_of};
+use crate::space::{Access, frame_of, frames_of};
 use crate::vm;
 
 /// Most pages of one call.
@@ -39,6 +39,9 @@ impl<M: Machine> Core<M> {
     pub(crate) fn populate(&mut self, slot: Slot, address: u64, pages: u64, access: Access) -> Result<()> {
         self.check_area(slot, address, pages)?;
         let access = vm::access(address, access)?;
+        if self.populate_large(slot, address, pages, access)? {
+            return Ok(());
+        }
         self.check_unmapped(slot, address, pages, pages)?;
         each(address, pages).try_for_each(|address| self.map_new(slot, address, Kind::MEMORY, access).map(|_| ()))
     }
@@ -66,8 +69,9 @@ impl<M: Machine> Core<M> {
                 },
             }
         }
+        self.split(caller.slot, address, pages)?;
         let mut parked = END;
-        for frame in each(address, pages).filter_map(|address| space.unmap(&self.machine, address)) {
+        for frame in each(address, pages).flat_map(|address| frames_of(space.unmap(&self.machine, address))) {
             self.frames.park(&self.machine, &mut parked, frame);
         }
         self.forget_translations(caller.slot);

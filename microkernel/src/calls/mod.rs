@@ -79,12 +79,6 @@ fn handle(value: u64) -> Result<Handle> {
     u32::try_from(value).map(Handle).map_err(|_| Error::BadHandle)
 }
 
-/// One of the checks before anything changes.
-#[inline(always)]
-pub(crate) const fn refuse_if(wrong: bool, error: Error) -> Result<()> {
-    if wrong { Err(error) } else { Ok(()) }
-}
-
 /// A number no larger than `most`.
 pub(crate) fn at_most(value: u64, most: usize) -> Result<usize> {
     usize::try_from(value).ok().filter(|&value| value <= most).ok_or(Error::TooBig)

@@ -87,9 +87,7 @@ pub fn initialize(cpu: usize) {
         ApicBase::write(frame, enabled);
         ApicBase::write(frame, enabled | mode);
     }
-    for register in LOCAL_VECTORS {
-        write(register, MASKED);
-    }
+    LOCAL_VECTORS.into_iter().for_each(|register| write(register, MASKED));
     write(TASK_PRIORITY, 0);
     write(DIVIDE, 0b1011);
     write(SPURIOUS_VECTOR, 1 << 8 | SPURIOUS as u32);
@@ -100,10 +98,7 @@ pub fn initialize(cpu: usize) {
 pub fn disable_pics() {
     for (base, vectors, wiring) in [(0x20, PIC_VECTORS, 4), (0xa0, PIC_VECTORS + 8, 2)] {
         outb(base, 0x11);
-        outb(base + 1, vectors);
-        outb(base + 1, wiring);
-        outb(base + 1, 1);
-        outb(base + 1, 0xff);
+        [vectors, wiring, 1, 0xff].into_iter().for_each(|value| outb(base + 1, value));
     }
 }
 

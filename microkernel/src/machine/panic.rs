@@ -7,6 +7,7 @@ use core::fmt::Arguments;
 use core::panic::{Location, PanicInfo};
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
+use microkernel::death::return_addresses;
 use x86_64::registers::control::{Cr2, Cr3};
 
 use super::entry::CoreFrame;
@@ -68,20 +69,11 @@ pub fn report(reason: Arguments<'_>, frame: Option<&CoreFrame>) -> ! {
         line(format_args!("  backtrace: {rip:016x}"));
         pointer = frame[RBP];
     }
-    for _ in 0..FRAMES {
-        if !pointer.is_multiple_of(8) || !percpu::on_stack(pointer) || !percpu::on_stack(pointer + 8) {
-            break;
-        }
-        // SAFETY: both words lie on a stack of the core.
-        let [next, back] = unsafe { (pointer as *const [u64; 2]).read() };
-        if !paging::text().contains(&back) {
-            break;
-        }
+    let readable = |at: u64| at.is_multiple_of(8) && percpu::on_stack(at) && percpu::on_stack(at + 8);
+    // SAFETY: both words lie on a stack of the core.
+    let read = |at| readable(at).then(|| unsafe { (at as *const [u64; 2]).read() });
+    for back in return_addresses(pointer, read).take(FRAMES).take_while(|back| paging::text().contains(back)) {
         line(format_args!("  backtrace: {back:016x}"));
-        if next <= pointer {
-            break;
-        }
-        pointer = next;
     }
     line(format_args!("core: all CPUs are stopped"));
     end();

@@ -119,10 +119,8 @@ pub fn number() -> Option<usize> {
 /// Whether eight bytes at `address` lie on a stack of the core, so that reading them cannot fault.
 pub fn on_stack(address: u64) -> bool {
     let boot = BOOT_STACK.as_ptr() as u64;
-    if (boot..=boot + BOOT_STACK_SIZE as u64 - 8).contains(&address) {
-        return true;
-    }
-    area_page(address).is_some_and(|page| (1..CPU_PAGE).contains(&page) && address % FRAME <= FRAME - 8)
+    let in_area = |page| (1..CPU_PAGE).contains(&page) && address % FRAME <= FRAME - 8;
+    (boot..=boot + BOOT_STACK_SIZE as u64 - 8).contains(&address) || area_page(address).is_some_and(in_area)
 }
 
 /// Whether `address` lies in the unmapped page below a CPU's stack.

@@ -6,6 +6,7 @@
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use microkernel::platform::Phys;
+use microkernel::refuse_if;
 use protocol::system::MAX_CPUS;
 
 use super::acpi::Madt;
@@ -51,9 +52,8 @@ pub fn start(madt: &Madt, tables: &mut Tables, page: u64, limit: usize) -> Resul
             timer::pause(100);
         }
         if cpus() == cpu {
-            if OFFER.swap(core::ptr::null_mut(), Ordering::AcqRel).is_null() {
-                return Err("a CPU started and then got stuck");
-            }
+            let taken = OFFER.swap(core::ptr::null_mut(), Ordering::AcqRel).is_null();
+            refuse_if(taken, "a CPU started and then got stuck")?;
             serial::line(format_args!("core: the CPU with APIC id {id} does not start; going on without it"));
         }
     }

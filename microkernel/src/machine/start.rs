@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, 
 
 use microkernel::boot::BootConfig;
 use microkernel::platform::Phys;
+use microkernel::refuse_if;
 use protocol::system::{Features, MAX_CPUS, SystemInfo};
 
 use super::boot::{BootInfo, word};
@@ -52,27 +53,19 @@ fn boot(protocol: u32, information: u32) -> Result<(), &'static str> {
     line(format_args!("Bulkhead {}", env!("CARGO_PKG_VERSION")));
 
     let mut found = features::detect();
-    if !found.contains(Features::NX) {
-        return Err("the CPU cannot mark memory as not executable (NX), or the firmware has switched that off");
-    }
-    if !found.contains(Features::XSAVE) {
-        return Err("the CPU cannot save its vector registers by XSAVEOPT");
-    }
+    let no_nx = "the CPU cannot mark memory as not executable (NX), or the firmware has switched that off";
+    refuse_if(!found.contains(Features::NX), no_nx)?;
+    refuse_if(!found.contains(Features::XSAVE), "the CPU cannot save its vector registers by XSAVEOPT")?;
     features::enable(found);
 
     let total_frames = info.ram.as_slice().iter().map(|range| range.end - range.start).sum::<u64>() / FRAME;
     let image = paging::image();
-    if !info.ram.contains(&image) {
-        return Err("the core was loaded over memory that the firmware uses");
-    }
+    refuse_if(!info.ram.contains(&image), "the core was loaded over memory that the firmware uses")?;
     let bundle = info.bundle.start..info.bundle.end.checked_next_multiple_of(FRAME).unwrap_or(u64::MAX);
-    if bundle.is_empty() {
-        return Err("no boot bundle: it is the first boot module (QEMU: -initrd, GRUB: module2)");
-    }
+    refuse_if(bundle.is_empty(), "no boot bundle: it is the first boot module (QEMU: -initrd, GRUB: module2)")?;
     info.ram.remove(image)?;
-    if bundle.start % FRAME != 0 || !info.ram.contains(&bundle) {
-        return Err("the boot bundle does not start on a page, or lies in memory that the firmware keeps");
-    }
+    let misplaced = bundle.start % FRAME != 0 || !info.ram.contains(&bundle);
+    refuse_if(misplaced, "the boot bundle does not start on a page, or lies in memory that the firmware keeps")?;
     let mut free = info.ram.clone();
     free.remove(bundle.clone())?;
     let trampoline = free.take(FRAME, LOW_MEMORY).ok_or("no free page below 1 MiB to start other CPUs with")?;

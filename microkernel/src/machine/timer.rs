@@ -5,6 +5,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use microkernel::refuse_if;
+
 use super::cpu::{input, tsc};
 use super::percpu::Cpu;
 use super::{acpi, apic};
@@ -65,9 +67,7 @@ pub fn calibrate() -> Result<(), &'static str> {
         tsc_hz = tsc_hz.min(ticks.saturating_mul(ACPI_HZ) / time);
         apic_hz = apic_hz.min(count * ACPI_HZ / time);
     }
-    if tsc_hz == 0 || apic_hz == 0 {
-        return Err("the TSC or the local APIC timer does not count");
-    }
+    refuse_if(tsc_hz == 0 || apic_hz == 0, "the TSC or the local APIC timer does not count")?;
     TSC_HZ.store(tsc_hz, Relaxed);
     APIC_HZ.store(apic_hz, Relaxed);
     Ok(())

@@ -33,7 +33,7 @@ proptest! {
         for (address, what) in steps {
             let access = [Access::Read, Access::Write, Access::Execute][what as usize % 3];
             if what == 3 {
-                let frame = space.unmap(&m, address);
+                let frame = frames_of(space.unmap(&m, address)).next();
                 prop_assert_eq!(frame, model.remove(&address).map(|(frame, _)| frame));
                 frame.into_iter().for_each(|frame| frames.unmapped(&m, frame, OWNER));
             } else if let std::collections::btree_map::Entry::Vacant(place) = model.entry(address) {

@@ -16,16 +16,16 @@ use crate::grants::Active;
 use crate::mappings::{Mapping, NOWHERE};
 use crate::platform::{Frame, Memory, Phys};
 use crate::ports::{Entry, Use};
-use crate::space::{NO_EXECUTE, PRESENT, REGISTERS, WINDOW_SHIFT, WRITE, frame_of};
+use crate::space::{LARGE, NO_EXECUTE, PRESENT, REGISTERS, TABLE_SHIFT, WINDOW_SHIFT, WRITE, frame_of, frames_of};
 use crate::table::Slot;
 use crate::teardown::GONE;
 use crate::vm::{GUEST, Guest};
 
-/// What the page tables of a domain hold: leaves as (address, entry), and the tables themselves.
-fn walk(world: &World, root: Frame) -> (Vec<(u64, u64)>, Vec<Frame>) {
+/// What page tables hold: leaves as (address, entry), and the tables themselves. `above` are bits of the entry that leads to them.
+fn walk(world: &World, root: Frame, above: u64) -> (Vec<(u64, u64)>, Vec<Frame>) {
     let m = &world.core.machine;
     let (mut leaves, mut tables) = (Vec::new(), std::vec![root]);
-    let mut todo = std::vec![(root, 39, 0_u64, 0)];
+    let mut todo = std::vec![(root, 39, 0_u64, above)];
     while let Some((table, shift, base, above)) = todo.pop() {
         for index in 0..if shift == 39 { 256 } else { 512 } {
             let entry = m.load(table.at(index * 8));
@@ -35,10 +35,14 @@ fn walk(world: &World, root: Frame) -> (Vec<(u64, u64)>, Vec<Frame>) {
             }
             assert_eq!(entry & 4, 4, "an entry that ring 3 cannot use");
             let address = base | (index as u64) << shift;
-            if shift == 12 {
+            if shift == 12 || entry & LARGE != 0 {
+                assert!(shift <= TABLE_SHIFT, "{address:#x} is too large a page");
                 let forbidden = (entry | above) & NO_EXECUTE != 0;
                 assert!(entry & WRITE == 0 || forbidden, "{address:#x} is writable and executable");
-                leaves.push((address, entry));
+                let pages = frames_of(entry).zip((address..).step_by(4096));
+                leaves.extend(
+                    pages.map(|(frame, address)| (address, frame.at(0).0 | entry & !0x000f_ffff_ffff_f000 & !LARGE)),
+                );
             } else {
                 tables.push(frame_of(entry));
                 todo.push((frame_of(entry), shift - 9, address, above | entry));
@@ -68,7 +72,14 @@ impl World {
             if domain.state.is_none() || domain.space.0 == NO_FRAME {
                 continue;
             }
-            let (leaves, tables) = walk(self, domain.space.0);
+            let (leaves, tables) = walk(self, domain.space.0, 0);
+            if domain.has_vm() {
+                let native = leaves.iter().filter(|(address, _)| (GUEST_MEMORY..GUEST_MEMORY_END).contains(address));
+                let guests = walk(self, domain.vm.root, NO_EXECUTE).0;
+                let native =
+                    native.map(|&(address, entry)| (address - GUEST_MEMORY, entry)).collect::<BTreeMap<_, _>>();
+                assert_eq!(native, guests.into_iter().collect(), "{slot:?} and its guest see different memory");
+            }
             tables.into_iter().for_each(|table| note(table, slot, &[Kind::OBJECT]));
             let mut window = BTreeMap::new();
             for (address, entry) in leaves {
@@ -173,7 +184,8 @@ impl World {
                 Kind::RESERVED => continue,
                 Kind::FREE => {
                     free += 1;
-                    assert!((0..512).all(|word| m.load(frame.at(word * 8)) == 0), "{frame:?} is free and not clean");
+                    // The first word can be a link of the list.
+                    assert!((1..512).all(|word| m.load(frame.at(word * 8)) == 0), "{frame:?} is free and not clean");
                     continue;
                 }
                 Kind::ORPHAN => {
@@ -201,6 +213,7 @@ impl World {
         assert_eq!(core.frames.parked, 0);
         assert_eq!(core.frames.used, used.iter().sum::<u32>());
         assert!(free <= core.frames.managed - core.frames.used);
+        core.frames.check_free(m);
     }
 
     /// Panics if a page of registers is not one of a device that the domain has.

@@ -97,7 +97,7 @@ pub fn spec(pages: u64) -> DomainSpec {
         max_mappings: 16,
         retained_pages: 1,
         guest_grant_frames: 0,
-        reserved: 0,
+        large_pages: 0,
         schedule: SchedParams::default(),
     }
 }
@@ -134,7 +134,8 @@ impl World {
                 cpus: cpus as u32,
                 tsc_hz: 1_000_000_000,
                 total_frames: end as u64,
-                features: (Features::NX | Features::SVM | Features::IOMMU_OFF_INSECURE).bits(),
+                features: (Features::NX | Features::SVM | Features::VM_LARGE_PAGES | Features::IOMMU_OFF_INSECURE)
+                    .bits(),
                 ..SystemInfo::default()
             },
             template: TEMPLATE,

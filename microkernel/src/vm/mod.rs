@@ -8,6 +8,8 @@
 //! processor takes for either. Those above are the guest's own, because the processor marks the domain's as used, which is no
 //! valid entry of Intel's nested tables.
 
+pub(crate) mod blocks;
+mod large;
 pub mod svm;
 pub mod vmx;
 
@@ -22,7 +24,7 @@ use crate::frames::Kind;
 use crate::platform::{ENTERED_BY_GUEST, MXCSR, Registers, reg};
 use crate::prelude::*;
 use crate::sched::VcpuId;
-use crate::space::{Access, TABLE_SHIFT, WINDOW_SHIFT, frame_of, table};
+use crate::space::{Access, LARGE, TABLE_SHIFT, WINDOW_SHIFT, frame_of, table};
 
 /// What a domain has for its virtual machine.
 #[derive(Clone, Copy)]
@@ -150,9 +152,7 @@ impl<M: Machine> Core<M> {
     /// The CPUs for a domain with a virtual machine that may run on these; 0 is all. `Unsupported`: the machine runs no guests.
     pub(crate) fn place_guests(&self, affinity: u64) -> Result<u64> {
         let (features, online) = (Features::from_bits_retain(self.info.features), self.sched.online);
-        if !features.intersects(Features::SVM | Features::VMX) {
-            return Err(Error::Unsupported);
-        }
+        refuse_if(!features.intersects(Features::SVM | Features::VMX), Error::Unsupported)?;
         if online == 1 || !features.contains(Features::VM_SPARES_CPU_0) {
             return Ok(affinity);
         }
@@ -226,19 +226,20 @@ impl<M: Machine> Core<M> {
         svm::prepare(&self.machine, Phys(vmcb), vm.root);
     }
 
-    /// Makes the table for what was mapped the guest's too, if it is guest memory.
+    /// Makes the table for what was mapped, or the large page, the guest's too, if it is guest memory.
     pub(crate) fn share_table(&mut self, slot: Slot, address: u64) -> Result<()> {
         if !is_guests(address) {
             return Ok(());
         }
         let Domain { space, vm, .. } = &self.domains[slot];
-        let lowest = frame_of(self.machine.load(space.table_entry(&self.machine, address)));
+        let lowest = self.machine.load(space.table_entry(&self.machine, address));
         let above = vm.window_entry(address);
         if self.machine.load(above) == 0 {
             self.machine.store(above, table(self.frames.take(&self.machine, slot, Kind::OBJECT)?));
         }
         let index = (address >> TABLE_SHIFT) as usize % 512;
-        self.machine.store(frame_of(self.machine.load(above)).at(index * 8), table(lowest));
+        let entry = if lowest & LARGE == 0 { table(frame_of(lowest)) } else { lowest };
+        self.machine.store(frame_of(self.machine.load(above)).at(index * 8), entry);
         Ok(())
     }
 

@@ -286,6 +286,7 @@ impl<R> Device<R> {
             Kind::Network { .. } => front == state::INITIALISED || front == state::CONNECTED,
         };
         match front {
+            _ if complete && !channels.has_memory() => {}
             _ if complete => {
                 let rings = self.read_rings(store).and_then(|rings| {
                     let bound = channels.bind(rings.guest_port, self.offer.peer, self.offer.port);

@@ -34,6 +34,8 @@ pub trait Channels {
     fn bind(&mut self, guest: u32, peer: u16, native: Port) -> bool;
     /// Ends that, if the port is still tied to this one: the number may be another connection's soon.
     fn unbind(&mut self, guest: u32, native: Port);
+    /// Whether the guest has its memory: a driver cannot reach what comes only when the guest touches it.
+    fn has_memory(&self) -> bool;
 }
 
 /// Something to be said to dom0.
@@ -52,13 +54,15 @@ pub struct Devices<R> {
     words: VecDeque<Word<R>>,
     /// The store's number of the watch on the frontends' directories.
     watch: usize,
+    /// The guest did not have its memory when they were looked at.
+    held: bool,
 }
 
 impl<R> Devices<R> {
     /// None yet, in the store of a guest that has the tree of [`start`].
     pub fn new(store: &mut Store) -> Devices<R> {
         let watch = store.watch(&format!("{}/device", store.home()));
-        Devices { list: Vec::new(), words: VecDeque::new(), watch }
+        Devices { list: Vec::new(), words: VecDeque::new(), watch, held: false }
     }
 
     /// Does what dom0 says about a device. Gives back what is about something else.
@@ -106,9 +110,9 @@ impl<R> Devices<R> {
         None
     }
 
-    /// The guest may have changed something in its store.
+    /// The guest may have changed something in its store, or has its memory now.
     pub fn changed(&mut self, store: &mut Store, channels: &mut impl Channels) {
-        if store.take_fired(self.watch) {
+        if store.take_fired(self.watch) | (self.held && channels.has_memory()) {
             self.look_at_all(store, channels);
         }
     }
@@ -119,6 +123,7 @@ impl<R> Devices<R> {
     }
 
     fn look_at_all(&mut self, store: &mut Store, channels: &mut impl Channels) {
+        self.held = !channels.has_memory();
         for device in &mut self.list {
             device.look(store, channels, &mut self.words);
         }

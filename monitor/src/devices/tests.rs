@@ -37,6 +37,7 @@ const _: () = is_send::<(Store, Devices<u32>, Orders)>();
 struct Ports {
     waiting: BTreeMap<u32, u16>,
     tied: BTreeMap<u32, Port>,
+    lacks_memory: bool,
 }
 
 impl Channels for Ports {
@@ -52,6 +53,10 @@ impl Channels for Ports {
         if self.tied.get(&guest) == Some(&native) {
             self.tied.remove(&guest);
         }
+    }
+
+    fn has_memory(&self) -> bool {
+        !self.lacks_memory
     }
 }
 

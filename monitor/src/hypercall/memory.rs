@@ -21,7 +21,7 @@ impl<S: State> Call<'_, S> {
                 self.guest.supply_rest();
                 answer
             }
-            6 => self.reservation(address, |guest, frame| match guest.pages() < guest.pages_max {
+            6 => self.reservation(address, |guest, frame| match guest.pages_and_tables() < guest.pages_max() {
                 true => guest.memory.populate(frame, 1),
                 false => Err(Error::NoMemory),
             }),
@@ -88,8 +88,11 @@ impl<S: State> Call<'_, S> {
                 DONE
             }
             GRANT_TABLE if index < self.guest.grant_frames.into() => {
-                // RAM that lies there is lost, as with Xen.
-                if self.guest.ram.holds_frame(frame) && self.guest.memory.populated(frame) {
+                if !self.guest.has_place(frame) {
+                    return Err(Errno::ENOMEM);
+                }
+                // RAM that lies there is lost, as with Xen, and what was not touched yet does not come.
+                if self.guest.ram.holds_frame(frame) && !self.guest.memory.released(frame) {
                     self.guest.memory.release(frame)?;
                 }
                 place_grant_table(index, frame)?;

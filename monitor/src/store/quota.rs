@@ -5,7 +5,7 @@
 pub const NODES: usize = 400;
 /// Bytes of those nodes, its watches, and what its transactions remember and hold on to. What dom0 sets aside for a monitor holds twice as
 /// much.
-pub const BYTES: usize = 128 << 10;
+pub const BYTES: usize = 96 << 10;
 /// Watches, as in Xen.
 pub const WATCHES: usize = 128;
 /// Transactions at once.

@@ -82,7 +82,7 @@ impl Transmit {
         for &ticket in &replays {
             let mut kept = [0; TRANSMIT.entry_size];
             journal.request(record, ticket, &mut kept);
-            journal.answer(record, page, ticket, &kept[..4]);
+            journal.answer(record, page, ticket, &kept[..4], || ());
         }
         let notify = journal.publish(record, page);
         Ok(Attached { ring: Transmit { journal }, resumed, dropped: replays.len() as u32, notify })
@@ -117,24 +117,32 @@ impl Transmit {
         Ok(Some(packet))
     }
 
-    /// Takes the next packet, which is the one that [`Transmit::look`] gave for 0.
-    pub fn take(&mut self, record: &impl Shared, packet: &mut Packet) {
+    /// Takes the next packet, which is the one that [`Transmit::look`] gave for 0. As [`Journal::take`].
+    pub fn take(&mut self, record: &impl Shared, packet: &mut Packet, between: impl Fn()) {
         let Packet { ids, tickets, .. } = packet;
         let kept = ids.iter().map(|&id| {
             let mut entry = [0; TRANSMIT.entry_size];
             entry[..4].copy_from_slice(&response(id, status::DROPPED));
             entry
         });
-        self.journal.take(record, kept, |ticket| {
+        let each = |ticket| {
             // As many tickets as ids.
             let _ = tickets.push(ticket);
-        });
+        };
+        self.journal.take(record, kept, each, between);
     }
 
-    /// Answers all slots of a packet that was taken; the frontend sees it after [`Transmit::publish`].
-    pub fn answer(&mut self, record: &impl Shared, page: &impl Shared, packet: &Packet, status: i16) {
+    /// Answers all slots of a packet that was taken; the frontend sees it after [`Transmit::publish`]. As [`Journal::answer`].
+    pub fn answer(
+        &mut self,
+        record: &impl Shared,
+        page: &impl Shared,
+        packet: &Packet,
+        status: i16,
+        between: impl Fn(),
+    ) {
         for (&ticket, &id) in packet.tickets.iter().zip(&packet.ids) {
-            self.journal.answer(record, page, ticket, &response(id, status));
+            self.journal.answer(record, page, ticket, &response(id, status), &between);
         }
     }
 
@@ -184,15 +192,20 @@ impl Receive {
         Ok(self.left.len() as u32 + self.journal.available(page)?)
     }
 
-    /// Takes the next buffer; `None` if there is none.
-    pub fn take(&mut self, record: &impl Shared, page: &impl Shared) -> Result<Option<ReceiveRequest>, Violation> {
+    /// Takes the next buffer; `None` if there is none. As [`Journal::next`].
+    pub fn take(
+        &mut self,
+        record: &impl Shared,
+        page: &impl Shared,
+        between: impl Fn(),
+    ) -> Result<Option<ReceiveRequest>, Violation> {
         let mut raw = [0; RECEIVE.entry_size];
         let ticket = match self.left.pop_front() {
             Some(ticket) => {
                 self.journal.request(record, ticket, &mut raw);
                 ticket
             }
-            None => match self.journal.next(record, page, &mut raw)? {
+            None => match self.journal.next(record, page, &mut raw, between)? {
                 Some(ticket) => ticket,
                 None => return Ok(None),
             },
@@ -202,10 +215,10 @@ impl Receive {
         Ok(Some(ReceiveRequest::parse(&raw)))
     }
 
-    /// Answers the buffer that was taken first; the frontend sees it after [`Receive::publish`].
-    pub fn answer(&mut self, record: &impl Shared, page: &impl Shared, response: ReceiveResponse) {
+    /// Answers the buffer that was taken first; the frontend sees it after [`Receive::publish`]. As [`Journal::answer`].
+    pub fn answer(&mut self, record: &impl Shared, page: &impl Shared, response: ReceiveResponse, between: impl Fn()) {
         if let Some(ticket) = self.given.pop_front() {
-            self.journal.answer(record, page, ticket, &response.encode());
+            self.journal.answer(record, page, ticket, &response.encode(), between);
         }
     }
 

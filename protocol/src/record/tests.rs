@@ -168,7 +168,7 @@ impl World {
                 1 => {
                     let mut raw = [0; 16];
                     if let Some(ticket) =
-                        journal.next(&record, &page, &mut raw).map_err(|violation| format!("{violation}"))?
+                        journal.next(&record, &page, &mut raw, || ()).map_err(|violation| format!("{violation}"))?
                     {
                         let _ = flying.push(ticket);
                     }
@@ -182,7 +182,7 @@ impl World {
                     if !blocked {
                         let ticket = flying.remove(pick);
                         let value = self.execute(ask, fuse);
-                        journal.answer(&record, &page, ticket, &answer(ask.0, value));
+                        journal.answer(&record, &page, ticket, &answer(ask.0, value), || ());
                         answered.push((ticket.index, ask.1));
                     }
                 }
@@ -287,14 +287,18 @@ fn a_damaged_copy_is_never_replayed() {
     front.write(&view(&page), &pack(1, 2, 3));
     let _ = front.publish(&view(&page));
     let mut journal = Journal::<Numbers>::attach(&view(&record), &view(&page), GEOMETRY, 1, b"").unwrap().journal;
-    journal.next(&view(&record), &view(&page), &mut [0; 16]).unwrap().unwrap();
-    record.borrow_mut()[AT_SLOTS + SLOT_REQUEST + 5] ^= 1;
+    journal.next(&view(&record), &view(&page), &mut [0; 16], || ()).unwrap().unwrap();
     let attach = |mutant| {
         let record = Mutated::new::<Numbers>(view(&record), GEOMETRY, mutant);
         Journal::<Numbers>::attach(&record, &view(&page), GEOMETRY, 1, b"").map(|attached| attached.replays.len())
     };
-    assert_eq!(attach(None), Err(AttachError::Damaged { slot: Some(0) }));
-    assert_eq!(attach(Some(Mutant::DamageBelieved)), Ok(1), "the checksum is what shows it");
+    for bit in 0..GEOMETRY.entry_size * 8 {
+        journal.damage(&view(&record), bit..bit + 1, 7);
+        assert_eq!(attach(None), Err(AttachError::Damaged { slot: Some(0) }), "bit {bit}");
+        assert_eq!(attach(Some(Mutant::DamageBelieved)), Ok(1), "the checksum is what shows it");
+        journal.damage(&view(&record), bit..bit + 1, 7);
+        assert_eq!(attach(None), Ok(1));
+    }
 }
 
 #[test]

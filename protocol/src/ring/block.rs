@@ -26,6 +26,8 @@ pub const SEGMENT_SIZE: usize = 8;
 /// A request as it lay in the ring.
 pub type RawRequest = [u8; REQUEST_SIZE];
 
+/// Offset of the number of the first sector, in every request that has one.
+pub const SECTOR_AT: usize = 16;
 /// Offset of the first direct segment.
 const DIRECT_AT: usize = 24;
 /// Bytes of a request with one direct segment, the most frequent one, and of all that have none.
@@ -216,7 +218,7 @@ impl Request {
     /// and sums and checks them too.
     #[inline(always)]
     pub fn parse_head(raw: &RawRequest, limits: &Limits) -> Result<Request, Refused> {
-        let (code, id, sector) = (raw[0], u64::from_le_bytes(field(raw, 8)), u64::from_le_bytes(field(raw, 16)));
+        let (code, id, sector) = (raw[0], u64::from_le_bytes(field(raw, 8)), u64::from_le_bytes(field(raw, SECTOR_AT)));
         let echo = if code == operation::INDIRECT { raw[1] } else { code };
         let refuse = |status| Refused { id, echo, status };
         let body = match code {
@@ -245,7 +247,7 @@ impl Request {
         raw[8..16].copy_from_slice(&self.id.to_le_bytes());
         match &self.body {
             Body::Transfer { sector, segments, .. } => {
-                raw[16..24].copy_from_slice(&sector.to_le_bytes());
+                raw[SECTOR_AT..DIRECT_AT].copy_from_slice(&sector.to_le_bytes());
                 match segments {
                     Segments::Direct(list) => {
                         encode_direct(&mut raw, self.id, self.echo, *sector, list.iter().copied());
@@ -261,7 +263,7 @@ impl Request {
             }
             Body::Flush => {}
             Body::Discard { sector, sectors } => {
-                raw[16..24].copy_from_slice(&sector.to_le_bytes());
+                raw[SECTOR_AT..DIRECT_AT].copy_from_slice(&sector.to_le_bytes());
                 raw[24..32].copy_from_slice(&sectors.to_le_bytes());
             }
         }
@@ -275,7 +277,7 @@ pub fn encode_direct(raw: &mut RawRequest, id: u64, echo: u8, sector: u64, segme
     let mut count = 0;
     raw[0] = echo;
     raw[8..16].copy_from_slice(&id.to_le_bytes());
-    raw[16..24].copy_from_slice(&sector.to_le_bytes());
+    raw[SECTOR_AT..DIRECT_AT].copy_from_slice(&sector.to_le_bytes());
     for (slot, segment) in raw[DIRECT_AT..].chunks_exact_mut(SEGMENT_SIZE).zip(segments) {
         slot.copy_from_slice(&segment.encode());
         count += 1;

@@ -83,7 +83,7 @@ pub fn spec(name: &str, memory_pages: u64) -> DomainSpec {
         max_mappings: 64,
         retained_pages: 1,
         guest_grant_frames: 0,
-        reserved: 0,
+        large_pages: 0,
         schedule: SchedParams::default(),
     }
 }

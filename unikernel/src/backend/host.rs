@@ -28,18 +28,34 @@ impl<M: Machine> Host<M> {
         self.armed.set((after > 0).then_some((point, after)));
     }
 
+    /// Whether it is to die at some point. Who passes points for every request asks this first, and is free of them otherwise.
+    #[inline(always)]
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed.get().is_some()
+    }
+
     /// The domain is at this point of its work.
-    #[inline]
+    #[inline(always)]
     pub fn pass(&self, point: KillPoint) {
-        if let Some((armed, left)) = self.armed.get()
-            && armed == point
-        {
-            self.armed.set(Some((armed, left - 1)));
-            if left == 1 {
-                self.armed.set(None);
-                self.machine.die();
-            }
+        if self.is_due(point) {
+            self.machine.die();
         }
+    }
+
+    /// The same; `true` if it has to die here.
+    #[inline(always)]
+    pub(super) fn is_due(&self, point: KillPoint) -> bool {
+        self.armed.get().is_some_and(|(armed, _)| armed == point) && self.count_passage()
+    }
+
+    /// Counts a passage of the point that is armed; `true` if it was the last one.
+    #[cold]
+    fn count_passage(&self) -> bool {
+        let Some((point, left)) = self.armed.take() else { return false };
+        if left > 1 {
+            self.armed.set(Some((point, left - 1)));
+        }
+        left == 1
     }
 
     /// A request was answered or passed on.

@@ -176,21 +176,22 @@ impl<M: Machine> NetworkRings<M> {
 
     /// Takes the next packet: from now on it is never sent again.
     pub fn take(&mut self, host: &Host<M>, frame: &mut Outgoing) {
-        self.transmit.take(&self.transmit_record, &mut frame.packet);
+        self.transmit.take(&self.transmit_record, &mut frame.packet, || host.pass(KillPoint::MidTake));
         self.statistics.requests += u64::from(frame.slots());
         self.statistics.deepest = self.statistics.deepest.max(self.transmit.in_flight());
         host.pass(KillPoint::MidBatch);
     }
 
     /// Answers a packet that was taken; the frontend sees it after [`NetworkRings::publish`].
-    pub fn answer(&mut self, frame: &Outgoing, status: i16) {
-        self.transmit.answer(&self.transmit_record, &self.transmit_page, &frame.packet, status);
+    pub fn answer(&mut self, host: &Host<M>, frame: &Outgoing, status: i16) {
+        let between = || host.pass(KillPoint::MidAnswer);
+        self.transmit.answer(&self.transmit_record, &self.transmit_page, &frame.packet, status, between);
         self.statistics.responses += u64::from(frame.slots());
         self.statistics.errors += u64::from(status == status::ERROR);
     }
 
     /// Takes buffers for a frame of `length` bytes; `None` if there are not enough of them.
-    pub fn buffers(&mut self, length: usize) -> Result<Option<Incoming>, Broken> {
+    pub fn buffers(&mut self, host: &Host<M>, length: usize) -> Result<Option<Incoming>, Broken> {
         let slots = length.div_ceil(PAGE_SIZE as usize);
         if slots > SLOTS_MAX || (self.receive.available(&self.receive_page)? as usize) < slots {
             return Ok(None);
@@ -198,14 +199,15 @@ impl<M: Machine> NetworkRings<M> {
         let mut incoming = Incoming { requests: Vec::new(), peer: self.peer };
         for _ in 0..slots {
             // As many as there is room for: the number was checked.
-            let taken = self.receive.take(&self.receive_record, &self.receive_page)?;
+            let between = || host.pass(KillPoint::MidTake);
+            let taken = self.receive.take(&self.receive_record, &self.receive_page, between)?;
             let _ = taken.map(|request| incoming.requests.push(request));
         }
         Ok(Some(incoming))
     }
 
     /// Gives the buffers that were taken first back to the frontend: with `length` bytes of a frame, or empty and marked so.
-    pub fn give(&mut self, incoming: &Incoming, length: Option<usize>, flags: u16) {
+    pub fn give(&mut self, host: &Host<M>, incoming: &Incoming, length: Option<usize>, flags: u16) {
         let mut left = length.unwrap_or(0);
         for &ReceiveRequest { id, .. } in &incoming.requests {
             let now = left.min(PAGE_SIZE as usize);
@@ -215,7 +217,8 @@ impl<M: Machine> NetworkRings<M> {
                 Some(_) => ReceiveResponse { id, offset: 0, flags: flags | more, status: now as i16 },
                 None => ReceiveResponse { id, offset: 0, flags: 0, status: status::ERROR },
             };
-            self.receive.answer(&self.receive_record, &self.receive_page, response);
+            let between = || host.pass(KillPoint::MidAnswer);
+            self.receive.answer(&self.receive_record, &self.receive_page, response, between);
             self.statistics.responses += 1;
             self.statistics.requests += 1;
         }

@@ -84,9 +84,19 @@ impl<M: Machine, E: Entry> Ring<M, E> {
     /// Takes and journals the next request; see [`Journal::next`].
     #[inline(always)]
     pub fn take(&mut self, host: &Host<M>, request: &mut [u8]) -> Result<Option<Ticket>, Broken> {
-        let taken = self.journal.next(&self.record, &self.pages, request)?;
+        let taken = match host.is_armed() {
+            false => self.journal.next(&self.record, &self.pages, request, || ())?,
+            true => self.take_armed(host, request)?,
+        };
+        self.statistics.requests += u64::from(taken.is_some());
+        Ok(taken)
+    }
+
+    #[cold]
+    fn take_armed(&mut self, host: &Host<M>, request: &mut [u8]) -> Result<Option<Ticket>, Broken> {
+        let between = || host.pass(KillPoint::MidTake);
+        let taken = self.journal.next(&self.record, &self.pages, request, between)?;
         if taken.is_some() {
-            self.statistics.requests += 1;
             host.pass(KillPoint::MidBatch);
         }
         Ok(taken)
@@ -99,9 +109,27 @@ impl<M: Machine, E: Entry> Ring<M, E> {
 
     /// Writes the response to a request; the frontend sees it after [`Ring::publish`].
     #[inline(always)]
-    pub fn answer(&mut self, ticket: Ticket, response: &[u8]) {
-        self.journal.answer(&self.record, &self.pages, ticket, response);
+    pub fn answer(&mut self, host: &Host<M>, ticket: Ticket, response: &[u8]) {
+        match host.is_armed() {
+            false => self.journal.answer(&self.record, &self.pages, ticket, response, || ()),
+            true => self.answer_armed(host, ticket, response),
+        }
         self.statistics.responses += 1;
+    }
+
+    #[cold]
+    fn answer_armed(&mut self, host: &Host<M>, ticket: Ticket, response: &[u8]) {
+        let between = || host.pass(KillPoint::MidAnswer);
+        self.journal.answer(&self.record, &self.pages, ticket, response, between);
+    }
+
+    /// Where the domain dies if [`KillPoint::DamagedRecord`] is armed; the bit is one of `bits` of a request.
+    #[cfg(feature = "damage")]
+    pub fn pass_damage(&self, host: &Host<M>, bits: core::ops::Range<usize>) {
+        if host.is_due(KillPoint::DamagedRecord) {
+            self.journal.damage(&self.record, bits, host.machine.now());
+            host.machine.die();
+        }
     }
 
     /// Shows the frontend all responses written, and notifies it if it sleeps. `each` gets the slots of the requests that are

@@ -138,6 +138,9 @@ impl<S: Service, R> Backend<S, R> {
                 Some(found) => FromDomain::Statistics(self.service.statistics(found)),
                 None => failed(format_args!("connection {connection} is not attached")),
             }),
+            ToDomain::ArmKill { point: point @ KillPoint::DamagedRecord, .. } if !cfg!(feature = "damage") => {
+                Some(failed(format_args!("this image was not built to die at {}", point.name())))
+            }
             ToDomain::ArmKill { point, after } => {
                 self.host.arm(point, after);
                 Some(FromDomain::Done)

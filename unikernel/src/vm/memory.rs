@@ -1,67 +1,28 @@
 //! The guest's memory, as the monitor reaches it.
 //!
 //! Guest-physical addresses come from the guest, so every access is checked against what is populated: a bad address is an
-//! error, never a fault. Only places that were declared at the start can be populated; the rest of the window is left to
-//! grant-table pages, which the monitor never looks into.
+//! error, never a fault, and a frame that nobody touched yet is populated if the guest may have it. Only places that were declared at
+//! the start can be populated; the rest of the window is left to grant-table pages, which the monitor never looks into.
 
-use alloc::vec;
-use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::error::{Error, Result};
-use protocol::layout::{GUEST_MEMORY, GUEST_MEMORY_END, PAGE_SHIFT, PAGE_SIZE};
+use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
 use protocol::ring::Shared;
 
 use super::GuestPage;
+pub use super::frames::LARGE_PAGE;
+#[cfg(freestanding)]
+use super::frames::address;
+use super::frames::{FRAMES, Frames};
 use crate::area::Area;
 #[cfg(freestanding)]
 use crate::hypercall::{raw, to_the_end};
-use crate::memory::PAGES_PER_CALL;
-
-/// Frames there can be: the window's size.
-const FRAMES: u64 = (GUEST_MEMORY_END - GUEST_MEMORY) >> PAGE_SHIFT;
-
-/// A bit for each frame of a range.
-#[derive(Debug)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn new(count: u64) -> Bits {
-        Bits(vec![0; count.div_ceil(64) as usize])
-    }
-
-    fn get(&self, index: u64) -> bool {
-        self.0.get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
-    }
-
-    fn set(&mut self, index: u64, value: bool) {
-        if let Some(word) = self.0.get_mut(index as usize / 64) {
-            *word = *word & !(1 << (index % 64)) | u64::from(value) << (index % 64);
-        }
-    }
-}
-
-/// Frames that can be populated.
-#[derive(Debug)]
-struct Range {
-    first: u64,
-    frames: u64,
-    populated: Bits,
-    /// How many these are.
-    count: u64,
-    /// Frames that stay, because somebody holds a [`GuestPage`] of them; of those that are not populated, the ones that were released.
-    pinned: Bits,
-    /// How many the latter are.
-    released: u64,
-}
 
 /// The guest's memory. There is one value of this type in a domain.
 #[derive(Debug)]
-pub struct GuestMemory {
-    ranges: Vec<Range>,
-    #[cfg(not(freestanding))]
-    simulated: super::simulated::Pages,
-}
+pub struct GuestMemory(RefCell<Frames>);
 
 impl GuestMemory {
     /// The memory of this domain's guest, for which `ranges` of frames (the first, and how many) can be populated. `None` if
@@ -72,180 +33,83 @@ impl GuestMemory {
         if !ranges.iter().all(fits) || (cfg!(freestanding) && TAKEN.swap(true, Ordering::Relaxed)) {
             return None;
         }
-        let range = |&(first, frames): &(u64, u64)| Range {
-            first,
-            frames,
-            populated: Bits::new(frames),
-            count: 0,
-            pinned: Bits::new(frames),
-            released: 0,
-        };
-        Some(GuestMemory {
-            ranges: ranges.iter().map(range).collect(),
-            #[cfg(not(freestanding))]
-            simulated: Default::default(),
-        })
-    }
-
-    fn range(&self, frame: u64) -> Option<(&Range, u64)> {
-        let inside = |range: &&Range| frame >= range.first && frame - range.first < range.frames;
-        self.ranges.iter().find(inside).map(|range| (range, frame - range.first))
-    }
-
-    fn range_mut(&mut self, frame: u64) -> Option<(&mut Range, u64)> {
-        let inside = |range: &&mut Range| frame >= range.first && frame - range.first < range.frames;
-        self.ranges.iter_mut().find(inside).map(|range| {
-            let index = frame - range.first;
-            (range, index)
-        })
+        Some(GuestMemory(RefCell::new(Frames::new(ranges))))
     }
 
     /// Whether there is memory at a frame.
     pub fn populated(&self, frame: u64) -> bool {
-        self.range(frame).is_some_and(|(range, index)| range.populated.get(index))
+        self.0.borrow().populated(frame)
+    }
+
+    /// Whether the memory of a frame was taken away, or will not come.
+    pub fn released(&self, frame: u64) -> bool {
+        self.0.borrow().released(frame)
     }
 
     /// Frames that are populated.
     pub fn count(&self) -> u64 {
-        self.ranges.iter().map(|range| range.count).sum()
+        self.0.borrow().count()
     }
 
     /// Those of them that lie in ranges that were declared.
     pub fn count_in(&self, ranges: &[(u64, u64)]) -> u64 {
-        self.ranges.iter().filter(|range| ranges.contains(&(range.first, range.frames))).map(|range| range.count).sum()
+        self.0.borrow().count_in(ranges)
     }
 
-    /// Puts zeroed memory at `count` frames from `first` on, where there is none; all of them or none.
-    pub fn populate(&mut self, first: u64, count: u64) -> Result<()> {
-        for frame in first..first.checked_add(count).ok_or(Error::BadAddress)? {
-            let (range, index) = self.range(frame).ok_or(Error::BadAddress)?;
-            if range.populated.get(index) {
-                return Err(Error::Exists);
-            }
-        }
-        self.place(first, count)?;
-        self.mark(first, count, true);
-        Ok(())
-    }
-
-    /// The same before the guest runs, leaving alone what its builder put there.
-    pub fn complete(&mut self, first: u64, count: u64) -> Result<()> {
-        let end = first.checked_add(count).ok_or(Error::BadAddress)?;
-        let mut at = first;
-        while at < end {
-            let some = PAGES_PER_CALL.min(end - at);
-            match self.populate(at, some) {
-                Ok(()) => {}
-                Err(Error::Exists) => (at..at + some).try_for_each(|frame| match self.populate(frame, 1) {
-                    Err(Error::Exists) => {
-                        self.mark(frame, 1, true);
-                        Ok(())
-                    }
-                    result => result,
-                })?,
-                Err(error) => return Err(error),
-            }
-            at += some;
-        }
-        Ok(())
-    }
-
-    /// Frames of these ranges, of those that were declared, that were neither populated nor released yet.
+    /// Frames of ranges that were declared, that were neither populated nor released yet.
     pub fn untouched_in(&self, ranges: &[(u64, u64)]) -> u64 {
-        let declared = self.ranges.iter().filter(|range| ranges.contains(&(range.first, range.frames)));
-        declared.map(|range| range.frames - range.count - range.released).sum()
+        self.0.borrow().untouched_in(ranges)
     }
 
-    fn untouched(&self, frame: u64) -> bool {
-        self.range(frame).is_some_and(|(range, index)| !range.populated.get(index) && !range.pinned.get(index))
+    /// Large pages of which something was released. Each of them has a page table since then.
+    pub fn split(&self) -> u64 {
+        self.0.borrow().split()
     }
 
-    /// Puts zeroed memory at a frame that is untouched.
-    pub fn supply(&mut self, frame: u64) -> Result<()> {
-        if self.untouched(frame) { self.populate(frame, 1) } else { Err(Error::BadAddress) }
+    /// Frames that there may be in the ranges that are supplied.
+    pub fn most(&self) -> u64 {
+        self.0.borrow().most()
+    }
+
+    /// From now on untouched frames of these ranges that were declared are supplied to those who reach for them, until there are `most`.
+    pub fn allow(&mut self, ranges: &[(u64, u64)], most: u64) {
+        self.0.get_mut().allow(ranges, most);
+    }
+
+    /// Whether there is memory at a frame, after it was supplied if that can be.
+    pub fn reach(&self, frame: u64) -> bool {
+        self.0.borrow_mut().reach(frame)
     }
 
     /// Puts zeroed memory at all frames of these ranges that are untouched.
     pub fn supply_all(&mut self, ranges: &[(u64, u64)]) -> Result<()> {
-        for &(first, frames) in ranges {
-            let (mut at, end) = (first, first.saturating_add(frames));
-            while at < end {
-                let run =
-                    (at..end).take(PAGES_PER_CALL as usize).take_while(|&frame| self.untouched(frame)).count() as u64;
-                if run > 0 {
-                    self.populate(at, run)?;
-                }
-                at += run.max(1);
-            }
-        }
-        Ok(())
+        self.0.get_mut().supply_all(ranges)
     }
 
-    /// Takes the memory of a frame away; what is untouched just stays so for good. `Busy` if it has to stay, or a peer has it mapped.
+    /// Puts zeroed memory at `count` frames from `first` on, where there is none; all of them or none.
+    pub fn populate(&mut self, first: u64, count: u64) -> Result<()> {
+        self.0.get_mut().populate(first, count)
+    }
+
+    /// The same before the guest runs, leaving alone what its builder put there. It goes from one large page to the next where all of
+    /// them can be populated.
+    pub fn complete(&mut self, first: u64, count: u64) -> Result<()> {
+        self.0.get_mut().complete(first, count)
+    }
+
+    /// Takes the memory of a frame away; what is untouched just does not come. `Busy` if it has to stay, or a peer has it mapped.
     pub fn release(&mut self, frame: u64) -> Result<()> {
-        let (range, index) = self.range(frame).ok_or(Error::BadAddress)?;
-        match (range.populated.get(index), range.pinned.get(index)) {
-            (true, true) => return Err(Error::Busy),
-            (false, true) => return Err(Error::BadAddress),
-            (false, false) => {
-                self.mark(frame, 1, false);
-                return Ok(());
-            }
-            (true, false) => {}
-        }
-        #[cfg(freestanding)]
-        // SAFETY: no object lies in guest memory, and nobody holds an area of this page, for it is not pinned.
-        unsafe {
-            crate::memory::release(address(frame), 1)?;
-        }
-        #[cfg(not(freestanding))]
-        self.simulated.remove(frame);
-        self.mark(frame, 1, false);
-        Ok(())
+        self.0.get_mut().release(frame)
     }
 
-    fn mark(&mut self, first: u64, count: u64, populated: bool) {
-        for frame in first..first + count {
-            if let Some((range, index)) = self.range_mut(frame) {
-                let (was, flag) = (range.populated.get(index), range.pinned.get(index));
-                range.count = range.count + u64::from(populated) - u64::from(was);
-                range.released = range.released + u64::from(!populated) - u64::from(!was && flag);
-                range.populated.set(index, populated);
-                // A page that stays is not marked again but by its builder's hand.
-                range.pinned.set(index, if populated { was && flag } else { true });
-            }
-        }
-    }
-
-    #[cfg(freestanding)]
-    fn place(&mut self, first: u64, count: u64) -> Result<()> {
-        crate::memory::populate(address(first), count)
-    }
-
-    #[cfg(not(freestanding))]
-    fn place(&mut self, first: u64, count: u64) -> Result<()> {
-        self.simulated.place(first, count);
-        Ok(())
-    }
-
-    #[cfg(freestanding)]
     fn area(&self, frame: u64) -> Option<Area> {
-        // SAFETY: populated, writable for the monitor, and not taken away while `self` is borrowed or the frame pinned; no
-        // object ever lies in the window.
-        self.populated(frame).then(|| unsafe { Area::page(address(frame)) })
-    }
-
-    #[cfg(not(freestanding))]
-    fn area(&self, frame: u64) -> Option<Area> {
-        self.simulated.area(frame)
+        self.0.borrow_mut().area(frame)
     }
 
     /// A page for good: it cannot be released any more.
     pub fn pin(&mut self, frame: u64) -> Result<GuestPage> {
         let area = self.area(frame).ok_or(Error::BadAddress)?;
-        if let Some((range, index)) = self.range_mut(frame) {
-            range.pinned.set(index, true);
-        }
+        self.0.get_mut().keep(frame);
         Ok(GuestPage::new(area))
     }
 
@@ -301,12 +165,6 @@ pub fn place_grant_table(index: u64, frame: u64) -> Result<()> {
     // SAFETY: the core refuses places where there is something, and nothing else of this domain's changes.
     to_the_end(|| unsafe { raw::vm_grant_table(index, address(frame)) })?;
     Ok(())
-}
-
-/// Where a frame lies in the monitor's address space.
-#[cfg(freestanding)]
-const fn address(frame: u64) -> u64 {
-    GUEST_MEMORY + (frame << PAGE_SHIFT)
 }
 
 #[cfg(test)]
@@ -368,7 +226,30 @@ mod tests {
         assert_eq!(memory.load_u64(0x3008), Ok(0x107));
         assert!(memory.pin(9).is_err() && memory.pin(u64::MAX).is_err());
         memory.complete(6, 4).unwrap();
+        // No file lies at the end of memory.
+        memory.complete(1 << 30, 0).unwrap();
         assert_eq!(memory.count(), 11);
+    }
+
+    #[test]
+    fn large_pages_are_populated_whole_and_counted_once_when_a_part_is_released() {
+        // Of the first range only the second large page lies in it as a whole, of the other one all of it.
+        let mut memory = GuestMemory::take(&[(100, 1000), (4 * LARGE_PAGE, 2 * LARGE_PAGE)]).unwrap();
+        memory.complete(700, 3).unwrap();
+        assert_eq!(memory.count(), LARGE_PAGE);
+        assert!(memory.populated(512) && memory.populated(1023) && !memory.populated(511));
+        memory.complete(110, 2).unwrap();
+        memory.complete(1030, 1).unwrap();
+        assert_eq!(memory.count(), LARGE_PAGE + 2 + 1);
+        assert_eq!(memory.complete(1099, 2), Err(Error::BadAddress));
+        memory.complete(5 * LARGE_PAGE - 1, 2).unwrap();
+        assert_eq!(memory.count_in(&[(4 * LARGE_PAGE, 2 * LARGE_PAGE)]), 2 * LARGE_PAGE);
+        for (frame, split) in [(600, 1), (601, 1), (1030, 2), (5 * LARGE_PAGE, 3), (6 * LARGE_PAGE - 1, 3)] {
+            memory.release(frame).unwrap();
+            assert_eq!(memory.split(), split);
+        }
+        memory.populate(600, 1).unwrap();
+        assert_eq!((memory.release(600), memory.split()), (Ok(()), 3));
     }
 
     #[test]

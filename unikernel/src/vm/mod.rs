@@ -1,6 +1,7 @@
 //! Virtual machines: what a monitor sees of the guest it is there for.
 
 pub mod cpu;
+mod frames;
 pub mod memory;
 pub mod page;
 #[cfg(not(freestanding))]

@@ -4,6 +4,7 @@
 //! notices, or that dom0 shows of a guest or a connection, ends the run.
 
 mod guests;
+mod image;
 mod mutants;
 mod plan;
 mod reports;
@@ -49,7 +50,8 @@ pub struct Arguments {
     /// Which driver domains are killed
     #[arg(long, value_delimiter = ',', default_values_t = [Target::Disk, Target::Network])]
     pub domains: Vec<Target>,
-    /// Where they are killed: at a named point, `all` points and random instants, or `none` of the points
+    /// Where they are killed: at a named point, `all` points and random instants, those of the `product` (none damages a record), or
+    /// `none` of the points
     #[arg(long, default_value = "all", value_name = "POINT")]
     pub kill_point: Points,
     /// CPUs of the machine
@@ -76,8 +78,8 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         return mutants::run_all(arguments);
     }
     let mut entries = bundle::standard(&packages, workspace::FIRST_DOMAIN)?;
-    if let Some(mutant) = arguments.mutant {
-        entries.extend(mutants::entries(mutant)?);
+    if arguments.mutant.is_some() || plan::named(arguments.kill_point, &arguments.domains).contains(&plan::DAMAGE) {
+        entries.extend(image::entries(arguments.mutant)?);
     }
     let summary = soak(arguments, entries)?;
     match arguments.json {
@@ -92,8 +94,7 @@ pub fn soak(arguments: &Arguments, mut entries: Vec<Entry>) -> Result<Summary> {
     let seed = arguments.seed.unwrap_or_else(new_seed);
     let logs = new_folder()?;
     for guest in GUESTS {
-        let text = format!("name = \"{}\"\n{}", guest.name, guest.configuration);
-        entries.push(Entry::new(format!("config/{}.toml", guest.name), text));
+        entries.push(Entry::new(format!("config/{}.toml", guest.name), guest.text()));
     }
     let mut options = Options::new(arguments.smp, logs.clone());
     options.disk_rate = Some(DISK_RATE);

@@ -1,22 +1,11 @@
 //! Soaks with one step of the journal rule switched off. A soak that does not notice looks at nothing.
-//!
-//! The disk domain is built a second time, with the feature `mutants`, into a folder of its own; the product never contains
-//! any of it.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use protocol::mutant::Mutant;
 use serde::Serialize;
 
-use super::{Arguments, MUTANT_KILLS, Points, Summary, Target, soak};
-use crate::bundle::{self, Entry};
-use crate::{build, process, workspace};
-
-/// The disk domain, whose journal it is about.
-const DOMAIN: &str = "disk";
-/// Where it is built with mutants.
-const FOLDER: &str = "target/mutants";
+use super::{Arguments, MUTANT_KILLS, Points, Summary, Target, image, soak};
+use crate::{bundle, process, workspace};
 
 /// Reads a mutant's name.
 pub fn parse(name: &str) -> Result<Mutant, String> {
@@ -24,6 +13,12 @@ pub fn parse(name: &str) -> Result<Mutant, String> {
         let names: Vec<_> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
         format!("there is no such mutant; choose among {}", names.join(", "))
     })
+}
+
+/// Where domains with this mutant die. A record that was damaged on purpose is the finding of one mutant only: elsewhere, a closure
+/// for a damaged record has to be the mutant's doing.
+fn points(mutant: Mutant) -> Points {
+    mutant.kill_point().map_or(Points::Product, Points::One)
 }
 
 /// What became of one mutant.
@@ -34,21 +29,6 @@ struct Noticed {
     noticed: Option<String>,
     kills: usize,
     seconds: f64,
-    /// Why it is left to tests on the host, if it is.
-    only_on_host: Option<&'static str>,
-}
-
-/// Builds the disk domain with mutants; gives its image and a configuration that selects `mutant`.
-pub fn entries(mutant: Mutant) -> Result<Vec<Entry>> {
-    process::step("building the disk domain with mutants");
-    let mut cargo = build::domain_cargo_for("build", [DOMAIN], FOLDER);
-    cargo.args(["--features", "unikernel/mutants"]);
-    process::run(&mut cargo).context("the disk domain does not build with mutants")?;
-    let elf: PathBuf = workspace::root().join(FOLDER).join(workspace::TARGET).join("release").join(DOMAIN);
-    let name = format!("auto/{DOMAIN}.toml");
-    let configuration = std::fs::read_to_string(workspace::root().join("images").join(&name))?;
-    let text = format!("{configuration}\nextra = \"mutant={}\"\n", mutant.name());
-    Ok(vec![Entry::file(format!("images/{DOMAIN}"), &elf)?, Entry::new(name, text)])
 }
 
 /// Runs with each mutant in turn, and prints which were noticed.
@@ -56,33 +36,39 @@ pub fn run_all(arguments: &Arguments) -> Result<u8> {
     let packages = workspace::packages()?;
     let mut list = Vec::new();
     for mutant in Mutant::ALL {
-        let only_on_host = mutant.only_on_host();
-        if only_on_host.is_some() {
-            list.push(Noticed { mutant: mutant.name(), noticed: None, kills: 0, seconds: 0.0, only_on_host });
-            continue;
-        }
         process::step(format_args!("mutant {}", mutant.name()));
         let mut bundle = bundle::standard(&packages, workspace::FIRST_DOMAIN)?;
-        bundle.extend(entries(mutant)?);
+        bundle.extend(image::entries(Some(mutant))?);
         let mut one = arguments.clone();
         (one.kills, one.domains) = (MUTANT_KILLS, vec![Target::Disk]);
-        one.kill_point = mutant.kill_point().map_or(Points::All, Points::One);
+        one.kill_point = points(mutant);
         // A machine that does not even boot shows nothing.
         let Summary { failure: noticed, kills, seconds, .. } = soak(&one, bundle)?;
-        list.push(Noticed { mutant: mutant.name(), noticed, kills, seconds, only_on_host });
+        list.push(Noticed { mutant: mutant.name(), noticed, kills, seconds });
     }
     match arguments.json {
         true => println!("{}", serde_json::to_string_pretty(&list)?),
         false => list.iter().for_each(|row| println!("{}", line(row))),
     }
-    Ok(u8::from(list.iter().any(|row| row.noticed.is_none() && row.only_on_host.is_none())))
+    Ok(u8::from(list.iter().any(|row| row.noticed.is_none())))
 }
 
 fn line(row: &Noticed) -> String {
-    if let Some(why) = row.only_on_host {
-        return format!("{:<24} left to tests on the host: {why}", row.mutant);
-    }
     let first = |text: &String| text.lines().next().unwrap_or_default().to_string();
     let noticed = row.noticed.as_ref().map_or_else(|| "NOT NOTICED".into(), first);
     format!("{:<24} {:>4} kills {:>5.0} s  {noticed}", row.mutant, row.kills, row.seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{DAMAGE, named};
+    use super::*;
+
+    #[test]
+    fn only_who_believes_damage_gets_damage() {
+        for mutant in Mutant::ALL {
+            let damages = named(points(mutant), &[Target::Disk]).contains(&DAMAGE);
+            assert_eq!(damages, mutant == Mutant::DamageBelieved, "{}", mutant.name());
+        }
+    }
 }

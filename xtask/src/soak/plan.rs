@@ -15,6 +15,9 @@ const PEACE_MIN_MS: u64 = 110;
 /// Passages of a named point before the death, at most.
 const PASSAGES_MAX: u64 = 60;
 
+/// The point at which the record is damaged, which only a disk domain that is built for it has.
+pub const DAMAGE: KillPoint = KillPoint::DamagedRecord;
+
 /// Driver domains that can be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -49,6 +52,8 @@ impl Display for Target {
 pub enum Points {
     /// Random instants, and all named points.
     All,
+    /// Random instants, and all named points that the product has.
+    Product,
     /// Random instants only.
     None,
     /// One named point only.
@@ -61,13 +66,26 @@ impl FromStr for Points {
     fn from_str(text: &str) -> Result<Points, String> {
         match text {
             "all" => Ok(Points::All),
+            "product" => Ok(Points::Product),
             "none" => Ok(Points::None),
             name => KillPoint::ALL.into_iter().find(|point| point.name() == name).map(Points::One).ok_or_else(|| {
                 let names: Vec<_> = KillPoint::ALL.iter().map(|point| point.name()).collect();
-                format!("there is no such point; choose among all, none, {}", names.join(", "))
+                format!("there is no such point; choose among all, product, none, {}", names.join(", "))
             }),
         }
     }
+}
+
+/// The named points at which these domains can be killed.
+pub fn named(points: Points, targets: &[Target]) -> Vec<KillPoint> {
+    let has = |point: &KillPoint| match points {
+        _ if *point == DAMAGE && !targets.contains(&Target::Disk) => false,
+        Points::All => targets.iter().any(|&target| target != Target::Console),
+        Points::Product => *point != DAMAGE && targets.iter().any(|&target| target != Target::Console),
+        Points::None => false,
+        Points::One(one) => *point == one,
+    };
+    KillPoint::ALL.into_iter().filter(has).collect()
 }
 
 /// One death.
@@ -104,28 +122,30 @@ pub struct Plan {
     dice: Dice,
     targets: Vec<Target>,
     points: Points,
+    named: Vec<KillPoint>,
     turn: usize,
 }
 
 impl Plan {
     /// The deaths that follow from `seed`. There is at least one target.
     pub fn new(seed: u64, targets: Vec<Target>, points: Points) -> Plan {
-        Plan { dice: Dice(seed), targets, points, turn: 0 }
+        let named = named(points, &targets);
+        Plan { dice: Dice(seed), targets, points, named, turn: 0 }
     }
 
     /// The next death.
     pub fn next(&mut self) -> Kill {
         let target = self.targets[self.dice.roll(self.targets.len() as u64) as usize];
-        let named = |plan: &mut Plan| {
-            plan.turn += 1;
-            KillPoint::ALL[plan.turn % KillPoint::ALL.len()]
+        let random = match self.points {
+            _ if target == Target::Console || self.named.is_empty() => true,
+            Points::One(_) => false,
+            _ => self.dice.roll(10) < RANDOM_OF_TEN,
         };
-        let point = match self.points {
-            _ if target == Target::Console => None,
-            Points::None => None,
-            Points::One(point) => Some(point),
-            Points::All => (self.dice.roll(10) >= RANDOM_OF_TEN).then(|| named(self)),
-        };
+        let point = (!random).then(|| {
+            self.turn += 1;
+            self.named[self.turn % self.named.len()]
+        });
+        let target = if point == Some(DAMAGE) { Target::Disk } else { target };
         let after = match point {
             // These come once for each connection.
             Some(KillPoint::BeforeAttach | KillPoint::DuringDetach) => 1,
@@ -153,9 +173,21 @@ mod tests {
         assert!(kills.iter().all(|&kill| kill == two.next()));
         for point in KillPoint::ALL.map(Some).into_iter().chain([None]) {
             let count = kills.iter().filter(|kill| kill.point == point).count();
-            assert!(count >= 300, "{}: {count}", point_name(point));
+            assert!(count >= 200, "{}: {count}", point_name(point));
         }
+        assert!(kills.iter().all(|kill| kill.point != Some(DAMAGE) || kill.target == Target::Disk));
         assert!(kills.iter().all(|kill| kill.after >= 1 && kill.peace < Duration::from_millis(PEACE_MAX_MS)));
+    }
+
+    #[test]
+    fn a_record_is_damaged_only_by_who_can() {
+        for (points, targets) in [(Points::Product, vec![Target::Disk]), (Points::All, vec![Target::Network])] {
+            let named = named(points, &targets);
+            assert_eq!(named.len(), KillPoint::ALL.len() - 1);
+            assert!(!named.contains(&DAMAGE));
+        }
+        assert_eq!(named(Points::One(DAMAGE), &[Target::Disk]), [DAMAGE]);
+        assert!(named(Points::All, &[Target::Console]).is_empty() && named(Points::None, &[Target::Disk]).is_empty());
     }
 
     #[test]

@@ -42,7 +42,14 @@ pub struct Reports {
     latest: BTreeMap<String, Latest>,
     /// Lines in which somebody says that a connection was closed or a check failed.
     complaints: Vec<String>,
+    /// Records that were damaged on purpose: so many connections have to be closed.
+    damaged: u64,
+    /// Lines in which a domain says that it closed one for that.
+    named: u64,
 }
+
+/// What a driver domain says, and dom0 after it, when it finds a record damaged in what it says of a request.
+pub const DAMAGED: &str = "nothing is replayed, the record is damaged in slot";
 
 /// What else is a failure, wherever it is said.
 const COMPLAINTS: [&str; 5] = ["guilty is the", "broke a rule", "panicked", "[ERROR]", "\"verdict\":\"failed\""];
@@ -53,7 +60,17 @@ impl Reports {
         let none = Latest { report: Numbers::new(), done: 0, moved: Some(Instant::now()) };
         let started = |name: &&str| (name.to_string(), none.clone());
         let latest = guests.iter().map(started).collect();
-        Reports { log, read: 0, rest: Vec::new(), latest, complaints: Vec::new() }
+        Reports { log, read: 0, rest: Vec::new(), latest, complaints: Vec::new(), damaged: 0, named: 0 }
+    }
+
+    /// A record is going to be damaged.
+    pub fn expect_damage(&mut self) {
+        self.damaged += 1;
+    }
+
+    /// Whether the closure of a connection was told of for each record that was damaged.
+    pub fn damage_is_named(&self) -> bool {
+        self.named == self.damaged
     }
 
     /// Reads what was written since the last time, and fails if any guest noticed anything, or stands still.
@@ -85,7 +102,10 @@ impl Reports {
 
     fn line(&mut self, line: &str) {
         if COMPLAINTS.iter().any(|complaint| line.contains(complaint)) {
-            self.complaints.push(line.into());
+            match line.contains("guilty is the Backend") && line.contains(DAMAGED) && self.named < self.damaged {
+                true => self.named += 1,
+                false => self.complaints.push(line.into()),
+            }
         }
         let Some((guest, report)) = report(line) else { return };
         let Some(latest) = self.latest.get_mut(guest) else { return };
@@ -98,6 +118,10 @@ impl Reports {
             (latest.done, latest.moved) = (done, Some(Instant::now()));
         }
         latest.report = report;
+        let gone = self.latest().sum("gone");
+        if gone > self.damaged {
+            self.complaints.push(format!("guests lost their disk {gone} times, {} times on purpose", self.damaged));
+        }
     }
 
     /// Whether every guest has done something.
@@ -120,6 +144,13 @@ impl Reports {
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]
 pub struct Loads(BTreeMap<String, Latest>);
+
+impl Loads {
+    /// The sum of a number over all guests.
+    pub fn sum(&self, key: &str) -> u64 {
+        self.0.values().filter_map(|latest| latest.report.get(key)).sum()
+    }
+}
 
 /// The guest and the numbers of its report, if the line is one.
 fn report(line: &str) -> Option<(&str, Numbers)> {
@@ -160,6 +191,23 @@ mod tests {
         let mut reports = Reports::new(PathBuf::new(), &[]);
         reports.line("[disk] [ERROR] connection 0 closed; guilty is the Backend: the record is damaged");
         assert_eq!(reports.complaints.len(), 1);
+        let line = "[disk] [ERROR] connection 0 closed; guilty is the Backend: nothing is replayed, the record is damaged in slot: 3";
+        reports.expect_damage();
+        assert!(!reports.damage_is_named());
+        reports.line(line);
+        assert!(reports.damage_is_named() && reports.complaints.len() == 1);
+        reports.line(line);
+        assert_eq!(reports.complaints.len(), 2, "one for each record that was damaged");
+    }
+
+    #[test]
+    fn a_disk_goes_away_as_often_as_it_was_taken() {
+        let mut reports = Reports::new(PathBuf::new(), &["blkload", "blkload2"]);
+        reports.expect_damage();
+        reports.line("[blkload] blkload {\"answered\":5,\"gone\":1}");
+        assert!(reports.complaints.is_empty());
+        reports.line("[blkload2] blkload {\"answered\":5,\"gone\":1}");
+        assert_eq!(reports.complaints, ["guests lost their disk 2 times, 1 times on purpose"]);
         assert!(report("core: 511 MiB of memory").is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! One machine under load, and the deaths of its driver domains.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -7,8 +8,8 @@ use protocol::connection::KillPoint;
 use serde::Deserialize;
 
 use super::guests::{self, Guest};
-use super::plan::{Kill, Target, point_name};
-use super::reports::Reports;
+use super::plan::{DAMAGE, Kill, Target, point_name};
+use super::reports::{DAMAGED, Reports};
 use super::tally::Survived;
 use crate::emulator::{Machine, Options};
 
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 /// How long the loads may take to begin.
 const WARM_UP: Duration = Duration::from_secs(60);
+/// How long the closure of a connection may take to show. Where a damaged request was executed instead, the loads find it in less.
+const CLOSURE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a domain under load may take to pass an armed point. It does so many times a second, but a host may be busy.
 const POINT_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -26,6 +29,8 @@ pub struct Session {
     machine: Machine,
     guests: &'static [Guest],
     reports: Reports,
+    /// How often each guest's disk was taken away, for a damaged record.
+    taken_away: BTreeMap<String, u64>,
 }
 
 /// What `list --json` says of a domain.
@@ -69,7 +74,7 @@ impl Session {
         let log = options.logs.join("debug.log");
         let machine = Machine::boot(options)?;
         let names: Vec<&str> = guests.iter().map(|guest| guest.name).collect();
-        let mut session = Session { machine, guests, reports: Reports::new(log, &names) };
+        let mut session = Session { machine, guests, reports: Reports::new(log, &names), taken_away: BTreeMap::new() };
         for guest in guests {
             session.machine.succeed(&format!("create {}", guest.name))?;
         }
@@ -124,6 +129,10 @@ impl Session {
             std::thread::sleep(POLL);
         };
         let in_flight = match kill.target {
+            _ if kill.point == Some(DAMAGE) => {
+                self.connect_again()?;
+                None
+            }
             Target::Disk => Some(self.replayed()?),
             _ => None,
         };
@@ -148,6 +157,9 @@ impl Session {
                 self.machine.succeed(&format!("{} {device} --no-wait", guests::detach(kill.target))).map(drop)
             }
             Some(point) => {
+                if point == DAMAGE {
+                    self.reports.expect_damage();
+                }
                 self.arm(name, point, kill.after)?;
                 let deadline = Instant::now() + POINT_PATIENCE;
                 while self.domain(kill.target)?.restarts == before {
@@ -160,6 +172,49 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    /// A record was damaged: its connection has to be closed, no other, and why has to be told. Its guest gets another one, and has
+    /// to go on.
+    fn connect_again(&mut self) -> Result<()> {
+        let deadline = Instant::now() + CLOSURE_PATIENCE;
+        let Device { domain, device, fault, .. } = loop {
+            // What a load finds of a request that was executed damaged says more than that there was no closure.
+            self.reports.check()?;
+            let broken: Vec<Device> =
+                self.devices(Target::Disk)?.into_iter().filter(|device| device.fault.is_some()).collect();
+            match <[Device; 1]>::try_from(broken) {
+                Ok([device]) if self.reports.damage_is_named() => break device,
+                Err(broken) if broken.len() > 1 => bail!("one record was damaged, closed are {broken:?}"),
+                _ if Instant::now() >= deadline => {
+                    bail!("a record was damaged, and within {CLOSURE_PATIENCE:?} no connection was closed for it")
+                }
+                _ => std::thread::sleep(POLL),
+            }
+        };
+        let fault = fault.unwrap_or_default();
+        if !(fault.starts_with("disk: ") && fault.contains(DAMAGED)) {
+            bail!("a record was damaged, and what is told of it is: {fault}");
+        }
+        let disk = self.guests.iter().find(|guest| guest.name == domain).and_then(|guest| guest.disk);
+        let disk = disk.with_context(|| format!("{domain}: {device} is no load's disk: {fault}"))?;
+        self.machine.succeed(&format!("block-detach {domain} {device}"))?;
+        self.machine.succeed(&format!("block-attach {domain} {disk}"))?;
+        let times = self.taken_away.entry(domain.clone()).or_default();
+        *times += 1;
+        let times = *times;
+        let answered = self.reports.number(&domain, "answered");
+        let deadline = Instant::now() + PATIENCE;
+        while self.reports.number(&domain, "gone") != Some(times)
+            || self.reports.number(&domain, "answered") <= answered
+        {
+            if Instant::now() >= deadline {
+                bail!("{domain} does not go on with its new connection: {:?}", self.reports.latest());
+            }
+            std::thread::sleep(POLL);
+            self.reports.check()?;
+        }
+        Ok(())
     }
 
     /// A domain may die before it has answered this; whether it died is looked at later.

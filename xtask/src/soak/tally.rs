@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use protocol::connection::KillPoint;
-
-use super::plan::{Kill, Points, Target, point_name};
+use super::plan::{self, DAMAGE, Kill, Points, Target, point_name};
 use super::reports::Loads;
 
 /// Requests in flight that make a kill one under load.
@@ -23,7 +21,8 @@ const POINT_SHARE: usize = 30;
 pub struct Survived {
     /// Which.
     pub kill: Kill,
-    /// Requests taken and not answered when the domain died, of all connections; only a disk domain can say.
+    /// Requests taken and not answered when the domain died, of all connections; only a disk domain can say, if its record was not
+    /// damaged.
     pub in_flight: Option<u64>,
     /// From the death until a request was served again, in ns.
     pub blackout_ns: u64,
@@ -124,8 +123,9 @@ impl Tally {
     /// How many were at each named point, and how many have to be.
     pub fn points(&self, wanted: Points, targets: &[Target]) -> (BTreeMap<&'static str, usize>, usize) {
         let at = |point| self.0.iter().filter(|survived| survived.kill.point == Some(point)).count();
-        let counts = KillPoint::ALL.into_iter().map(|point| (point.name(), at(point))).collect();
-        let all = wanted == Points::All && targets.iter().any(|&target| target != Target::Console);
+        let named = plan::named(wanted, targets);
+        let counts = named.iter().map(|&point| (point.name(), at(point))).collect();
+        let all = matches!(wanted, Points::All | Points::Product) && !named.is_empty();
         (counts, if all { self.kills() / POINT_SHARE } else { 0 })
     }
 
@@ -228,6 +228,13 @@ impl Summary {
             let points: Vec<String> = self.points.iter().map(|(name, count)| format!("{name} {count}")).collect();
             let _ = writeln!(out, "named points: {}; {} each are needed", points.join(", "), self.points_min);
         }
+        if let Some(damaged) = self.points.get(DAMAGE.name()).filter(|&&damaged| damaged > 0) {
+            let _ = writeln!(
+                out,
+                "damaged records: {damaged}, each connection closed, named and made anew; what became of {} requests is not known",
+                self.loads.sum("unknown")
+            );
+        }
         match &self.failure {
             None => {
                 let _ = writeln!(out, "{} kills survived in {:.0} s, seed {}", self.kills, self.seconds, self.seed);
@@ -246,6 +253,7 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::connection::KillPoint;
 
     fn survived(in_flight: u64, ms: u64) -> Survived {
         let kill = Kill { target: Target::Disk, point: None, after: 1, peace: Duration::ZERO };
@@ -286,7 +294,7 @@ mod tests {
     #[test]
     fn a_point_nobody_died_at_is_a_shortcoming() {
         let mut tally = Tally::default();
-        for point in KillPoint::ALL.into_iter().cycle().take(90) {
+        for point in KillPoint::ALL.into_iter().cycle().take(160) {
             let kill = Kill { point: Some(point), ..survived(32, 1).kill };
             tally.add(Survived { kill, ..survived(32, 1) });
         }
@@ -295,11 +303,13 @@ mod tests {
             Summary { points, points_min, ..summary(tally) }
         };
         let all = found(&tally, Points::All, Target::Disk);
-        assert_eq!((all.find_shortcoming(), all.points_min, all.points["mid-batch"]), (None, 3, 18));
-        assert!(all.text().contains("mid-batch 18; 3 each are needed"), "{}", all.text());
+        assert_eq!((all.find_shortcoming(), all.points_min, all.points["mid-batch"]), (None, 5, 20));
+        assert!(all.text().contains("mid-take 20; 5 each are needed"), "{}", all.text());
+        assert!(all.text().contains("damaged records: 20,"), "{}", all.text());
         tally.0.retain(|survived| survived.kill.point != Some(KillPoint::MidBatch));
         let missing = found(&tally, Points::All, Target::Disk).find_shortcoming().unwrap();
-        assert!(missing.contains("0 kills at mid-batch, 2 are needed"), "{missing}");
+        assert!(missing.contains("0 kills at mid-batch, 4 are needed"), "{missing}");
+        assert!(!found(&tally, Points::Product, Target::Disk).points.contains_key("damaged-record"));
         assert_eq!(found(&tally, Points::None, Target::Disk).find_shortcoming(), None);
         assert_eq!(found(&tally, Points::All, Target::Console).find_shortcoming(), None);
     }

@@ -206,7 +206,11 @@ pub fn mem_set<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> 
             size::mib(pages)
         )));
     }
-    let set = context.plane.hypervisor.domain_set_memory(handle, pages, info.max_pages);
+    // A Linux guest may not have touched yet what it counts on: it is asked first.
+    let set = match is_linux(context, id) && pages < info.memory_pages {
+        true => Err(Error::Busy),
+        false => context.plane.hypervisor.domain_set_memory(handle, pages, info.max_pages),
+    };
     match set {
         Ok(()) => {
             // For its own information: it may use more now, or knows that there is less to come.

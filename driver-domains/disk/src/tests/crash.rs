@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::string::String;
 
 use proptest::prelude::*;
-use protocol::connection::KillPoint;
+use protocol::connection::{Guilty, KillPoint};
 use protocol::control::{FromDomain, ToDomain};
 
 use super::frontend::{Domain, Frontend, start};
@@ -112,7 +112,9 @@ fn a_crash_at_every_store_loses_doubles_and_reorders_nothing() {
 
 #[test]
 fn every_kill_point_is_passed_and_survived() {
-    for point in [KillPoint::BeforeAttach, KillPoint::AfterPublish, KillPoint::MidBatch, KillPoint::AfterCompletion] {
+    // The other two have tests of their own.
+    let elsewhere = [KillPoint::DuringDetach, KillPoint::DamagedRecord];
+    for point in KillPoint::ALL.into_iter().filter(|point| !elsewhere.contains(point)) {
         for after in 1..8 {
             let mut run = Run::new(u64::from(after) * 7 + point as u64, 60, 1);
             let before = run.world.resets.get();
@@ -134,6 +136,34 @@ fn a_kill_point_kills() {
         assert_eq!(world.alive(), point == KillPoint::DuringDetach);
         domain.obey(ToDomain::Detach { connection: 0 }, 0);
         assert!(!world.alive());
+    }
+}
+
+#[test]
+fn a_damaged_record_is_named_and_nothing_of_it_is_executed() {
+    for after in 1..8 {
+        let world = World::new(200);
+        let (mut damaged, other) = (Frontend::new(&world, 0, 1), Frontend::new(&world, 1, 1));
+        let mut domain = start(&world);
+        damaged.attach(&mut domain);
+        other.attach(&mut domain);
+        domain.obey(ToDomain::ArmKill { point: KillPoint::DamagedRecord, after }, 0);
+        let mut dice = Dice(after.into());
+        (0..10).for_each(|_| damaged.ask(&mut dice));
+        damaged.publish();
+        while domain.turn() {}
+        assert!(!world.alive());
+        drop(domain);
+        // What the device had before was said by requests that were whole.
+        world.bury(&mut dice);
+        let mut domain = start(&world);
+        assert_eq!(damaged.is_refused(&mut domain), (0, Guilty::Backend));
+        assert!(matches!(other.attach(&mut domain), Some(FromDomain::BlockAttached { replayed: 0, .. })));
+        while domain.turn() {}
+        assert!(world.submitted.borrow().is_empty());
+        assert_eq!(domain.obey(ToDomain::Detach { connection: 0 }, 3), Some(FromDomain::Done));
+        let again = Frontend::new(&world, 0, 1);
+        assert!(matches!(again.attach(&mut domain), Some(FromDomain::BlockAttached { replayed: 0, .. })));
     }
 }
 

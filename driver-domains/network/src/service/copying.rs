@@ -70,7 +70,7 @@ impl<M: Mover> Network<M> {
         if blank && !connection.offload.checksum && judged.blank().is_some() {
             return self.fill_first(host, table, port, judged, loose, sender);
         }
-        let buffers = match connection.rings.buffers(judged.length) {
+        let buffers = match connection.rings.buffers(host, judged.length) {
             _ if connection.broken.is_some() => None,
             Ok(buffers) => buffers,
             Err(broken) => {
@@ -127,7 +127,7 @@ impl<M: Mover> Network<M> {
         self.carry_out(host, table, sender);
         if let Some(delivery) = self.batch.add(delivery, loose.pieces(), places) {
             // No frame has more pieces than an empty batch has places.
-            self.finish(table, Delivery { error: Some((protocol::error::Error::TooBig, true)), ..delivery });
+            self.finish(host, table, Delivery { error: Some((protocol::error::Error::TooBig, true)), ..delivery });
         }
     }
 
@@ -178,13 +178,13 @@ impl<M: Mover> Network<M> {
         let mut batch = core::mem::take(&mut self.batch);
         let done = batch.carry_out(|copies| self.count_calls(host, table, sender, copies));
         for delivery in done {
-            self.finish(table, delivery);
+            self.finish(host, table, delivery);
         }
         self.batch = batch;
     }
 
     /// A delivery is made, or has failed.
-    fn finish(&mut self, table: &mut Table<Connection<M>>, delivery: Delivery) {
+    fn finish(&mut self, host: &Host<M>, table: &mut Table<Connection<M>>, delivery: Delivery) {
         let Delivery { frame, length, target, error } = delivery;
         // The first copy is of a header, which is here: if it failed, it was for the receiver's page.
         if matches!(error, Some((_, false))) {
@@ -193,7 +193,7 @@ impl<M: Mover> Network<M> {
         match target {
             Target::Guest { port, buffers, flags } => {
                 let Some(connection) = ports::connection(port).and_then(|number| table.get_mut(number)) else { return };
-                connection.rings.give(&buffers, error.is_none().then_some(length), flags);
+                connection.rings.give(host, &buffers, error.is_none().then_some(length), flags);
                 count(&mut connection.counts, error.is_none(), length);
                 if error.is_none() {
                     connection.rings.statistics.read += length as u64;

@@ -351,7 +351,13 @@ fn l1_a_crash_at_every_store_doubles_and_tears_nothing_and_leaves_nothing_unansw
 
 #[test]
 fn each_kill_point_is_survived() {
-    for point in [KillPoint::MidBatch, KillPoint::AfterCompletion, KillPoint::AfterPublish] {
+    for point in [
+        KillPoint::MidTake,
+        KillPoint::MidBatch,
+        KillPoint::AfterCompletion,
+        KillPoint::MidAnswer,
+        KillPoint::AfterPublish,
+    ] {
         for after in 1..4 {
             let mut world = World::new(&[ALL; 2]);
             world.guests[1].post(100);

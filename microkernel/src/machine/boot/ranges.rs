@@ -52,12 +52,8 @@ impl Ranges {
 
     /// Takes `length` bytes, a multiple of the frame size, away from the highest place below `limit` that has them.
     pub fn take(&mut self, length: u64, limit: u64) -> Option<u64> {
-        let places = self
-            .0
-            .iter()
-            .filter_map(|range| range.end.min(limit).checked_sub(length).filter(|start| *start >= range.start));
-        let start = places.max()?;
-        self.remove(start..start + length).ok()?;
-        Some(start)
+        let place = |range: &Range<u64>| range.end.min(limit).checked_sub(length).filter(|start| *start >= range.start);
+        let start = self.0.iter().filter_map(place).max()?;
+        self.remove(start..start + length).ok().map(|()| start)
     }
 }

@@ -68,6 +68,9 @@ pub fn detect() -> Features {
     let mut found = Features::empty();
     found.set(Features::SVM, bit(extended, 2) && bit(leaf(0x8000_000a, 0).edx, 0) && svm::is_allowed());
     found.set(Features::VMX, bit(basic, 5) && vmx::is_usable());
+    // The register that says whether guests can have large pages is there if CPUID says so.
+    let vmx_large = found.contains(Features::VMX) && bit(leaf(7, 0).edx, 29) && vmx::has_large_pages();
+    found.set(Features::VM_LARGE_PAGES, found.contains(Features::SVM) || vmx_large);
     found.set(Features::VM_SPARES_CPU_0, found.contains(Features::SVM) && bit(basic, 31) && is_tcg());
     found
 }

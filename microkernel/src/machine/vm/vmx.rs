@@ -30,6 +30,12 @@ const LOCKED: u64 = 1 << 0;
 const ENABLED: u64 = 1 << 2;
 const BASIC: u32 = 0x480;
 const PAT: u32 = 0x277;
+/// A guest that changes the size of a page cannot stop the machine: needed where its own memory is in large pages (CVE-2018-12207).
+const ARCH_CAPABILITIES: u32 = 0x10a;
+const SIZES_MAY_CHANGE: u64 = 1 << 6;
+/// How nested tables can be walked: with pages of 2 MiB.
+const WALKS: u32 = 0x48c;
+const LARGE_WALKS: u64 = 1 << 16;
 const EFER: u32 = 0xc000_0080;
 
 /// The core's stack pointer in the VMCS: the assembly sets it.
@@ -162,6 +168,12 @@ pub fn is_usable() -> bool {
     // SAFETY: every CPU with VMX has the register.
     let decided = unsafe { Msr::new(FEATURE_CONTROL).read() };
     decided & (LOCKED | ENABLED) != LOCKED && choose().is_some()
+}
+
+/// Whether guests can have large pages, on a CPU that has VMX and that says that it has [`ARCH_CAPABILITIES`].
+pub fn has_large_pages() -> bool {
+    // SAFETY: CPUID says that there is the first register, and every CPU with VMX and nested paging has the second.
+    unsafe { Msr::new(ARCH_CAPABILITIES).read() & SIZES_MAY_CHANGE != 0 && Msr::new(WALKS).read() & LARGE_WALKS != 0 }
 }
 
 /// Writes what the processor wants to find at the start of its regions.

@@ -147,7 +147,7 @@ impl World {
                     // Out of order, now and then: a device may complete so.
                     let packet = taken.remove(dice.roll(taken.len() as u64) as usize);
                     self.send(&packet.data, fuse)?;
-                    ring.answer(&record, &page, &packet, status::OKAY);
+                    ring.answer(&record, &page, &packet, status::OKAY, || ());
                 }
                 _ => {
                     let _ = ring.publish(&record, &page);
@@ -175,7 +175,7 @@ impl World {
             {
                 self.wire.push(frame);
             }
-            journal.answer(record, page, ticket, &kept[..4]);
+            journal.answer(record, page, ticket, &kept[..4], || ());
         }
         let _ = journal.publish(record, page);
         Ok(Transmit { journal })
@@ -217,7 +217,7 @@ impl World {
 /// Takes the next packet.
 fn next(ring: &mut Transmit, record: &impl Shared, page: &View<'_>) -> Result<Option<Packet>, Violation> {
     let mut packet = ring.look(page, 0)?;
-    packet.iter_mut().for_each(|packet| ring.take(record, packet));
+    packet.iter_mut().for_each(|packet| ring.take(record, packet, || ()));
     Ok(packet)
 }
 
@@ -231,7 +231,7 @@ fn take_piecemeal(ring: &mut Transmit, record: &impl Shared, page: &View<'_>) ->
         }
         let mut kept = [0; 12];
         kept[..4].copy_from_slice(&transmit_response(slot.id, status::DROPPED));
-        ring.journal.take(record, [kept], |ticket| packet.tickets.push(ticket).unwrap());
+        ring.journal.take(record, [kept], |ticket| packet.tickets.push(ticket).unwrap(), || ());
         packet.ids.push(Some(slot.id)).unwrap();
         packet.data.push(slot).unwrap();
         if slot.flags & flag::transmit::MORE_DATA == 0 {
@@ -267,7 +267,7 @@ fn transmit(seed: u64, crashes: &[u64], mutant: &Off) -> Result<(), String> {
     let record = Mutated::new::<Whole>(View { bytes: &world.side.record, fuse: None }, TRANSMIT, mutant.step);
     let mut ring = Transmit::attach(&record, &page, 1, b"test").map_err(|error| format!("{error:?}"))?.ring;
     while let Some(packet) = next(&mut ring, &record, &page).map_err(text)? {
-        ring.answer(&record, &page, &packet, status::DROPPED);
+        ring.answer(&record, &page, &packet, status::DROPPED, || ());
         let _ = ring.publish(&record, &page);
     }
     world.hear()?;
@@ -358,7 +358,7 @@ impl Inbound {
                     if ring.available(&page).map_err(text)? < slots {
                         continue;
                     }
-                    let buffers = (0..slots).filter_map(|_| ring.take(&record, &page).ok()?).collect::<Vec<_>>();
+                    let buffers = (0..slots).filter_map(|_| ring.take(&record, &page, || ()).ok()?).collect::<Vec<_>>();
                     for (place, buffer) in buffers.iter().enumerate() {
                         let flags = if place + 1 < buffers.len() { flag::receive::MORE_DATA } else { 0 };
                         let offset = buffer.reference as u16;
@@ -366,6 +366,7 @@ impl Inbound {
                             &record,
                             &page,
                             ReceiveResponse { id: buffer.id, offset, flags, status: frame as i16 },
+                            || (),
                         );
                     }
                 }
