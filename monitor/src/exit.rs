@@ -117,7 +117,7 @@ fn set_xcr0(state: &impl State) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{FRAMES, guest};
+    use crate::testing::{FRAMES, guest, guest_supplied};
     use proptest::prelude::*;
     use protocol::vm::event;
 
@@ -135,6 +135,33 @@ mod tests {
         state.set(word::DETAIL, 0xdead_b000);
         let Err(End::Crash(text)) = handle(&mut guest, &state, 0, Exit::Memory, 0) else { panic!("goes on") };
         assert!(text.starts_with("access 0x0 to guest-physical 0xdeadb000, where nothing is, at 0x100"), "{text}");
+    }
+
+    #[test]
+    fn a_guest_gets_what_it_touches_and_ends_when_it_touches_too_much() {
+        let (mut guest, state) = guest_supplied(0x110, 0x400);
+        let mut touch = |frame: u64, kind: u64| {
+            state.set(word::DETAIL, frame << PAGE_SHIFT);
+            state.set(word::DETAIL + 1, kind);
+            handle(&mut guest, &state, 0, Exit::Memory, 0)
+        };
+        // Twice at once, by two vCPUs.
+        assert_eq!((touch(0x300, 2), touch(0x300, 2)), (Ok(()), Ok(())));
+        let Some((frame, Err(End::Crash(text)))) =
+            (0x300..).map(|frame| (frame, touch(frame, 2))).find(|(_, end)| end.is_err())
+        else {
+            panic!("goes on")
+        };
+        assert_eq!(frame, 0x300 + 0x400 - 0x110);
+        assert!(text.starts_with("memory: 4 MiB touched, 4 allowed: "), "{text}");
+        // What is there but cannot be reached like this, and what it gave back, are its own mistakes.
+        guest.memory.release(0x50).unwrap();
+        for (frame, kind) in [(0x300, access::PRESENT), (0x50, 2)] {
+            state.set(word::DETAIL, frame << PAGE_SHIFT);
+            state.set(word::DETAIL + 1, kind);
+            let end = handle(&mut guest, &state, 0, Exit::Memory, 0);
+            assert!(matches!(&end, Err(End::Crash(text)) if text.contains("where nothing is")), "{end:?}");
+        }
     }
 
     #[test]

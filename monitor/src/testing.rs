@@ -69,6 +69,13 @@ pub fn memory(populated: u64) -> (GuestMemory, Page) {
     (memory, state)
 }
 
+/// A guest of which that much memory is there, and that may come to have `most` frames by touching them.
+pub fn guest_supplied(populated: u64, most: u64) -> (Guest, Page) {
+    let (mut guest, state) = guest(2, populated);
+    guest.begin_with(most);
+    (guest, state)
+}
+
 /// A guest with that much memory, and its first vCPU.
 pub fn guest(vcpus: u32, populated: u64) -> (Guest, Page) {
     let (mut memory, state) = memory(populated);

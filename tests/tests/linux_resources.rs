@@ -119,9 +119,10 @@ fn a_guest_gives_memory_back_and_takes_it_again() {
 #[test]
 fn a_guest_gets_more_memory_than_it_started_with() {
     let mut system = machine(2).boot();
-    system.create_linux("one", "", "memory=192 maxmem=320 disk=[] vif=[]");
+    system.create_linux("one", "", "memory=192 maxmem=320 vif=[]");
     let (had, start) = (system.at("one", total), pages(&mut system));
     assert!((150 << 10..192 << 10).contains(&had), "{had}");
+    system.at("one", |console| console.sh("dd if=/dev/xvda of=/dev/null bs=1M count=8 2>&1"));
     system.ok("mem-set one 320");
     assert_eq!(pages(&mut system), start + (128 << 8));
     system.at("one", |console| {
@@ -133,6 +134,27 @@ fn a_guest_gets_more_memory_than_it_started_with() {
     assert!(system.fails("mem-set one 400", 1).contains("no more than its `maxmem`"));
     system.ok("mem-set one 192");
     assert_eq!((pages(&mut system), system.at("one", total)), (start, had));
+    assert!(system.panicked().is_none());
+}
+
+#[test]
+fn a_guest_that_touches_everything_ends_and_nobody_else_is_hurt() {
+    // MOV EAX, 2 MiB; then it writes a byte there, and goes on by a page.
+    let mut system = machine(2).file("boot/touch", tiny_kernel(b"\xb8\0\0\x20\0\x88\0\x05\0\x10\0\0\xeb\xf7")).boot();
+    system.create_linux("two", "", "memory=192 vif=[]");
+    system.at("two", |console| console.sh("uname"));
+    for _ in 0..2 {
+        system.ok("create /dev/null name=one kernel=boot/touch memory=64 maxmem=256 on_crash=preserve");
+        let one = system.until("its end", |system| {
+            let one = system.json("list one")[0].clone();
+            (one["state"] == "----c-").then_some(one)
+        });
+        let end = one["last_end"].as_str().unwrap_or_default();
+        assert!(end.contains("memory: 64 MiB touched, 64 allowed"), "{one}");
+        assert!(one["used_pages"].as_u64() <= one["memory_pages"].as_u64(), "{one}");
+        system.at("two", |console| console.sh("dd if=/dev/xvda of=/dev/null bs=1M count=4 2>&1"));
+        system.ok("destroy one");
+    }
     assert!(system.panicked().is_none());
 }
 

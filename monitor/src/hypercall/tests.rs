@@ -9,7 +9,7 @@ use protocol::vm::{segment, word};
 use super::*;
 use crate::guest::Activity;
 use crate::layout::{CONSOLE_FRAME, STORE_FRAME};
-use crate::testing::{AREA, FRAMES, Page, guest};
+use crate::testing::{AREA, FRAMES, Page, guest, guest_supplied};
 
 /// A guest in 64-bit mode.
 fn machine() -> (Guest, Page) {
@@ -195,6 +195,52 @@ fn a_balloon_gives_and_takes() {
     let special = [(CONSOLE_FRAME).to_le_bytes()].concat();
     Space::new(&guest.memory, &state).write(list, &special).unwrap();
     assert_eq!(with(&mut guest, &state, 12, 1, &request).0, 0);
+}
+
+#[test]
+fn what_the_monitor_reaches_for_is_supplied() {
+    const MOST: u64 = 0x120;
+    let (mut guest, state) = guest_supplied(0x110, MOST);
+    let there = |guest: &Guest, frame| guest.memory.populated(frame);
+    // Shared info, and a vCPU's own.
+    assert_eq!(with(&mut guest, &state, 12, 7, &[SELF, 0, 0, 0, 0x300, 0]).0, 0);
+    assert_eq!(with(&mut guest, &state, 24, 10, &[0x301, 0, 0x100, 0]).0, 0);
+    assert!(there(&guest, 0x300) && there(&guest, 0x301) && guest.pages() == 0x112);
+    // A grant table over RAM that was not touched: it does not come there, neither when it is touched nor with the rest.
+    assert_eq!(with(&mut guest, &state, 12, 7, &[SELF, 1, 0, 0, 0x302, 0]).0, 0);
+    assert!(guest.memory.released(0x302) && !guest.memory.reach(0x302) && guest.pages() == 0x112);
+    // The buffer of a hypercall: the page table leads to another page now.
+    let entry = crate::testing::TABLES + 0x3000;
+    guest.memory.write(entry, &(0x30_3000u64 | 3).to_le_bytes()).unwrap();
+    assert_eq!(with(&mut guest, &state, 17, 6, &[0, 0]), (0, [0, 0x0001_0305].to_vec()));
+    assert!(there(&guest, 0x303) && guest.pages() == 0x113);
+    // No more than it may have, by this way either.
+    let reached = (0x310..FRAMES).take_while(|&frame| guest.memory.reach(frame)).count() as u64;
+    assert_eq!((reached, guest.pages()), (MOST - 0x113, MOST));
+    assert_eq!(with(&mut guest, &state, 24, 10, &[0x400, 0, 0x100, 0]).0, -22);
+    assert_eq!(guest.pages(), MOST);
+}
+
+#[test]
+fn a_balloon_gives_back_what_was_never_touched() {
+    let (mut guest, state) = guest_supplied(0x110, FRAMES - 2);
+    assert_eq!(guest.untouched(), FRAMES - 0x110);
+    let list = AREA + 0x800;
+    let release = |guest: &mut Guest, frame: u64| {
+        Space::new(&guest.memory, &state).write(list, &frame.to_le_bytes()).unwrap();
+        with(guest, &state, 12, 1, &[list as u32, 0, 1, 0, 0, 0, SELF, 0]).0
+    };
+    assert_eq!((release(&mut guest, 0x500), guest.pages(), guest.outbox.ports.len()), (1, 0x110, 0));
+    assert_eq!(release(&mut guest, 0x500), 0, "it is given back once");
+    // Now the rest fits, and comes at once; who waits for that is told.
+    assert_eq!((release(&mut guest, 3), guest.untouched(), guest.pages()), (1, 0, FRAMES - 2));
+    assert_eq!(guest.outbox.ports, [Port(11)]);
+    assert!(guest.memory.released(0x500) && guest.pages_and_tables() == FRAMES - 2);
+    // It gets back no more than it may have.
+    assert_eq!(with(&mut guest, &state, 12, 6, &[list as u32, 0, 1, 0, 0, 0, SELF, 0]).0, 0);
+    guest.allow(FRAMES - 1);
+    assert_eq!(with(&mut guest, &state, 12, 6, &[list as u32, 0, 1, 0, 0, 0, SELF, 0]).0, 1);
+    assert!(guest.memory.populated(3));
 }
 
 #[test]

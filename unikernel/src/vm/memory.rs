@@ -170,6 +170,8 @@ pub fn place_grant_table(index: u64, frame: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
 
     fn memory() -> GuestMemory {
         let mut memory = GuestMemory::take(&[(0, 16), (0xf_0000, 4)]).unwrap();
@@ -250,6 +252,38 @@ mod tests {
         }
         memory.populate(600, 1).unwrap();
         assert_eq!((memory.release(600), memory.split()), (Ok(()), 3));
+    }
+
+    #[test]
+    fn what_is_reached_for_is_supplied_up_to_a_bound() {
+        let ram = [(0, 8 * LARGE_PAGE)];
+        let mut memory = GuestMemory::take(&[ram[0], (0xf_0000, 4)]).unwrap();
+        memory.populate(0, 4).unwrap();
+        assert!(!memory.reach(4) && memory.load_u64(0x4000).is_err(), "nothing is allowed");
+        memory.allow(&ram, 1200);
+        // A large page comes as a whole where it is untouched, and while that leaves half; then single ones come.
+        assert_eq!(memory.write(0x5000, &[7; 8]), Ok(()));
+        assert_eq!((memory.count(), memory.load_u64(0x5000)), (5, Ok(0x0707_0707_0707_0707)));
+        assert_eq!(memory.load_u64(LARGE_PAGE << PAGE_SHIFT), Ok(0));
+        assert_eq!(memory.count(), 5 + LARGE_PAGE);
+        memory.pin(2 * LARGE_PAGE + 3).unwrap();
+        assert_eq!((memory.count(), memory.release(2 * LARGE_PAGE + 3)), (6 + LARGE_PAGE, Err(Error::Busy)));
+        assert!(!memory.reach(0xf_0001) && !memory.reach(8 * LARGE_PAGE) && !memory.reach(u64::MAX));
+        // What is given back before it is touched does not come, until it is populated.
+        memory.release(7).unwrap();
+        assert_eq!((memory.reach(7), memory.released(7), memory.release(7)), (false, true, Err(Error::BadAddress)));
+        memory.populate(7, 1).unwrap();
+        assert!(memory.reach(7) && memory.split() == 0);
+        let first = 4 * LARGE_PAGE;
+        let reached = (first..).take_while(|&frame| memory.reach(frame)).count() as u64;
+        assert_eq!((reached, memory.count()), (1200 - 7 - LARGE_PAGE, 1200));
+        assert!(memory.write((first + reached) << PAGE_SHIFT, &[1]).is_err());
+        assert_eq!(memory.untouched_in(&ram), 8 * LARGE_PAGE - 1200);
+        // All the rest.
+        memory.release(first).unwrap();
+        memory.supply_all(&ram).unwrap();
+        assert_eq!((memory.untouched_in(&ram), memory.count()), (0, 8 * LARGE_PAGE - 1));
+        assert!(!memory.populated(first));
     }
 
     #[test]

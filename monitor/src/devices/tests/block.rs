@@ -38,6 +38,25 @@ fn a_disk_is_found_when_its_directory_is_complete() {
 }
 
 #[test]
+fn a_disk_is_held_up_until_the_guest_has_its_memory() {
+    let mut world = World::new();
+    world.ports.lacks_memory = true;
+    assert_eq!(world.offer_disk("xvda", NATIVE), []);
+    assert_eq!(world.probe_disk(XVDA), []);
+    assert_eq!((world.back_state(XVDA).as_deref(), world.ports.tied.len()), (Ok("2"), 0));
+    world.ports.lacks_memory = false;
+    assert_eq!(world.said(), world.answer(ring(&[8])), "though the guest changed nothing");
+    world.ready("xvda");
+    assert_eq!((world.switch(XVDA, 4), world.back_state(XVDA).as_deref()), (Vec::new(), Ok("4")));
+    // And one that it lets go meanwhile is let go.
+    let mut world = World::new();
+    world.ports.lacks_memory = true;
+    world.offer_disk("xvda", NATIVE);
+    world.probe_disk(XVDA);
+    assert_eq!(world.release("xvda"), world.answer(FromDomain::Done));
+}
+
+#[test]
 fn the_handshake_of_linux_connects_a_disk() {
     let mut world = connected();
     assert_eq!(world.back_state(XVDA).as_deref(), Ok("4"));
