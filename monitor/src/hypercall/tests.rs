@@ -204,7 +204,12 @@ fn what_the_monitor_reaches_for_is_supplied() {
     let there = |guest: &Guest, frame| guest.memory.populated(frame);
     // Shared info, and a vCPU's own.
     assert_eq!(with(&mut guest, &state, 12, 7, &[SELF, 0, 0, 0, 0x300, 0]).0, 0);
-    assert_eq!(with(&mut guest, &state, 24, 10, &[0x301, 0, 0x100, 0]).0, 0);
+    let own_info = |guest: &mut Guest, vcpu: u64, frame: u64| {
+        let bytes = [frame.to_le_bytes(), 0x100u64.to_le_bytes()].concat();
+        Space::new(&guest.memory, &state).write(AREA + 0x1000, &bytes).unwrap();
+        call(guest, &state, 24, [10, vcpu, AREA + 0x1000])
+    };
+    assert_eq!(own_info(&mut guest, 0, 0x301), 0);
     assert!(there(&guest, 0x300) && there(&guest, 0x301) && guest.pages() == 0x112);
     // A grant table over RAM that was not touched: it does not come there, neither when it is touched nor with the rest.
     assert_eq!(with(&mut guest, &state, 12, 7, &[SELF, 1, 0, 0, 0x302, 0]).0, 0);
@@ -217,7 +222,7 @@ fn what_the_monitor_reaches_for_is_supplied() {
     // No more than it may have, by this way either.
     let reached = (0x310..FRAMES).take_while(|&frame| guest.memory.reach(frame)).count() as u64;
     assert_eq!((reached, guest.pages()), (MOST - 0x113, MOST));
-    assert_eq!(with(&mut guest, &state, 24, 10, &[0x400, 0, 0x100, 0]).0, -22);
+    assert_eq!(own_info(&mut guest, 1, 0x600), -22);
     assert_eq!(guest.pages(), MOST);
 }
 
