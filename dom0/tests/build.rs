@@ -77,7 +77,7 @@ fn the_files_of_a_linux_guest_lie_at_the_top_of_its_memory() {
     // With more memory to come there are tables for all of it, and no large page is counted on.
     sim.state.borrow_mut().in_pieces = true;
     plane.destroy(plane.find("hello").unwrap()).unwrap();
-    create(&mut plane, &linux("memory=6 maxmem=8")).unwrap();
+    create(&mut plane, &[&linux("memory=6")[..], &["maxmem=8"]].concat()).unwrap();
     assert_eq!(set_aside(&sim), aside + 4);
     sim.by_name("hello", |guest| assert_eq!(guest.info.max_pages, aside + 4 + (2 << 8)));
 }
