@@ -18,7 +18,7 @@ use super::{DOM0_NAME, Plane};
 use crate::backoff::Backoff;
 use crate::hypervisor::Hypervisor;
 
-/// Slices at once of what the core does in slices, when it begins: 32 MiB of memory scrubbed, more than a driver domain has.
+/// Slices at once of what the core does in slices, when it begins: 32 MiB of memory in small pages scrubbed, more than a driver domain has.
 pub(super) const FIRST_SLICES: usize = 64;
 /// Slices at once when it goes on, before others get their turn: several turns pass until a driver domain that was restarted has its
 /// connections back.
