@@ -190,6 +190,7 @@ fn a_long_destroy_goes_on_in_the_background() {
     let soon = plane.next_deadline();
     assert!(soon <= sim.state.borrow().now + 10_000_000);
     while !plane.all_reaped() {
+        sim.sleep_until(plane.next_deadline());
         plane.poll();
     }
 }

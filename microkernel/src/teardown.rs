@@ -14,7 +14,7 @@ use crate::domain::{Domain, NO_FRAME};
 use crate::events::LINES;
 use crate::prelude::*;
 
-/// Work of one slice, in units of looking at a table entry: about 128 frames scrubbed.
+/// Work of one slice, in units of looking at a table entry: about 128 frames scrubbed, or the 512 of a large page.
 const SLICE: u64 = 8192;
 /// Units that closing a port or ending a mapping is worth.
 const OBJECT: u64 = 16;

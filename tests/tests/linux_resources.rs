@@ -177,6 +177,9 @@ fn a_driver_is_restarted_while_a_large_guest_is_scrubbed() {
     assert!(restarts[0].contains("disk") && restarts[1].contains("one"), "{restarts:?}");
     let blackout = system.until("the driver to be back", |system| system.json("list disk")[0]["blackout_ns"].as_u64());
     println!("{restarts:?}, {} us without the driver", blackout / 1000);
+    let us = |line: &str| line.trim_end().strip_suffix(" us")?.rsplit(' ').next()?.parse::<u64>().ok();
+    let scrubbed = us(&restarts[1]).expect("what the guest's restart took");
+    assert!(blackout / 1000 < scrubbed / 2, "its users waited for the guest's memory");
     system.until("the guest", |system| (system.json("list one")[0]["restarts"] == 1).then_some(()));
     assert!(system.panicked().is_none());
 }

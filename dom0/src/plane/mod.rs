@@ -65,6 +65,8 @@ pub struct Plane<'b, H: Hypervisor> {
     lives: u32,
     /// When the watched domains are looked at.
     look_at: u64,
+    /// When it goes on with what is taken apart.
+    rest_until: u64,
     /// The console domain, and dom0's way to it.
     console: Option<Wire>,
     notices: VecDeque<String>,
@@ -86,6 +88,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             last_key: 0,
             lives: 0,
             look_at: 0,
+            rest_until: 0,
             console: None,
             notices: VecDeque::new(),
             sweep_due: false,
@@ -176,24 +179,24 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             self.sweep();
         }
         self.restart_due();
-        self.go_on_with_restarts();
+        self.take_apart();
         self.exchange();
         self.look();
         self.trials_due();
         self.repeat_late();
-        self.reap();
     }
 
     /// When [`Plane::poll`] has to be called at the latest, in ns since the core started.
     pub fn next_deadline(&mut self) -> u64 {
-        let taken_apart = !self.dying.is_empty() || self.domains.iter().any(|domain| domain.resetting);
-        if self.sweep_due || self.receive_due || taken_apart {
+        if self.sweep_due || self.receive_due {
             return 0;
         }
+        let next_turn = self.takes_apart().then_some(self.rest_until);
         let restarts = self.domains.iter().filter_map(|domain| match domain.phase {
             Phase::Waiting(at) => Some(at),
             _ => None,
         });
-        restarts.min().unwrap_or(u64::MAX).min(self.next_look()).min(self.next_trial()).min(self.repeat_at())
+        let next = restarts.chain(next_turn).min().unwrap_or(u64::MAX);
+        next.min(self.next_look()).min(self.next_trial()).min(self.repeat_at())
     }
 }

@@ -1,7 +1,9 @@
 //! Restart in place, and the end of those that were destroyed.
 //!
 //! A domain with GiBs of memory takes long to take back: all of it is scrubbed. So that goes a few slices at a time, and whoever has
-//! to run again meanwhile does. A driver domain is small enough to be through with the first of them.
+//! to run again meanwhile does. A driver domain is small enough to be through with the first of them. Between turns dom0 rests: the core
+//! does one thing at a time, and the CPU that was in it last is the first to be there again, so without a rest the others, a driver
+//! domain that takes its connections up again among them, would hardly get in.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -16,11 +18,13 @@ use super::{DOM0_NAME, Plane};
 use crate::backoff::Backoff;
 use crate::hypervisor::Hypervisor;
 
-/// Slices at once of what the core does in slices, when it begins: 32 MiB of memory scrubbed, more than a driver domain has.
+/// Slices at once of what the core does in slices, when it begins: 32 MiB of memory in small pages scrubbed, more than a driver domain has.
 pub(super) const FIRST_SLICES: usize = 64;
 /// Slices at once when it goes on, before others get their turn: several turns pass until a driver domain that was restarted has its
 /// connections back.
 const SLICES: usize = 4;
+/// How long dom0 rests after a turn, as a part of what the turn took.
+const REST: u64 = 2;
 
 /// Repeats a call that the core cut into slices so often; `None` if it is not through then.
 fn turn(slices: usize, mut call: impl FnMut() -> Result<(), Error>) -> Option<Result<(), Error>> {
@@ -116,8 +120,24 @@ impl<H: Hypervisor> Plane<'_, H> {
         }
     }
 
+    /// Whether something is being taken apart that is not through yet.
+    pub(super) fn takes_apart(&self) -> bool {
+        !self.dying.is_empty() || self.domains.iter().any(|domain| domain.resetting)
+    }
+
+    /// A turn of what is being taken apart, unless it is time to rest.
+    pub(super) fn take_apart(&mut self) {
+        let begin = self.hypervisor.clock();
+        if self.takes_apart() && begin >= self.rest_until {
+            self.go_on_with_restarts();
+            self.reap();
+            let end = self.hypervisor.clock();
+            self.rest_until = end.saturating_add(end.saturating_sub(begin) / REST);
+        }
+    }
+
     /// Goes on with the domains that are taken back.
-    pub(super) fn go_on_with_restarts(&mut self) {
+    fn go_on_with_restarts(&mut self) {
         let under_way = |domain: &Domain<H::Page>| domain.resetting.then_some((domain.id, domain.phase));
         let all: Vec<_> = self.domains.iter().filter_map(under_way).collect();
         for (id, phase) in all {

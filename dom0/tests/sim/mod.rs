@@ -189,6 +189,12 @@ impl Sim {
         self.state.borrow_mut().now += ns;
     }
 
+    /// Time passes until a deadline.
+    pub fn sleep_until(&self, deadline: u64) {
+        let mut state = self.state.borrow_mut();
+        state.now = state.now.max(deadline);
+    }
+
     /// A domain ends.
     pub fn end(&self, name: &str, reason: Reason) {
         self.by_name(name, |guest| {

@@ -8,8 +8,8 @@
 //! processor takes for either. Those above are the guest's own, because the processor marks the domain's as used, which is no
 //! valid entry of Intel's nested tables.
 
-pub(crate) mod blocks;
-mod large;
+pub mod blocks;
+pub mod large;
 pub mod svm;
 pub mod vmx;
 

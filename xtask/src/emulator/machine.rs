@@ -93,7 +93,7 @@ impl Machine {
 
     /// Types bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.seen = self.console.lock().bytes.len();
+        self.seen = prompt::whole(&self.console.lock().bytes);
         let sent = self.input.write_all(bytes).and_then(|()| self.input.flush());
         sent.map_err(|error| self.failure(anyhow!(error).context("cannot type on the console")))
     }
@@ -123,7 +123,7 @@ impl Machine {
             if report::has_panicked(&state.bytes[from..]) {
                 return Some(None);
             }
-            Some(Some((look(&state.bytes[from..])?, state.bytes.len())))
+            Some(Some((look(&state.bytes[from..])?, prompt::whole(&state.bytes))))
         });
         match found {
             Some(Some((value, seen))) => {

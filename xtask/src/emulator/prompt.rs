@@ -61,6 +61,17 @@ fn control_sequence(chars: &mut std::iter::Peekable<std::str::Chars>, line: &mut
     }
 }
 
+/// Bytes of `output` without an escape sequence at its end that may go on: what begins in the middle of one looks like text.
+pub fn whole(output: &[u8]) -> usize {
+    let Some(escape) = output.iter().rposition(|&byte| byte == 0x1b) else { return output.len() };
+    let goes_on = match &output[escape + 1..] {
+        [] => true,
+        [b'[', parameters @ ..] => parameters.iter().all(|byte| matches!(byte, b' '..=b'?')),
+        _ => false,
+    };
+    if goes_on { escape } else { output.len() }
+}
+
 /// If `output` ends in a prompt: the status it shows, and the text before it.
 pub fn at_prompt(output: &[u8]) -> Option<(u32, String)> {
     // Cheap test first: this is asked again after every piece of output.
@@ -149,6 +160,15 @@ mod tests {
         assert_eq!(text(b"first\r\x1b[Knew"), "new");
         assert_eq!(text(b"ab\x1b[5Gc"), "ab  c");
         assert_eq!(at_prompt(b"boot\r\n\x1b[32mdom0> \x1b[0m"), Some((0, "boot\n".into())));
+    }
+
+    #[test]
+    fn output_is_not_cut_inside_an_escape_sequence() {
+        let output = b"~ # \x1b[6n";
+        for (end, whole) in [(4, 4), (5, 4), (6, 4), (7, 4), (8, 8)] {
+            assert_eq!(super::whole(&output[..end]), whole, "{end}");
+        }
+        assert_eq!(super::whole(b"\x1b[1mbold\x1bcx"), 11);
     }
 
     #[test]
