@@ -69,8 +69,10 @@ fn try_load(file: &[u8]) {
     let mark = 0x5a5a_a5a5_1234_4321u64;
     memory.write((BEFORE << 12) - 8, &mark.to_le_bytes()).expect("it is there");
     let kernel = GuestFile { address: FILE.0, length: file.len() as u64 };
-    let loaded =
-        load(&mut memory, &GuestBoot { memory_pages: PAGES, max_pages: PAGES, kernel, ramdisk: GuestFile::default(), start_utc: 0 });
+    let loaded = load(
+        &mut memory,
+        &GuestBoot { memory_pages: PAGES, max_pages: PAGES, kernel, ramdisk: GuestFile::default(), start_utc: 0 },
+    );
     assert_eq!(memory.load_u64((BEFORE << 12) - 8), Ok(mark));
     let mut now = vec![0; file.len()];
     memory.read(FILE.0, &mut now).expect("it is there");
