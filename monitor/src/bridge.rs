@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use protocol::event::Port;
+use protocol::ring::block::Layout;
 use unikernel::event::{AnyPort, Channel};
 
 use crate::devices::Channels;
@@ -55,5 +56,9 @@ impl Channels for Bridge {
     fn unbind(&mut self, guest_port: u32, native: Port) {
         self.machine.with(|guest| guest.events.disconnect(guest_port, native));
         self.channels.borrow_mut().retain(|(channel, _)| channel.port() != native);
+    }
+
+    fn layout(&self) -> Layout {
+        self.machine.with(|guest| if guest.events.is_wide() { Layout::X86_64 } else { Layout::X86_32 })
     }
 }

@@ -24,6 +24,7 @@ use core::fmt;
 
 use protocol::control::{FromDomain, ToDomain};
 use protocol::event::Port;
+use protocol::ring::block::Layout;
 
 use crate::store::Store;
 use device::{Device, Kind, Offer};
@@ -34,6 +35,8 @@ pub trait Channels {
     fn bind(&mut self, guest: u32, peer: u16, native: Port) -> bool;
     /// Ends that, if the port is still tied to this one: the number may be another connection's soon.
     fn unbind(&mut self, guest: u32, native: Port);
+    /// How the guest's structures are laid out.
+    fn layout(&self) -> Layout;
 }
 
 /// Something to be said to dom0.
@@ -70,8 +73,8 @@ impl<R> Devices<R> {
         channels: &mut impl Channels,
     ) -> Option<(ToDomain, R)> {
         match message {
-            ToDomain::BlockOffer { device, peer, port } => {
-                self.offer(Offer { name: device, kind: Kind::Block, peer, port }, reply, store, channels);
+            ToDomain::BlockOffer { device, peer, port, read_only } => {
+                self.offer(Offer { name: device, kind: Kind::Block { read_only }, peer, port }, reply, store, channels);
             }
             ToDomain::NetworkOffer { device, peer, port, mac } => {
                 self.offer(Offer { name: device, kind: Kind::Network { mac }, peer, port }, reply, store, channels);

@@ -25,6 +25,8 @@ const LIMITS: DiskLimits =
     DiskLimits { sectors: 8192, sector_size: 512, read_only: false, flush: true, discard: true, indirect_segments: 32 };
 const OFFLOAD: Offload = Offload { checksum: true, scatter_gather: true };
 const MAC: [u8; 6] = [0x00, 0x16, 0x3e, 1, 2, 0xab];
+/// The disk that is offered for reading only.
+const READ_ONLY: &str = "xvdb";
 /// dom0's ports to driver domains.
 const NATIVE: Port = Port(40);
 
@@ -37,6 +39,7 @@ const _: () = is_send::<(Store, Devices<u32>, Orders)>();
 struct Ports {
     waiting: BTreeMap<u32, u16>,
     tied: BTreeMap<u32, Port>,
+    layout: Layout,
 }
 
 impl Channels for Ports {
@@ -52,6 +55,10 @@ impl Channels for Ports {
         if self.tied.get(&guest) == Some(&native) {
             self.tied.remove(&guest);
         }
+    }
+
+    fn layout(&self) -> Layout {
+        self.layout
     }
 }
 
@@ -101,7 +108,8 @@ impl World {
     }
 
     fn offer_disk(&mut self, name: &str, port: Port) -> Vec<Word<u32>> {
-        self.ask(ToDomain::BlockOffer { device: name.try_into().unwrap(), peer: PEER_DISK, port })
+        let device = name.try_into().unwrap();
+        self.ask(ToDomain::BlockOffer { device, peer: PEER_DISK, port, read_only: name == READ_ONLY })
     }
 
     fn offer_network(&mut self) -> Vec<Word<u32>> {
@@ -207,7 +215,7 @@ impl World {
 }
 
 fn ring(references: &[u32]) -> FromDomain {
-    FromDomain::BlockRing { ring: references.iter().copied().collect(), persistent: false }
+    FromDomain::BlockRing { ring: references.iter().copied().collect(), persistent: false, layout: Layout::X86_64 }
 }
 
 fn closed(name: &str) -> Vec<Word<u32>> {

@@ -85,6 +85,38 @@ fn a_ring_of_several_pages_is_taken() {
 }
 
 #[test]
+fn the_layout_is_what_the_driver_says_or_else_the_guests_own() {
+    let (wide, narrow) = (Layout::X86_64, Layout::X86_32);
+    let named = [
+        (narrow, None, narrow),
+        (wide, None, wide),
+        (narrow, Some("x86_64-abi"), wide),
+        (wide, Some("x86_32-abi"), narrow),
+    ];
+    for (own, named, layout) in named {
+        let mut world = World::new();
+        world.ports.layout = own;
+        world.offer_disk("xvda", NATIVE);
+        let port = world.allocate(PEER_DISK);
+        world.publish(XVDA, &[("ring-ref", &8), ("event-channel", &port)]);
+        if let Some(name) = named {
+            world.publish(XVDA, &[("protocol", &name)]);
+        }
+        let answer = FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false, layout };
+        assert_eq!(world.switch(XVDA, 3), world.answer(answer));
+    }
+}
+
+#[test]
+fn how_a_disk_can_be_opened_is_there_from_the_start() {
+    let mut world = World::new();
+    world.offer_disk("xvda", NATIVE);
+    world.offer_disk(READ_ONLY, Port(41));
+    assert_eq!(world.back(XVDA, "mode").as_deref(), Ok("w"));
+    assert_eq!(world.back("device/vbd/51728", "mode").as_deref(), Ok("r"));
+}
+
+#[test]
 fn a_read_only_disk_says_so() {
     let mut world = World::new();
     world.offer_disk("xvda", NATIVE);

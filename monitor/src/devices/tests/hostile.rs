@@ -18,7 +18,7 @@ fn a_ring_that_is_none_is_refused_and_only_that_disk_is_lost() {
         &[("event-channel", "")],
         &[("ring-page-order", "4")],
         &[("ring-page-order", "1")],
-        &[("protocol", "x86_32-abi")],
+        &[("protocol", "arm-abi")],
         &[("multi-queue-num-queues", "2")],
     ];
     for keys in cases {
