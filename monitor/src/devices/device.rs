@@ -284,13 +284,9 @@ impl<R> Device<R> {
     }
 
     fn look_for_rings(&mut self, front: u32, store: &mut Store, channels: &mut impl Channels) {
-        let complete = match self.offer.kind {
-            Kind::Block { .. } => front == state::INITIALISED,
-            // Linux goes on without waiting.
-            Kind::Network { .. } => front == state::INITIALISED || front == state::CONNECTED,
-        };
         match front {
-            _ if complete => {
+            // Linux's network driver and all of Mini-OS go on without waiting.
+            state::INITIALISED | state::CONNECTED => {
                 let rings = self.read_rings(store, channels.layout()).and_then(|rings| {
                     let bound = channels.bind(rings.guest_port, self.offer.peer, self.offer.port);
                     if bound { Ok(rings) } else { Err(BadKey("event-channel")) }

@@ -183,13 +183,18 @@ impl World {
 
     /// As `blkfront_probe`: finds the device, makes a ring of one page; gives what is said then.
     fn probe_disk(&mut self, front: &str) -> Vec<Word<u32>> {
+        self.probe_disk_to(front, 3)
+    }
+
+    /// The same up to this state.
+    fn probe_disk_to(&mut self, front: &str, state: u32) -> Vec<Word<u32>> {
         assert_eq!(self.guest.read(&format!("{front}/device-type")).as_deref(), Ok("disk"));
         assert_eq!(self.back_state(front).as_deref(), Ok("2"));
         let port = self.allocate(PEER_DISK);
         let keys: [(&str, &dyn ToString); 4] =
             [("ring-ref", &8), ("event-channel", &port), ("protocol", &"x86_64-abi"), ("feature-persistent", &1)];
         self.publish(front, &keys);
-        self.switch(front, 3)
+        self.switch(front, state)
     }
 
     /// As `netfront_probe` and `xennet_connect`.

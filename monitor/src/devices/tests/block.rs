@@ -68,6 +68,16 @@ fn the_handshake_of_linux_connects_a_disk() {
 }
 
 #[test]
+fn a_disk_whose_driver_does_not_wait_is_connected() {
+    let mut world = World::new();
+    world.offer_disk("xvda", NATIVE);
+    world.probe_disk_to(XVDA, 4);
+    world.ready("xvda");
+    assert_eq!(world.back_state(XVDA).as_deref(), Ok("4"));
+    assert_eq!(world.ports.tied.values().collect::<Vec<_>>(), [&NATIVE]);
+}
+
+#[test]
 fn a_ring_of_several_pages_is_taken() {
     let mut world = World::new();
     world.offer_disk("xvda", NATIVE);
