@@ -9,6 +9,7 @@ use protocol::connection::{DiskLimits, Guilty, State};
 use protocol::control::{FromDomain, ToDomain};
 use protocol::event::Port;
 use protocol::grant::{PEER_DISK, PEER_NETWORK};
+use protocol::ring::block::Layout;
 use sim::image;
 use sim::stack::{DISK, LIMITS, NETWORK, OFFLOAD, Stack, WEB};
 
@@ -23,7 +24,7 @@ fn a_guest_gets_its_disk_and_its_interface() {
         let mut all = all.into_iter();
         [all.next().unwrap(), all.next().unwrap()]
     });
-    let ToDomain::BlockOffer { device, peer, port } = offer else { panic!("{offer:?}") };
+    let ToDomain::BlockOffer { device, peer, port, .. } = offer else { panic!("{offer:?}") };
     assert_eq!((device.as_str(), peer), ("xvda", PEER_DISK));
     let ToDomain::NetworkOffer { peer: network_peer, mac, .. } = net else { panic!("{net:?}") };
     assert_eq!((network_peer, &mac[..3]), (PEER_NETWORK, &[0x00, 0x16, 0x3e][..]));
@@ -283,17 +284,25 @@ fn answers_that_make_no_sense_close_the_connection_and_name_their_author() {
     // Answers to what was never asked change nothing.
     let offer = asked(&mut stack, "web").unwrap();
     for wrong in [offer.id + 1000, 0] {
-        stack.sim.say("web", wrong, FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false });
+        stack.sim.say(
+            "web",
+            wrong,
+            FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false, layout: Layout::X86_64 },
+        );
         stack.sim.say(
             "network",
             offer.id,
-            FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false },
+            FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false, layout: Layout::X86_64 },
         );
         stack.poll();
         assert_eq!(stack.state("web", "xvda"), Some(State::Offered));
     }
     // A ring of three pages is none.
-    stack.sim.say("web", offer.id, FromDomain::BlockRing { ring: [8, 9, 10].into_iter().collect(), persistent: false });
+    stack.sim.say(
+        "web",
+        offer.id,
+        FromDomain::BlockRing { ring: [8, 9, 10].into_iter().collect(), persistent: false, layout: Layout::X86_64 },
+    );
     stack.poll();
     assert_eq!(stack.state("web", "xvda"), Some(State::Closed));
     assert!(stack.notices().iter().any(|line| line.contains("web: its ring has 3 pages, not 1, 2, 4 or 8")));
@@ -471,7 +480,11 @@ impl Take for Stack<'_> {
             Step::Lie(who, id) if self.plane.find(ACTORS[who]).is_some() => {
                 let message = match id % 4 {
                     0 => FromDomain::Done,
-                    1 => FromDomain::BlockRing { ring: [1, 2, 3].into_iter().collect(), persistent: false },
+                    1 => FromDomain::BlockRing {
+                        ring: [1, 2, 3].into_iter().collect(),
+                        persistent: false,
+                        layout: Layout::X86_64,
+                    },
                     2 => FromDomain::BlockAttached { limits: LIMITS, replayed: 0 },
                     _ => FromDomain::Failed { reason: "so".try_into().unwrap() },
                 };

@@ -358,6 +358,41 @@ fn output_that_nobody_reads_is_bounded() {
     assert!(desk.shell.output().len() <= 512 * 1024 + 100);
 }
 
+#[test]
+fn a_domain_is_made_once_what_ended_has_given_its_memory_back() {
+    let image = image();
+    let mut desk = Desk::new(&image);
+    desk.command("create spin memory=40 on_crash=destroy", 0);
+    desk.sim.state.borrow_mut().destroy_slices = 10_000;
+    desk.sim.end("spin", Reason::Fault);
+    assert!(desk.poll().contains("spin"));
+    assert!(!desk.type_in("create spin memory=40\r").contains("dom0> "), "it waits");
+    let mut shown = String::new();
+    while !shown.ends_with("dom0> ") {
+        desk.sim.sleep_until(desk.plane.next_deadline());
+        shown += &desk.poll();
+    }
+    assert!(shown.contains("spin: created"), "{shown}");
+
+    // What would not fit even then is refused, and so is what it waits for too long.
+    desk.sim.state.borrow_mut().destroy_slices = 1_000;
+    desk.sim.end("spin", Reason::Fault);
+    desk.poll();
+    assert!(!desk.type_in("create spin memory=400\r").contains("dom0 [1]> "));
+    while !desk.plane.all_reaped() {
+        desk.sim.sleep_until(desk.plane.next_deadline());
+        shown = desk.poll();
+    }
+    assert!(shown.contains("lower `memory`") && shown.ends_with("dom0 [1]> "), "{shown}");
+    desk.command("create spin memory=40 on_crash=destroy", 0);
+    desk.sim.state.borrow_mut().destroy_slices = u32::MAX;
+    desk.sim.end("spin", Reason::Fault);
+    desk.poll();
+    desk.type_in("create spin memory=40\r");
+    let shown = desk.advance(11_000_000_000);
+    assert!(shown.contains("needs") && shown.ends_with("dom0 [1]> "), "{shown}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

@@ -6,11 +6,9 @@ use fuzz::{Page, Script};
 use libfuzzer_sys::fuzz_target;
 use protocol::layout::PAGE_SIZE;
 use protocol::record::{self, AttachError, Attached, Journal};
-use protocol::ring::block::{Blocks, REQUEST_SIZE, RESPONSE_SIZE};
+use protocol::ring::block::{Blocks, Layout, REQUEST_SIZE, RESPONSE_SIZE};
 use protocol::ring::sring::Geometry;
 
-/// A ring of one page of block requests.
-const GEOMETRY: Geometry = Geometry::of(1, REQUEST_SIZE);
 /// Of the frontend; the record may hold another one.
 const INCARNATION: u32 = 1;
 /// Steps of one driver's life.
@@ -18,12 +16,16 @@ const STEPS: usize = 64;
 
 fuzz_target!(|data: &[u8]| {
     let mut script = Script::new(data);
-    let (size, whole) = (record::size(GEOMETRY), script.byte() & 1 == 0);
+    let kind = script.byte();
+    // A ring of one page of block requests.
+    let layout = if kind & 2 == 0 { Layout::X86_64 } else { Layout::X86_32 };
+    let geometry = layout.geometry(1);
+    let (size, whole) = (record::size(geometry), kind & 1 == 0);
     if whole {
         // A record from nowhere.
         let record = Page::private(size, script.part(size));
         let page = Page::new(PAGE_SIZE as usize, script);
-        let _ = attach(&record, &page);
+        let _ = attach(&record, &page, geometry);
         return;
     }
     let lives = [script.part(STEPS), script.part(STEPS)];
@@ -32,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
     let record = Page::private(size, &[]);
     let page = Page::new(PAGE_SIZE as usize, script);
     for life in lives {
-        let Ok(attached) = attach(&record, &page) else { return };
+        let Ok(attached) = attach(&record, &page, geometry) else { return };
         live(&record, &page, attached, life);
         for place in damage.chunks_exact(4) {
             let at = usize::from(u16::from_le_bytes([place[0], place[1]])) % size;
@@ -41,11 +43,11 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-fn attach(record: &Page<'_>, page: &Page<'_>) -> Result<Attached<Blocks>, AttachError> {
-    let attached = Journal::attach(record, page, GEOMETRY, INCARNATION, b"parameters")?;
+fn attach(record: &Page<'_>, page: &Page<'_>, geometry: Geometry) -> Result<Attached<Blocks>, AttachError> {
+    let attached = Journal::attach(record, page, geometry, INCARNATION, b"parameters")?;
     let (journal, replays) = (&attached.journal, &attached.replays);
     assert_eq!(journal.in_flight() as usize, replays.len());
-    assert!(replays.len() <= GEOMETRY.entries as usize);
+    assert!(replays.len() <= geometry.entries as usize);
     assert!(replays.windows(2).all(|pair| pair[1].index.wrapping_sub(pair[0].index) < 1 << 31));
     Ok(attached)
 }
@@ -68,6 +70,6 @@ fn live(record: &Page<'_>, page: &Page<'_>, attached: Attached<Blocks>, steps: &
             2 => {}
             _ => drop(journal.publish(record, page)),
         }
-        assert!(journal.in_flight() <= GEOMETRY.entries);
+        assert!(journal.in_flight() <= journal.geometry().entries);
     }
 }

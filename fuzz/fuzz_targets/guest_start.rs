@@ -4,7 +4,7 @@
 use fuzz::Script;
 use libfuzzer_sys::fuzz_target;
 use monitor::boot;
-use monitor::layout::{COMMAND_LINE, START_INFO};
+use monitor::layout::{COMMAND_LINE, TOLD};
 use protocol::arguments::{GuestBoot, GuestFile};
 use unikernel::vm::GuestMemory;
 
@@ -32,11 +32,11 @@ fuzz_target!(|data: &[u8]| {
     let (line, vcpus) = (String::from_utf8_lossy(script.rest()).into_owned(), u32::from(how >> 3));
     let Ok(()) = memory.complete(0, 0x200) else { return };
     let _ = memory.complete(kernel.address >> 12, 16).and_then(|()| memory.write(kernel.address, line.as_bytes()));
-    let _ = boot::load(&mut memory, &boot);
-    if boot::complete(&mut memory, &boot, &line, vcpus.max(1)).is_ok() {
-        assert_eq!(memory.load_u64(START_INFO).map(|word| word as u32), Ok(0x336e_c578));
+    let told = boot::load(&mut memory, &boot).map_or(TOLD, |kernel| kernel.told);
+    if boot::complete(&mut memory, &boot, told, &line, vcpus.max(1)).is_ok() {
+        assert_eq!(memory.load_u64(told).map(|word| word as u32), Ok(0x336e_c578));
         let mut text = [0; 2048];
-        memory.read(COMMAND_LINE, &mut text).expect("low memory is there");
+        memory.read(told + COMMAND_LINE, &mut text).expect("low memory is there");
         let end = text.iter().position(|&byte| byte == 0).expect("it ends");
         assert!(line.as_bytes().starts_with(&text[..end]));
     }

@@ -11,6 +11,7 @@ use protocol::control::ToDomain;
 use protocol::event::Port;
 use protocol::grant::PEER_DISK;
 use protocol::layout::PAGE_SIZE;
+use protocol::ring::block::Layout;
 use protocol::ring::byte::{Consumer, Producer};
 
 /// Paths and parts of them, so that requests meet.
@@ -39,9 +40,11 @@ impl Channels for Ports {
         true
     }
     fn unbind(&mut self, _: u32, _: Port) {}
-
     fn has_memory(&self) -> bool {
         true
+    }
+    fn layout(&self) -> Layout {
+        Layout::X86_32
     }
 }
 
@@ -130,7 +133,12 @@ fn payload(script: &mut Script<'_>) -> Vec<u8> {
 fn order(devices: &mut Devices<u32>, store: &mut Store, what: u32, number: u32) {
     let device = || "xvda".try_into().unwrap_or_default();
     let message = match what % 4 {
-        0 => ToDomain::BlockOffer { device: device(), peer: PEER_DISK, port: Port(40 + what / 4 % 2) },
+        0 => ToDomain::BlockOffer {
+            device: device(),
+            peer: PEER_DISK,
+            port: Port(40 + what / 4 % 2),
+            read_only: what & 16 != 0,
+        },
         1 => ToDomain::BlockReady { device: device(), limits: DiskLimits::default() },
         2 => ToDomain::DeviceRelease { device: device() },
         _ => ToDomain::DeviceGone { device: device() },

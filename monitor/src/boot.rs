@@ -8,8 +8,7 @@ use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
 use unikernel::vm::GuestMemory;
 
 use crate::layout::{
-    ACPI, BASE_RAM_END, COMMAND_LINE, CONSOLE_FRAME, KERNEL_START, MEMORY_MAP, MODULES, Ram, SPECIAL, START_INFO,
-    STORE_FRAME,
+    ACPI, COMMAND_LINE, CONSOLE_FRAME, KERNEL_START, MEMORY_MAP, MODULES, Ram, SPECIAL, STORE_FRAME, TOLD_SIZE,
 };
 use crate::loader::{self, Kernel, LoadError};
 use crate::{acpi, state};
@@ -66,9 +65,16 @@ pub fn load(memory: &mut GuestMemory, boot: &GuestBoot) -> Result<Kernel, BootEr
     loader::load(memory, boot).map_err(BootError::Kernel)
 }
 
-/// Populates the rest of the memory, and writes what the guest is told. A guest that is told of more than it has is supplied with what
-/// it touches, until its balloon has given back the difference.
-pub fn complete(memory: &mut GuestMemory, boot: &GuestBoot, command_line: &str, vcpus: u32) -> Result<(), BootError> {
+/// Populates the rest of the memory, and writes what the guest is told to `told` and behind. A guest that is told of more than it has
+/// gets what lies below [`KERNEL_START`], and what its kernel's file filled; the rest as it touches it, until its balloon has given
+/// back the difference.
+pub fn complete(
+    memory: &mut GuestMemory,
+    boot: &GuestBoot,
+    told: u64,
+    command_line: &str,
+    vcpus: u32,
+) -> Result<(), BootError> {
     let ram = Ram::new(boot);
     let special = [(ACPI >> PAGE_SHIFT, 1), (STORE_FRAME, 1), (CONSOLE_FRAME, 1)];
     let at_once =
@@ -76,46 +82,47 @@ pub fn complete(memory: &mut GuestMemory, boot: &GuestBoot, command_line: &str, 
     for (first, count) in at_once.into_iter().chain(special) {
         memory.complete(first, count).map_err(BootError::Memory)?;
     }
-    describe(memory, boot, &ram, command_line, vcpus).map_err(BootError::Memory)
+    describe(memory, boot, told, command_line, vcpus).map_err(BootError::Memory)
 }
 
 /// Writes start info, memory map, RAM disk, command line and ACPI tables.
-fn describe(memory: &GuestMemory, boot: &GuestBoot, ram: &Ram, command_line: &str, vcpus: u32) -> Result<(), Error> {
-    let map = ram.map();
+fn describe(memory: &GuestMemory, boot: &GuestBoot, told: u64, command_line: &str, vcpus: u32) -> Result<(), Error> {
+    let map = Ram::new(boot).map();
     let has_disk = boot.ramdisk.length > 0;
     let mut info = Vec::new();
     for word in [MAGIC, VERSION, 0, has_disk.into()] {
         info.extend(word.to_le_bytes());
     }
-    for address in [if has_disk { MODULES } else { 0 }, COMMAND_LINE, ACPI, MEMORY_MAP] {
+    for address in [if has_disk { told + MODULES } else { 0 }, told + COMMAND_LINE, ACPI, told + MEMORY_MAP] {
         info.extend(address.to_le_bytes());
     }
     info.extend((map.len() as u64).to_le_bytes());
-    memory.write(START_INFO, &info)?;
+    memory.write(told, &info)?;
     if has_disk {
         let module = [boot.ramdisk.address, boot.ramdisk.length, 0, 0];
-        memory.write(MODULES, module.map(u64::to_le_bytes).as_flattened())?;
+        memory.write(told + MODULES, module.map(u64::to_le_bytes).as_flattened())?;
     }
     let mut table = Vec::new();
     for (address, size, kind) in map {
         table.extend([address, size, kind.into()].map(u64::to_le_bytes).as_flattened());
     }
-    memory.write(MEMORY_MAP, &table)?;
+    memory.write(told + MEMORY_MAP, &table)?;
     let end = command_line.floor_char_boundary(COMMAND_LINE_MAX);
-    memory.write(COMMAND_LINE, &command_line.as_bytes()[..end])?;
+    memory.write(told + COMMAND_LINE, &command_line.as_bytes()[..end])?;
     memory.write(ACPI, &acpi::tables(vcpus))
 }
 
 /// Makes a CPU enter the kernel.
-pub fn enter(state: &impl state::State, entry: u32) {
-    state::enter_pvh(state, entry, START_INFO);
+pub fn enter(state: &impl state::State, kernel: &Kernel) {
+    state::enter_pvh(state, kernel.entry, kernel.told);
 }
 
-const _: () = assert!(COMMAND_LINE + (COMMAND_LINE_MAX as u64) < BASE_RAM_END && SPECIAL.is_multiple_of(PAGE_SIZE));
+const _: () = assert!(COMMAND_LINE + (COMMAND_LINE_MAX as u64) < TOLD_SIZE && SPECIAL.is_multiple_of(PAGE_SIZE));
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::TOLD;
 
     #[test]
     fn the_start_info_names_what_is_there() {
@@ -127,17 +134,19 @@ mod tests {
         let mut memory = GuestMemory::take(&frames(&boot)).unwrap();
         memory.complete(0, 256).unwrap();
         memory.complete(ACPI >> PAGE_SHIFT, 1).unwrap();
-        describe(&memory, &boot, &Ram::new(&boot), "console=hvc0 é", 1).unwrap();
-        let word = |at| memory.load_u64(at).unwrap();
-        assert_eq!(word(START_INFO), 0x1_336e_c578);
-        assert_eq!(word(START_INFO + 8), 1 << 32);
-        assert_eq!((word(START_INFO + 16), word(START_INFO + 32)), (MODULES, ACPI));
-        assert_eq!((word(START_INFO + 40), word(START_INFO + 48)), (MEMORY_MAP, 4));
-        assert_eq!((word(MODULES), word(MODULES + 8)), (0x1ff_0000, 77));
-        assert_eq!((word(MEMORY_MAP + 24), word(MEMORY_MAP + 32), word(MEMORY_MAP + 40)), (0x10_0000, 0x1f0_0000, 1));
-        let mut line = [0; 16];
-        memory.read(COMMAND_LINE, &mut line).unwrap();
-        assert_eq!(&line, "console=hvc0 é\0".as_bytes());
+        for told in [TOLD, 0x5_3000] {
+            describe(&memory, &boot, told, "console=hvc0 é", 1).unwrap();
+            let word = |at| memory.load_u64(told + at).unwrap();
+            assert_eq!((word(0), word(8)), (0x1_336e_c578, 1 << 32));
+            assert_eq!((word(16), word(32)), (told + MODULES, ACPI));
+            assert_eq!((word(40), word(48)), (told + MEMORY_MAP, 4));
+            assert_eq!((word(MODULES), word(MODULES + 8)), (0x1ff_0000, 77));
+            let ram = [24, 32, 40].map(|at| word(MEMORY_MAP + at));
+            assert_eq!(ram, [0x10_0000, 0x1f0_0000, 1]);
+            let mut line = [0; 16];
+            memory.read(told + COMMAND_LINE, &mut line).unwrap();
+            assert_eq!(&line, "console=hvc0 é\0".as_bytes());
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use protocol::event::Port;
+use protocol::ring::block::Layout;
 use unikernel::event::{AnyPort, Channel};
 
 use crate::devices::Channels;
@@ -59,5 +60,9 @@ impl Channels for Bridge {
 
     fn has_memory(&self) -> bool {
         self.machine.with(|guest| guest.untouched() == 0)
+    }
+
+    fn layout(&self) -> Layout {
+        self.machine.with(|guest| if guest.events.is_wide() { Layout::X86_64 } else { Layout::X86_32 })
     }
 }

@@ -293,6 +293,11 @@ impl Events {
         }
     }
 
+    /// Whether the guest's words have 64 bits.
+    pub fn is_wide(&self) -> bool {
+        self.wide
+    }
+
     /// The guest's words have 64 bits, or 32: its pages are laid out like that from now on.
     pub fn set_wide(&mut self, wide: bool) {
         self.wide = wide;

@@ -8,17 +8,19 @@ use alloc::vec::Vec;
 use protocol::arguments::{GuestBoot, LOW_MEMORY_END};
 use protocol::layout::{PAGE_SHIFT, PAGE_SIZE};
 
-/// The structure that the kernel's entry code gets.
-pub const START_INFO: u64 = 0x6000;
-/// The list with the RAM disk.
-pub const MODULES: u64 = 0x6040;
+/// What the guest is told lies from here on, if its kernel leaves the RAM below [`BASE_RAM_END`] alone; else behind the kernel.
+pub const TOLD: u64 = 0x6000;
+/// Bytes of what it is told.
+pub const TOLD_SIZE: u64 = 0x3000;
+/// The list with the RAM disk, behind the structure that the kernel's entry code gets; an offset, like the next two.
+pub const MODULES: u64 = 0x40;
 /// The map of the memory.
-pub const MEMORY_MAP: u64 = 0x7000;
+pub const MEMORY_MAP: u64 = 0x1000;
 /// The command line.
-pub const COMMAND_LINE: u64 = 0x8000;
+pub const COMMAND_LINE: u64 = 0x2000;
 /// End of the RAM below the place where a PC has its video memory and firmware. The guest finds zeros there.
 pub const BASE_RAM_END: u64 = 0xa_0000;
-/// First address where a kernel can be loaded.
+/// First address where a kernel can be loaded that does not lie below [`BASE_RAM_END`].
 pub const KERNEL_START: u64 = 0x10_0000;
 /// RAM from here on.
 pub const HIGH_RAM: u64 = 1 << 32;

@@ -81,9 +81,9 @@ fn start(domain: &Domain, boot: &GuestBoot) -> Result<Rc<Keeper>, String> {
     let kernel = boot::load(&mut memory, boot).map_err(|error| format!("{error}"))?;
     // What the kernel was expanded with is the guest's now.
     unikernel::memory::trim_heap();
-    boot::complete(&mut memory, boot, &domain.arguments.command_line, spec.vcpus)
+    boot::complete(&mut memory, boot, kernel.told, &domain.arguments.command_line, spec.vcpus)
         .map_err(|error| format!("{error}"))?;
-    boot::enter(&cpu, kernel.entry);
+    boot::enter(&cpu, &kernel);
     let mut pin = |frame| memory.pin(frame).map_err(|error| format!("a ring has no page: {error}"));
     let (console_page, store_page) = (pin(layout::CONSOLE_FRAME)?, pin(layout::STORE_FRAME)?);
     let channel = || event::own_channel(0).map_err(|error| format!("no event channel: {error}"));

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Port;
 use crate::grant::GrantRef;
+use crate::ring::block::Layout;
 
 /// Pages of the largest block ring.
 pub const RING_PAGES_MAX: usize = 8;
@@ -48,6 +49,8 @@ pub struct BlockAttach {
     /// The frontend asks with the same writable pages again and again, and takes none back before the backend let go of it: it
     /// may stay mapped (Xen's `feature-persistent`).
     pub persistent: bool,
+    /// How requests lie in the ring.
+    pub layout: Layout,
 }
 
 /// What a disk is like: the backend's answer to an attach, passed on to the frontend.

@@ -13,6 +13,7 @@ use crate::connection::{
 };
 use crate::event::Port;
 use crate::grant::GrantRef;
+use crate::ring::block::Layout;
 use crate::ring::{Shared, Violation, byte};
 
 /// Version of the messages. Receivers refuse others.
@@ -118,6 +119,8 @@ pub enum ToDomain {
         peer: u16,
         /// The frontend's port to it.
         port: Port,
+        /// It is configured for reading only; the disk may be so itself, which [`DiskLimits`] say.
+        read_only: bool,
     },
     /// To a frontend: the disk can be used.
     BlockReady {
@@ -211,6 +214,8 @@ pub enum FromDomain {
         ring: Vec<GrantRef, RING_PAGES_MAX>,
         /// As in [`BlockAttach::persistent`].
         persistent: bool,
+        /// As in [`BlockAttach::layout`].
+        layout: Layout,
     },
     /// From a frontend: answer to `NetworkOffer`.
     NetworkRings {

@@ -95,7 +95,7 @@ pub const fn size(geometry: Geometry) -> usize {
 }
 
 const fn slot_size(geometry: Geometry) -> usize {
-    SLOT_REQUEST + geometry.entry_size.next_multiple_of(8)
+    SLOT_REQUEST + geometry.request_size().next_multiple_of(8)
 }
 
 /// The checksum that would be right for the slot whose own lies at `offset`, for those who interfere with it.
@@ -103,7 +103,7 @@ const fn slot_size(geometry: Geometry) -> usize {
 pub(crate) fn right_sum<E: Entry, S: Shared>(record: &S, geometry: Geometry, offset: usize) -> u32 {
     let at = offset - SLOT_SUM;
     let mut request = [0; REQUEST_MAX];
-    let request = &mut request[..geometry.entry_size];
+    let request = &mut request[..geometry.request_size()];
     let used = copy::<E>(request, |from, out| record.read(at + SLOT_REQUEST + from, out));
     checksum::<E>(record.load_u32(at + SLOT_INDEX), &request[..used])
 }
@@ -209,7 +209,7 @@ impl<E: Entry> Journal<E> {
         incarnation: u32,
         parameters: &[u8],
     ) -> Result<Attached<E>, AttachError> {
-        let usable = geometry.entries as usize <= ENTRIES_MAX && geometry.entry_size <= REQUEST_MAX;
+        let usable = geometry.entries as usize <= ENTRIES_MAX && geometry.request_size() <= REQUEST_MAX;
         if !usable || parameters.len() > PARAMETERS_MAX {
             return Err(AttachError::Foreign);
         }
@@ -262,7 +262,7 @@ impl<E: Entry> Journal<E> {
                 continue;
             }
             let mut request = [0; REQUEST_MAX];
-            let request = &mut request[..self.geometry.entry_size];
+            let request = &mut request[..self.geometry.request_size()];
             let used = copy::<E>(request, |from, out| record.read(at + SLOT_REQUEST + from, out));
             if checksum::<E>(index, &request[..used]) != record.load_u32(at + SLOT_SUM) {
                 return Err(AttachError::Damaged { slot: Some(slot) });
@@ -294,7 +294,8 @@ impl<E: Entry> Journal<E> {
         between: impl Fn(),
     ) -> Result<Option<Ticket>, Violation> {
         let Some(at) = self.back.next(page)? else { return Ok(None) };
-        let used = copy::<E>(request, |from, out| page.read(at + from, out));
+        let geometry = self.geometry;
+        let used = copy::<E>(request, |from, out| geometry.read(page, at, from, out));
         let ticket = self.hold(record, &request[..used], &between);
         between();
         record.store_u32(AT_TAKEN, self.back.consumed());

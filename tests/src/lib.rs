@@ -266,8 +266,13 @@ impl System {
 
     /// Shows the console of a domain until it has shown `pattern`; gives what it showed.
     pub fn visit(&mut self, command: &str, pattern: &str) -> String {
+        self.visit_within(command, pattern, SOON)
+    }
+
+    /// The same, for a domain that takes its time.
+    pub fn visit_within(&mut self, command: &str, pattern: &str, time: Duration) -> String {
         self.type_line(command).unwrap_or_else(|error| panic!("{error:#}"));
-        let shown = self.shows(pattern);
+        let shown = self.wait_for(pattern, time).unwrap_or_else(|error| panic!("{error:#}"));
         self.type_keys(DETACH);
         shown
     }

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use system_tests::linux::{Console, machine, tiny_kernel};
+use system_tests::linux::{Console, LONG, machine, tiny_kernel};
 use system_tests::{System, echo};
 
 /// The guest's own address, and those that it talks to.
@@ -106,7 +106,7 @@ fn two_guests_do_not_disturb_each_other() {
     system.create_linux("one", NETWORK, "");
     system.create_linux("two", "ip=10.0.2.21 gw=10.0.2.2", "disk=\"phy:scratch2,xvda,w\"");
     // What was printed before anybody looked is there.
-    let shown = system.visit("console two", "busybox guest is up");
+    let shown = system.visit_within("console two", "busybox guest is up", LONG);
     assert!(shown.contains("] "), "the kernel's own lines come before: {shown}");
     let talk = echo::Server::start();
     let two = system.at("two", |console| {

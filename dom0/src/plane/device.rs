@@ -172,7 +172,7 @@ impl Device {
     pub fn offer(&self, link: &Link) -> ToDomain {
         let (device, peer, port) = (device_name(&self.name), link.peer, link.guest_port);
         match self.kind {
-            Kind::Block { .. } => ToDomain::BlockOffer { device, peer, port },
+            Kind::Block { read_only, .. } => ToDomain::BlockOffer { device, peer, port, read_only },
             Kind::Network { mac } => ToDomain::NetworkOffer { device, peer, port, mac },
         }
     }
@@ -183,12 +183,13 @@ impl Device {
         let Link { connection, backend_port, .. } = *link;
         let frontend = Frontend { connection, peer: self.guest, incarnation: life, port: backend_port };
         match (&self.kind, rings) {
-            (Kind::Block { target, read_only }, FromDomain::BlockRing { ring, persistent }) => {
+            (Kind::Block { target, read_only }, FromDomain::BlockRing { ring, persistent, layout }) => {
                 if !ring.len().is_power_of_two() {
                     return Err(format!("its ring has {} pages, not 1, 2, 4 or 8", ring.len()));
                 }
                 let target = heapless::String::try_from(target.as_str()).unwrap_or_default();
-                Ok(ToDomain::BlockAttach(BlockAttach { frontend, ring, target, read_only: *read_only, persistent }))
+                let read_only = *read_only;
+                Ok(ToDomain::BlockAttach(BlockAttach { frontend, ring, target, read_only, persistent, layout }))
             }
             (Kind::Network { mac }, FromDomain::NetworkRings { transmit, receive, offload }) => {
                 Ok(ToDomain::NetworkAttach(NetworkAttach { frontend, transmit, receive, mac: *mac, offload }))

@@ -7,6 +7,7 @@ use protocol::control::{Envelope, FromDomain, ToDomain};
 use protocol::domain::Reason;
 use protocol::event::DOMAIN_EVENT_PORT;
 use protocol::heartbeat;
+use protocol::ring::block::Layout;
 
 use super::Sim;
 
@@ -86,7 +87,9 @@ impl<'b> Stack<'b> {
 
     pub fn answer(&mut self, name: &str, Envelope { id, message, .. }: Envelope<ToDomain>) {
         let answer = match &message {
-            ToDomain::BlockOffer { .. } => FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false },
+            ToDomain::BlockOffer { .. } => {
+                FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false, layout: Layout::X86_64 }
+            }
             ToDomain::NetworkOffer { .. } => FromDomain::NetworkRings { transmit: 9, receive: 10, offload: OFFLOAD },
             ToDomain::BlockAttach(attach) if attach.target == "none" => {
                 FromDomain::Failed { reason: "there is no disk none".try_into().unwrap() }

@@ -4,6 +4,7 @@
 
 use protocol::connection::{DiskLimits, TARGET_MAX};
 use protocol::record::PARAMETERS_MAX;
+use protocol::ring::block::Layout;
 
 /// The parameters of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +15,12 @@ pub struct Parameters {
     read_only: bool,
     flush: bool,
     discard: bool,
+    layout: Layout,
 }
 
 impl Parameters {
     /// What is promised to a new connection.
-    pub fn new(target: &str, limits: &DiskLimits) -> Parameters {
+    pub fn new(target: &str, limits: &DiskLimits, layout: Layout) -> Parameters {
         let mut name = [0; TARGET_MAX];
         name.iter_mut().zip(target.bytes()).for_each(|(to, from)| *to = from);
         Parameters {
@@ -28,6 +30,7 @@ impl Parameters {
             read_only: limits.read_only,
             flush: limits.flush,
             discard: limits.discard,
+            layout,
         }
     }
 
@@ -38,6 +41,7 @@ impl Parameters {
         raw[64..68].copy_from_slice(&self.sector_size.to_le_bytes());
         raw[68..70].copy_from_slice(&self.indirect_segments.to_le_bytes());
         raw[70..73].copy_from_slice(&[self.read_only, self.flush, self.discard].map(u8::from));
+        raw[73] = self.layout as u8;
         raw
     }
 
@@ -52,6 +56,7 @@ impl Parameters {
             read_only: raw[70] != 0,
             flush: raw[71] != 0,
             discard: raw[72] != 0,
+            layout: if raw[73] == Layout::X86_32 as u8 { Layout::X86_32 } else { Layout::X86_64 },
         }
     }
 
@@ -59,6 +64,7 @@ impl Parameters {
     pub fn broken_by(&self, offered: &Parameters) -> Option<&'static str> {
         let checks = [
             (self.target != offered.target, "the record is of another disk"),
+            (self.layout != offered.layout, "the record is of a ring with another layout of requests"),
             (self.sector_size != offered.sector_size, "the disk has another sector size than was promised"),
             (self.indirect_segments > offered.indirect_segments, "the record promises larger requests"),
             (!self.read_only && offered.read_only, "the disk can not be written any more"),
@@ -96,9 +102,13 @@ mod tests {
 
     #[test]
     fn a_promise_survives_the_record_and_is_held_to() {
-        let promise = Parameters::new("virtio0p1", &LIMITS);
-        assert_eq!(Parameters::decode(&promise.encode()), promise);
-        assert_eq!(promise.broken_by(&promise), None);
+        let [promise, narrow] =
+            [Layout::X86_64, Layout::X86_32].map(|layout| Parameters::new("virtio0p1", &LIMITS, layout));
+        for promise in [promise, narrow] {
+            assert_eq!(Parameters::decode(&promise.encode()), promise);
+            assert_eq!(promise.broken_by(&promise), None);
+        }
+        assert!(promise.broken_by(&narrow).is_some() && narrow.broken_by(&promise).is_some());
         for lesser in [
             DiskLimits { sector_size: 4096, ..LIMITS },
             DiskLimits { read_only: true, ..LIMITS },
@@ -106,9 +116,12 @@ mod tests {
             DiskLimits { discard: false, ..LIMITS },
             DiskLimits { indirect_segments: 31, ..LIMITS },
         ] {
-            assert!(promise.broken_by(&Parameters::new("virtio0p1", &lesser)).is_some(), "{lesser:?}");
-            assert!(Parameters::new("virtio0p1", &lesser).broken_by(&promise).is_none() || lesser.sector_size != 512);
+            assert!(promise.broken_by(&Parameters::new("virtio0p1", &lesser, Layout::X86_64)).is_some(), "{lesser:?}");
+            assert!(
+                Parameters::new("virtio0p1", &lesser, Layout::X86_64).broken_by(&promise).is_none()
+                    || lesser.sector_size != 512
+            );
         }
-        assert!(promise.broken_by(&Parameters::new("virtio0p2", &LIMITS)).is_some());
+        assert!(promise.broken_by(&Parameters::new("virtio0p2", &LIMITS, Layout::X86_64)).is_some());
     }
 }

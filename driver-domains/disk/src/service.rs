@@ -8,7 +8,7 @@ use protocol::connection::{BlockAttach, DiskInfo, DiskLimits, Frontend, KillPoin
 use protocol::control::{FromDomain, ToDomain};
 use protocol::grant::MAX_BATCH;
 use protocol::record::{self, ENTRIES_MAX};
-use protocol::ring::block::REQUEST_SIZE;
+use protocol::ring::block::Layout;
 use protocol::ring::sring::Geometry;
 use unikernel::backend::{Broken, Cause, DevicePages, Host, Refusal, Ring, Service, Table};
 use unikernel::control::refuse;
@@ -29,7 +29,7 @@ const COMPLETIONS_PER_TURN: usize = 256;
 /// The largest record there is: that of the largest ring.
 pub const RECORD: usize = record::size(Geometry {
     entries: ENTRIES_MAX as u32,
-    ..Geometry::of(protocol::connection::RING_PAGES_MAX, REQUEST_SIZE)
+    ..Layout::X86_64.geometry(protocol::connection::RING_PAGES_MAX)
 });
 
 /// A disk with what is known of it.
@@ -213,9 +213,10 @@ impl<M: DevicePages> Service for Disks<M> {
         let attach = block(message).ok_or(NO_DISK)?;
         let target = self.targets.find(&attach.target).ok_or(NO_DISK)?;
         let limits = self.limits(target, attach.read_only).ok_or(NO_DISK)?;
-        let offered = Parameters::new(&target.name, &limits);
+        let offered = Parameters::new(&target.name, &limits, attach.layout);
         let record = host.machine.record(attach.frontend.connection, 0, RECORD);
-        let attached = Ring::attach(host, &attach.frontend, &attach.ring, REQUEST_SIZE, record, &offered.encode())?;
+        let geometry = |pages| attach.layout.geometry(pages);
+        let attached = Ring::attach(host, &attach.frontend, &attach.ring, geometry, record, &offered.encode())?;
         let promised = Parameters::decode(&attached.parameters);
         if let Some(why) = promised.broken_by(&offered) {
             return Err(Broken::by_backend(Cause::Text(why)).into());

@@ -2,6 +2,7 @@
 
 use protocol::connection::{DiskLimits, RING_PAGES_MAX};
 use protocol::control::FromDomain;
+use protocol::ring::block::Layout;
 
 use super::device::Device;
 use super::keys::{BadKey, Keys};
@@ -14,10 +15,12 @@ const RING_REFS: [&str; RING_PAGES_MAX] =
     ["ring-ref0", "ring-ref1", "ring-ref2", "ring-ref3", "ring-ref4", "ring-ref5", "ring-ref6", "ring-ref7"];
 
 /// Writes what a driver needs to know to make its ring.
-pub fn offer<R>(device: &Device<R>, store: &mut Store) {
+pub fn offer<R>(device: &Device<R>, read_only: bool, store: &mut Store) {
     let mut write = |key: &str, value: &dyn core::fmt::Display| device.write_back(store, key, value);
     write("dev", &device.name());
     write("device-type", &"disk");
+    // Mini-OS looks at once how it may open the disk.
+    write("mode", &mode(read_only));
     write("removable", &0);
     write("bootable", &1);
     write("feature-barrier", &0);
@@ -27,9 +30,14 @@ pub fn offer<R>(device: &Device<R>, store: &mut Store) {
     write("max-ring-page-order", &RING_PAGES_MAX.ilog2());
 }
 
-/// Reads the ring that the driver made.
-pub fn rings(keys: Keys<'_>) -> Result<FromDomain, BadKey> {
-    keys.check_common()?;
+/// How a disk can be opened.
+const fn mode(read_only: bool) -> &'static str {
+    if read_only { "r" } else { "w" }
+}
+
+/// Reads the ring that the driver made, in a guest with such structures.
+pub fn rings(keys: Keys<'_>, own: Layout) -> Result<FromDomain, BadKey> {
+    let layout = keys.check_common(own)?;
     let order = keys.number_or("ring-page-order", 0)?;
     if order > RING_PAGES_MAX.ilog2() {
         return Err(BadKey("ring-page-order"));
@@ -44,7 +52,7 @@ pub fn rings(keys: Keys<'_>) -> Result<FromDomain, BadKey> {
             let _ = ring.push(keys.number(key)?);
         }
     }
-    Ok(FromDomain::BlockRing { ring, persistent: false })
+    Ok(FromDomain::BlockRing { ring, persistent: false, layout })
 }
 
 /// Writes what the disk is like.
@@ -58,7 +66,7 @@ pub fn announce<R>(device: &Device<R>, limits: &DiskLimits, store: &mut Store) {
         write("discard-secure", &0);
     }
     write("feature-max-indirect-segments", &limits.indirect_segments);
-    write("mode", &if limits.read_only { "r" } else { "w" });
+    write("mode", &mode(limits.read_only));
     write("info", &if limits.read_only { READ_ONLY } else { 0 });
     write("sector-size", &limits.sector_size);
     write("physical-sector-size", &limits.sector_size);

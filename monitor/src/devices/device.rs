@@ -8,6 +8,7 @@ use heapless::String as Short;
 use protocol::connection::{DEVICE_MAX, DiskLimits};
 use protocol::control::FromDomain;
 use protocol::event::Port;
+use protocol::ring::block::Layout;
 
 use super::keys::{BadKey, Keys, state};
 use super::{Channels, Word, block, failed, network};
@@ -17,7 +18,10 @@ use crate::store::{HOST, Permissions, Right, Store};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A disk.
-    Block,
+    Block {
+        /// For reading only, as far as dom0 knows.
+        read_only: bool,
+    },
     /// A network interface.
     Network {
         /// Its address.
@@ -38,7 +42,7 @@ impl Kind {
     /// What it is.
     pub const fn class(self) -> Class {
         match self {
-            Kind::Block => Class::Block,
+            Kind::Block { .. } => Class::Block,
             Kind::Network { .. } => Class::Network,
         }
     }
@@ -46,7 +50,7 @@ impl Kind {
     /// Its name in paths.
     const fn directory(self) -> &'static str {
         match self {
-            Kind::Block => "vbd",
+            Kind::Block { .. } => "vbd",
             Kind::Network { .. } => "vif",
         }
     }
@@ -118,7 +122,7 @@ impl<R> Device<R> {
         device.write_back(store, "online", &1);
         device.write_back(store, "state", &state::INITIALISING);
         match device.offer.kind {
-            Kind::Block => block::offer(&device, store),
+            Kind::Block { read_only } => block::offer(&device, read_only, store),
             Kind::Network { .. } => network::offer(&device, store),
         }
         device.set_back(store, state::INIT_WAIT);
@@ -131,7 +135,7 @@ impl<R> Device<R> {
         write(store, "backend-id", &peer);
         write(store, "trusted", &1);
         match device.offer.kind {
-            Kind::Block => {
+            Kind::Block { .. } => {
                 write(store, "virtual-device", &number);
                 write(store, "device-type", &"disk");
             }
@@ -280,15 +284,12 @@ impl<R> Device<R> {
     }
 
     fn look_for_rings(&mut self, front: u32, store: &mut Store, channels: &mut impl Channels) {
-        let complete = match self.offer.kind {
-            Kind::Block => front == state::INITIALISED,
-            // Linux goes on without waiting.
-            Kind::Network { .. } => front == state::INITIALISED || front == state::CONNECTED,
-        };
         match front {
-            _ if complete && !channels.has_memory() => {}
-            _ if complete => {
-                let rings = self.read_rings(store).and_then(|rings| {
+            // Its rings may lie in memory that is still to come.
+            state::INITIALISED | state::CONNECTED if !channels.has_memory() => {}
+            // Linux's network driver and all of Mini-OS go on without waiting.
+            state::INITIALISED | state::CONNECTED => {
+                let rings = self.read_rings(store, channels.layout()).and_then(|rings| {
                     let bound = channels.bind(rings.guest_port, self.offer.peer, self.offer.port);
                     if bound { Ok(rings) } else { Err(BadKey("event-channel")) }
                 });
@@ -309,10 +310,10 @@ impl<R> Device<R> {
         }
     }
 
-    fn read_rings(&self, store: &Store) -> Result<Rings, BadKey> {
+    fn read_rings(&self, store: &Store, layout: Layout) -> Result<Rings, BadKey> {
         let keys = Keys { store, directory: &self.front };
         let answer = match self.offer.kind {
-            Kind::Block => block::rings(keys)?,
+            Kind::Block { .. } => block::rings(keys, layout)?,
             Kind::Network { .. } => network::rings(keys)?,
         };
         Ok(Rings { answer, guest_port: keys.number("event-channel")? })

@@ -2,6 +2,8 @@
 
 use alloc::format;
 
+use protocol::ring::block::Layout;
+
 use super::names::decimal;
 use crate::store::Store;
 
@@ -62,13 +64,15 @@ impl<'s> Keys<'s> {
         self.number("state").unwrap_or(state::UNKNOWN)
     }
 
-    /// Checks that the guest uses one queue, and the layouts of 64-bit guests.
-    pub fn check_common(&self) -> Result<(), BadKey> {
+    /// Checks that the guest uses one queue, and gives the layout of its rings: `own` if it says nothing.
+    pub fn check_common(&self, own: Layout) -> Result<Layout, BadKey> {
         if self.number_or("multi-queue-num-queues", 1)? != 1 {
             return Err(BadKey("multi-queue-num-queues"));
         }
         match self.text("protocol") {
-            None | Some("x86_64-abi") => Ok(()),
+            None => Ok(own),
+            Some("x86_64-abi") => Ok(Layout::X86_64),
+            Some("x86_32-abi") => Ok(Layout::X86_32),
             Some(_) => Err(BadKey("protocol")),
         }
     }

@@ -24,6 +24,7 @@ use core::fmt;
 
 use protocol::control::{FromDomain, ToDomain};
 use protocol::event::Port;
+use protocol::ring::block::Layout;
 
 use crate::store::Store;
 use device::{Device, Kind, Offer};
@@ -36,6 +37,8 @@ pub trait Channels {
     fn unbind(&mut self, guest: u32, native: Port);
     /// Whether the guest has its memory: a driver cannot reach what comes only when the guest touches it.
     fn has_memory(&self) -> bool;
+    /// How the guest's structures are laid out.
+    fn layout(&self) -> Layout;
 }
 
 /// Something to be said to dom0.
@@ -74,8 +77,8 @@ impl<R> Devices<R> {
         channels: &mut impl Channels,
     ) -> Option<(ToDomain, R)> {
         match message {
-            ToDomain::BlockOffer { device, peer, port } => {
-                self.offer(Offer { name: device, kind: Kind::Block, peer, port }, reply, store, channels);
+            ToDomain::BlockOffer { device, peer, port, read_only } => {
+                self.offer(Offer { name: device, kind: Kind::Block { read_only }, peer, port }, reply, store, channels);
             }
             ToDomain::NetworkOffer { device, peer, port, mac } => {
                 self.offer(Offer { name: device, kind: Kind::Network { mac }, peer, port }, reply, store, channels);

@@ -9,6 +9,7 @@ use alloc::string::String;
 
 use protocol::connection::Offload;
 use protocol::control::FromDomain;
+use protocol::ring::block::Layout;
 
 use super::device::{Device, Kind};
 use super::keys::{BadKey, Keys};
@@ -40,7 +41,8 @@ pub fn offer<R>(device: &Device<R>, store: &mut Store) {
 
 /// Reads the rings that the driver made.
 pub fn rings(keys: Keys<'_>) -> Result<FromDomain, BadKey> {
-    keys.check_common()?;
+    // Its requests are the same in all layouts.
+    keys.check_common(Layout::default())?;
     if !keys.feature("request-rx-copy") {
         return Err(BadKey("request-rx-copy"));
     }

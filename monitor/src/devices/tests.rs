@@ -25,6 +25,8 @@ const LIMITS: DiskLimits =
     DiskLimits { sectors: 8192, sector_size: 512, read_only: false, flush: true, discard: true, indirect_segments: 32 };
 const OFFLOAD: Offload = Offload { checksum: true, scatter_gather: true };
 const MAC: [u8; 6] = [0x00, 0x16, 0x3e, 1, 2, 0xab];
+/// The disk that is offered for reading only.
+const READ_ONLY: &str = "xvdb";
 /// dom0's ports to driver domains.
 const NATIVE: Port = Port(40);
 
@@ -38,6 +40,7 @@ struct Ports {
     waiting: BTreeMap<u32, u16>,
     tied: BTreeMap<u32, Port>,
     lacks_memory: bool,
+    layout: Layout,
 }
 
 impl Channels for Ports {
@@ -57,6 +60,10 @@ impl Channels for Ports {
 
     fn has_memory(&self) -> bool {
         !self.lacks_memory
+    }
+
+    fn layout(&self) -> Layout {
+        self.layout
     }
 }
 
@@ -106,7 +113,8 @@ impl World {
     }
 
     fn offer_disk(&mut self, name: &str, port: Port) -> Vec<Word<u32>> {
-        self.ask(ToDomain::BlockOffer { device: name.try_into().unwrap(), peer: PEER_DISK, port })
+        let device = name.try_into().unwrap();
+        self.ask(ToDomain::BlockOffer { device, peer: PEER_DISK, port, read_only: name == READ_ONLY })
     }
 
     fn offer_network(&mut self) -> Vec<Word<u32>> {
@@ -180,13 +188,18 @@ impl World {
 
     /// As `blkfront_probe`: finds the device, makes a ring of one page; gives what is said then.
     fn probe_disk(&mut self, front: &str) -> Vec<Word<u32>> {
+        self.probe_disk_to(front, 3)
+    }
+
+    /// The same up to this state.
+    fn probe_disk_to(&mut self, front: &str, state: u32) -> Vec<Word<u32>> {
         assert_eq!(self.guest.read(&format!("{front}/device-type")).as_deref(), Ok("disk"));
         assert_eq!(self.back_state(front).as_deref(), Ok("2"));
         let port = self.allocate(PEER_DISK);
         let keys: [(&str, &dyn ToString); 4] =
             [("ring-ref", &8), ("event-channel", &port), ("protocol", &"x86_64-abi"), ("feature-persistent", &1)];
         self.publish(front, &keys);
-        self.switch(front, 3)
+        self.switch(front, state)
     }
 
     /// As `netfront_probe` and `xennet_connect`.
@@ -212,7 +225,7 @@ impl World {
 }
 
 fn ring(references: &[u32]) -> FromDomain {
-    FromDomain::BlockRing { ring: references.iter().copied().collect(), persistent: false }
+    FromDomain::BlockRing { ring: references.iter().copied().collect(), persistent: false, layout: Layout::X86_64 }
 }
 
 fn closed(name: &str) -> Vec<Word<u32>> {

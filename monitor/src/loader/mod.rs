@@ -12,13 +12,14 @@ mod lz4;
 #[cfg(test)]
 mod tests;
 
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 
 use protocol::arguments::{GuestBoot, GuestFile};
 use unikernel::vm::GuestMemory;
 
-use crate::layout::{KERNEL_START, Ram};
+use crate::layout::{BASE_RAM_END, KERNEL_START, Ram, TOLD_SIZE};
 
 /// Why a kernel cannot be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +98,8 @@ pub struct Kernel {
     pub entry: u32,
     /// It is a 32-bit kernel.
     pub narrow: bool,
+    /// What it is told finds room here.
+    pub told: u64,
 }
 
 /// Places the kernel in memory, which it populates for that, and turns its file into plain memory.
@@ -113,13 +116,22 @@ pub fn load(memory: &mut GuestMemory, boot: &GuestBoot) -> Result<Kernel, LoadEr
         return Err(LoadError::Files);
     }
     let shared = RefCell::new(memory);
-    let mut placer = elf::Placer::new(&shared, (KERNEL_START, kernel.address));
+    let mut placer = elf::Placer::new(&shared, [(0, BASE_RAM_END - TOLD_SIZE), (KERNEL_START, kernel.address)]);
+    let part = |offset: u64, length: usize| {
+        let mut bytes = Vec::new();
+        offset.checked_add(length as u64).filter(|&end| end <= kernel.length)?;
+        bytes.try_reserve_exact(length).ok()?;
+        bytes.resize(length, 0);
+        shared.borrow().read(kernel.address + offset, &mut bytes).ok()?;
+        Some(bytes)
+    };
     let mut header = [0; bzimage::HEADER];
     if kernel.length < header.len() as u64 {
         return Err(LoadError::NoKernel);
     }
     shared.borrow().read(kernel.address, &mut header).map_err(|_| LoadError::Missing)?;
     if header.starts_with(&::elf::abi::ELFMAGIC) {
+        placer = placer.or_enter(elf::entry_in_sections(part));
         let mut reader = file::Reader::new(&shared, kernel);
         loop {
             let bytes = reader.peek()?;

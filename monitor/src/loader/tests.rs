@@ -8,6 +8,7 @@ use unikernel::vm::GuestMemory;
 use unikernel::vm::memory::LARGE_PAGE;
 
 use super::*;
+use crate::layout::TOLD;
 
 const PAGES: u64 = 2048;
 const FILE: u64 = 0x40_0000;
@@ -140,6 +141,45 @@ fn kernels_load_in_every_form() {
 }
 
 #[test]
+fn an_entry_point_is_found_in_sections_where_no_segment_has_it() {
+    let body = body(10_000);
+    for class64 in [true, false] {
+        let mut file = elf(class64, 0x20_0000, &body);
+        // The second segment is something else now, and a table of sections follows: none, and that of the notes.
+        let (at, size) = if class64 { (64 + 56, 64) } else { (52 + 32, 40) };
+        let word = |file: &[u8], at: usize| u32::from_le_bytes(*file[at..].first_chunk().unwrap());
+        let notes = word(&file, at + if class64 { 8 } else { 4 });
+        file[at] = 0;
+        assert_eq!(try_load(&file).1, Err(LoadError::NoEntry));
+        let (table, length) = (file.len() as u32, file.len() as u32 - notes);
+        let mut section = std::vec![0u8; 2 * size];
+        let mut put = |at: usize, value: u32| section[size + at..][..4].copy_from_slice(&value.to_le_bytes());
+        put(4, 7);
+        let [offset, bytes, align] = if class64 { [24, 32, 48] } else { [16, 20, 32] };
+        [(offset, notes), (bytes, length), (align, 4)].into_iter().for_each(|(at, value)| put(at, value));
+        file.extend(section);
+        let [start, count] = if class64 { [40, 58] } else { [32, 46] };
+        file[start..start + 4].copy_from_slice(&table.to_le_bytes());
+        file[count..count + 4].copy_from_slice(&[size as u8, 0, 2, 0]);
+        assert_eq!(try_load(&file).1.map(|kernel| kernel.entry), Ok(0x20_0040));
+        file[start..start + 4].copy_from_slice(&(table + 1).to_le_bytes());
+        assert_eq!(try_load(&file).1, Err(LoadError::NoEntry), "the table ends behind the file");
+    }
+}
+
+#[test]
+fn what_a_kernel_is_told_lies_behind_it_if_it_lies_in_base_memory() {
+    let body = body(10_000);
+    let told = |address| try_load(&elf(false, address, &body)).1.map(|kernel| kernel.told);
+    assert_eq!(told(0x20_0000), Ok(TOLD));
+    assert_eq!((told(0), told(0x8_0000)), (Ok(0x6000), Ok(0x8_6000)), "behind the zeros that it ends with");
+    let (memory, _) = try_load(&elf(false, 0, &body));
+    let mut placed = std::vec![0; body.len()];
+    memory.read(0, &mut placed).unwrap();
+    assert!(placed == body);
+}
+
+#[test]
 fn what_cannot_be_loaded_is_said() {
     let body = body(10_000);
     let error = |file: &[u8]| try_load(file).1.unwrap_err();
@@ -149,7 +189,9 @@ fn what_cannot_be_loaded_is_said() {
     assert_eq!(error(&bzimage(b"BZh91")), LoadError::Compression("BZIP2"));
     assert_eq!(error(&bzimage(b"nothing known")), LoadError::NoKernel);
     assert!(matches!(error(&elf(true, 0x3f_e000, &body)), LoadError::NoRoom { .. }), "over its own file");
-    assert!(matches!(error(&elf(true, 0x8_0000, &body)), LoadError::NoRoom { .. }));
+    for start in [0x9_8000, 0x9_f000, 0xb_0000, 0xf_f000] {
+        assert!(matches!(error(&elf(true, start, &body)), LoadError::NoRoom { .. }), "{start:#x}");
+    }
     assert!(matches!(error(&elf(true, u64::MAX - 5, &body)), LoadError::Damaged));
     let mut file = elf(true, 0x20_0000, &body);
     file.truncate(file.len() - 1);

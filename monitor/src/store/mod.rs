@@ -212,6 +212,11 @@ impl Store {
         self.own.len() - 1
     }
 
+    /// Whether the guest wants to hear of changes of just this node.
+    pub fn is_watched(&self, path: &str) -> bool {
+        self.watches.names(&Path::plain(path))
+    }
+
     /// Whether the guest changed something since this was asked last.
     pub fn take_fired(&mut self, watch: usize) -> bool {
         self.own.get_mut(watch).is_some_and(|(_, fired)| core::mem::take(fired))

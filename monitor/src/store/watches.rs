@@ -86,6 +86,11 @@ impl Watches {
         Ok(())
     }
 
+    /// Whether one of them was set for this node.
+    pub fn names(&self, path: &Path) -> bool {
+        self.list.iter().any(|watch| watch.path == *path)
+    }
+
     fn position(&self, path: &Path, token: &str) -> Option<usize> {
         self.list.iter().position(|watch| watch.path == *path && watch.token == token)
     }

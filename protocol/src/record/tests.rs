@@ -15,7 +15,7 @@ use crate::ring::sring::Front;
 use proptest::prelude::*;
 
 /// Entries of the test ring; few, so that slots are used again soon.
-const GEOMETRY: Geometry = Geometry { entries: 4, entry_size: 16 };
+const GEOMETRY: Geometry = Geometry { entries: 4, entry_size: 16, narrow: false };
 /// Sectors of the test disk; few, so that requests overlap.
 const SECTORS: usize = 3;
 

@@ -1,8 +1,12 @@
-//! Block requests and responses: the x86-64 layout of Xen's `blkif` (`public/io/blkif.h`).
+//! Block requests and responses of Xen's `blkif` (`public/io/blkif.h`).
 //!
-//! A request is copied out of the ring once, as [`RawRequest`], and read from that copy. Sector numbers count 512 bytes whatever
+//! A request is copied out of the ring once, as [`RawRequest`], and read from that copy, which is in the x86-64 layout whatever the
+//! [`Layout`] of the ring is. Sector numbers count 512 bytes whatever
 //! the disk's own sector size is. What a request asks for is judged here; a request that asks for nonsense gets an error response, and the connection stays.
 
+use serde::{Deserialize, Serialize};
+
+use super::sring::Geometry;
 use crate::grant::GrantRef;
 use crate::record::Entry;
 
@@ -23,8 +27,29 @@ pub const SEGMENTS_PER_PAGE: usize = 512;
 /// Bytes of a segment descriptor.
 pub const SEGMENT_SIZE: usize = 8;
 
-/// A request as it lay in the ring.
+/// A request as it lay in the ring, with the padding that the ring's layout may not have.
 pub type RawRequest = [u8; REQUEST_SIZE];
+
+/// How requests lie in a ring: as the frontend's compiler has it. Responses of either begin with the same 12 bytes, and what follows
+/// says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layout {
+    /// 64-bit words are aligned to 8 bytes.
+    #[default]
+    X86_64 = 0,
+    /// 64-bit words are aligned to 4 bytes.
+    X86_32 = 1,
+}
+
+impl Layout {
+    /// The ring that so many pages hold.
+    pub const fn geometry(self, pages: usize) -> Geometry {
+        match self {
+            Layout::X86_64 => Geometry::of(pages, REQUEST_SIZE),
+            Layout::X86_32 => Geometry::narrow(pages, REQUEST_SIZE),
+        }
+    }
+}
 
 /// Offset of the number of the first sector, in every request that has one.
 pub const SECTOR_AT: usize = 16;
@@ -375,6 +400,15 @@ mod tests {
         assert_eq!(Request::parse(&request.encode(), &DISK), Ok(request.clone()));
         let nested = Request { echo: operation::INDIRECT, ..request };
         assert_eq!(Request::parse(&nested.encode(), &DISK).unwrap_err().status, Status::NotSupported);
+    }
+
+    #[test]
+    fn rings_of_both_layouts_have_as_many_entries() {
+        for (pages, entries) in [(1, 32), (2, 64), (4, 128), (8, 256)] {
+            let rings = [Layout::X86_64, Layout::X86_32].map(|layout| layout.geometry(pages));
+            assert_eq!(rings.map(|ring| (ring.entries, ring.request_size())), [(entries, REQUEST_SIZE); 2]);
+            assert_eq!(rings.map(|ring| ring.entry_size), [112, 108]);
+        }
     }
 
     proptest! {

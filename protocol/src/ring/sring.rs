@@ -24,19 +24,69 @@ pub struct Geometry {
     pub entries: u32,
     /// Bytes of one entry, the larger of request and response.
     pub entry_size: usize,
+    /// Requests lie in the ring without their bytes 4 to 8: padding before a 64-bit word, which i386 does not have. Whoever
+    /// reads or writes a request sees zeros there.
+    pub narrow: bool,
 }
+
+/// The padding that narrow requests do not have in the ring.
+const PADDING: core::ops::Range<usize> = 4..8;
 
 impl Geometry {
     /// The ring that `pages` contiguous pages hold (`__CONST_RING_SIZE`).
     pub const fn of(pages: usize, entry_size: usize) -> Geometry {
         let fit = (pages * crate::layout::PAGE_SIZE as usize - ENTRIES) / entry_size;
-        Geometry { entries: 1 << fit.ilog2(), entry_size }
+        Geometry { entries: 1 << fit.ilog2(), entry_size, narrow: false }
+    }
+
+    /// The same for requests of `request_size` bytes that lie there without their padding.
+    pub const fn narrow(pages: usize, request_size: usize) -> Geometry {
+        Geometry { narrow: true, ..Geometry::of(pages, request_size - PADDING.end + PADDING.start) }
+    }
+
+    /// Bytes of the largest request, as it is seen.
+    pub const fn request_size(self) -> usize {
+        if self.narrow { self.entry_size + PADDING.end - PADDING.start } else { self.entry_size }
     }
 
     /// Offset of the entry that an index falls on.
     pub const fn slot(self, index: u32) -> usize {
         ENTRIES + (index & (self.entries - 1)) as usize * self.entry_size
     }
+
+    /// Copies the bytes from `from` on out of the request that lies at `at`, each once.
+    #[inline(always)]
+    pub fn read(self, page: &impl Shared, at: usize, from: usize, out: &mut [u8]) {
+        if self.narrow {
+            return read_narrow(page, at, from, out);
+        }
+        page.read(at + from, out);
+    }
+
+    /// Copies a request to `at`.
+    #[inline(always)]
+    fn write(self, page: &impl Shared, at: usize, request: &[u8]) {
+        if self.narrow {
+            return write_narrow(page, at, request);
+        }
+        page.write(at, request);
+    }
+}
+
+#[inline(never)]
+fn read_narrow(page: &impl Shared, at: usize, from: usize, out: &mut [u8]) {
+    let (before, rest) = out.split_at_mut(out.len().min(PADDING.end.saturating_sub(from)));
+    let (word, padding) = before.split_at_mut(before.len().min(PADDING.start.saturating_sub(from)));
+    page.read(at + from, word);
+    padding.fill(0);
+    page.read(at + from.max(PADDING.end) - PADDING.len(), rest);
+}
+
+#[inline(never)]
+fn write_narrow(page: &impl Shared, at: usize, request: &[u8]) {
+    let (word, rest) = request.split_at(request.len().min(PADDING.start));
+    page.write(at, word);
+    page.write(at + PADDING.start, rest.get(PADDING.len()..).unwrap_or(&[]));
 }
 
 /// Whether a move of a producer index from `old` to `new` passed the index at which the peer wants to be woken.
@@ -83,10 +133,10 @@ impl Front {
     /// Writes a request without publishing it; `false` if the ring is full.
     #[inline(always)]
     pub fn write(&mut self, page: &impl Shared, request: &[u8]) -> bool {
-        if self.room() == 0 || request.len() > self.geometry.entry_size {
+        if self.room() == 0 || request.len() > self.geometry.request_size() {
             return false;
         }
-        page.write(self.geometry.slot(self.written), request);
+        self.geometry.write(page, self.geometry.slot(self.written), request);
         self.written = self.written.wrapping_add(1);
         true
     }
@@ -181,7 +231,7 @@ impl Back {
             return Ok(None);
         }
         let index = self.consumed.wrapping_add(ahead);
-        page.read(self.geometry.slot(index), request);
+        self.geometry.read(page, self.geometry.slot(index), 0, request);
         Ok(Some(index))
     }
 
@@ -235,7 +285,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::VecDeque;
 
-    const GEOMETRY: Geometry = Geometry { entries: 8, entry_size: 12 };
+    const GEOMETRY: Geometry = Geometry { entries: 8, entry_size: 12, narrow: false };
 
     fn fresh() -> Page {
         let page = Page::new(0);
@@ -274,6 +324,34 @@ mod tests {
         let _ = front.publish(&page);
         page.store_u32(RESPONSE_PRODUCER, 2);
         assert_eq!(front.available(&page), Err(Violation::IndexJump { found: 2, own: 0, size: 1 }));
+    }
+
+    proptest! {
+        /// Whatever part of a narrow request is read, it is what was written, but for the padding; its neighbours are left alone.
+        #[test]
+        fn narrow_requests_are_read_as_they_were_written(request: [u8; 24], ahead in 0usize..4, from in 0usize..24, length in 0usize..24) {
+            let narrow = Geometry { entries: 4, ..Geometry::narrow(1, 24) };
+            prop_assert_eq!((narrow.entry_size, narrow.request_size()), (20, 24));
+            let page = Page::new(0xa5);
+            initialise(&page);
+            let mut front = Front::new(narrow);
+            for at in 0..4 {
+                let written = if at == ahead { request } else { [0xa5; 24] };
+                prop_assert!(front.write(&page, &written));
+            }
+            let mut expected = request;
+            expected[PADDING].fill(0);
+            let mut slots = [0; 4 * 20];
+            page.read(ENTRIES, &mut slots);
+            let mut model = [0xa5; 4 * 20];
+            model[ahead * 20..][..4].copy_from_slice(&request[..4]);
+            model[ahead * 20 + 4..][..16].copy_from_slice(&request[8..]);
+            prop_assert_eq!(slots, model);
+            let range = from..(from + length).min(24);
+            let mut part = [0xff; 24];
+            narrow.read(&page, narrow.slot(ahead as u32), from, &mut part[range.clone()]);
+            prop_assert_eq!(&part[range.clone()], &expected[range]);
+        }
     }
 
     #[test]
@@ -361,7 +439,7 @@ mod interleavings {
         }
     }
 
-    const GEOMETRY: Geometry = Geometry { entries: 2, entry_size: 4 };
+    const GEOMETRY: Geometry = Geometry { entries: 2, entry_size: 4, narrow: false };
 
     /// Nobody sleeps with work pending: either the backend sees the request after it re-armed, or the frontend is told to notify.
     #[test]

@@ -43,12 +43,12 @@ pub struct Attached<M: Machine, E> {
 }
 
 impl<M: Machine, E: Entry> Ring<M, E> {
-    /// Attaches to the ring in the frontend's pages `grants`, with the journal in `record`.
+    /// Attaches to the ring in the frontend's pages `grants`, of which so many have that geometry, with the journal in `record`.
     pub fn attach(
         host: &Host<M>,
         frontend: &Frontend,
         grants: &[GrantRef],
-        entry_size: usize,
+        geometry: impl FnOnce(usize) -> Geometry,
         record: M::Record,
         parameters: &[u8],
     ) -> Result<Attached<M, E>, Broken> {
@@ -62,7 +62,7 @@ impl<M: Machine, E: Entry> Ring<M, E> {
             pages.push(page);
         }
         let pages = Spread::new(pages);
-        let geometry = Geometry::of(grants.len(), entry_size);
+        let geometry = geometry(grants.len());
         #[cfg(feature = "mutants")]
         let record = Mutated::new::<E>(record, geometry, mutant::selected());
         let attached = Journal::attach(&record, &pages, geometry, frontend.incarnation, parameters)?;

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use protocol::control::{FromDomain, ToDomain};
+use protocol::ring::block::Layout;
 
 use super::block::Disk;
 use super::link::{Rings, gone, release};
@@ -56,9 +57,13 @@ impl Devices {
         others: impl FnOnce(ToDomain) -> FromDomain,
     ) -> Option<FromDomain> {
         Some(match message {
-            ToDomain::BlockOffer { device, peer, port } => {
+            ToDomain::BlockOffer { device, peer, port, .. } => {
                 match self.disk(&device).offer(peer, port, BLOCK_RING_PAGES) {
-                    Ok(ring) => FromDomain::BlockRing { ring: ring.into_iter().collect(), persistent: true },
+                    Ok(ring) => FromDomain::BlockRing {
+                        ring: ring.into_iter().collect(),
+                        persistent: true,
+                        layout: Layout::X86_64,
+                    },
                     Err(failure) => failed(failure),
                 }
             }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::Files;
 use super::cpio::Archive;
-use super::packages;
+use super::packages::{self, Architecture};
 use crate::{bundle, workspace};
 
 /// Modules of the kernel package that go into the RAM disk, in the order in which they are loaded: those for the guest, and those for
@@ -35,9 +35,9 @@ const FILE_SYSTEMS: [&str; 5] =
     ["lib/crc16.ko", "crypto/crc32c_generic.ko", "fs/mbcache.ko", "fs/jbd2/jbd2.ko", "fs/ext4/ext4.ko"];
 
 /// Makes what is not there yet, with the kernel of this package.
-pub fn prepare(folder: &Path, kernel: &str) -> Result<Files> {
-    let kernel_package = packages::behind(kernel)?;
-    let root = packages::unpack(&[&kernel_package, "busybox-static"], &folder.join("packages"))?;
+pub fn prepare(folder: &Path, architecture: Architecture, kernel: &str) -> Result<Files> {
+    let kernel_package = architecture.behind(kernel)?;
+    let root = packages::unpack(architecture, &[&kernel_package, "busybox-static"], &folder.join("packages"))?;
     let (kernel, ramdisk) = (packages::named(&root.join("boot"), "vmlinuz-")?, folder.join("initrd"));
     let content = archive(&root)?;
     // Somebody may be reading it: the same bytes are not written again.

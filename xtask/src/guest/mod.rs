@@ -3,6 +3,7 @@
 mod busybox;
 mod cpio;
 mod debian;
+mod grub;
 mod packages;
 
 use std::fs::{self, File};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use self::packages::Architecture;
 use crate::bundle::Entry;
 use crate::emulator::{Access, Disk};
 use crate::system::{self, Tool};
@@ -67,7 +69,7 @@ impl Kind {
         let folder = folder(self.name());
         let _lock = lock(&folder)?;
         match self {
-            Kind::Busybox => busybox::prepare(&folder, packages::CLOUD_KERNEL),
+            Kind::Busybox => busybox::prepare(&folder, Architecture::Own, packages::CLOUD_KERNEL),
             Kind::Debian => debian::prepare(),
         }
     }
@@ -90,7 +92,21 @@ impl Kind {
 pub fn generic() -> Result<Files> {
     let folder = folder("busybox-generic");
     let _lock = lock(&folder)?;
-    busybox::prepare(&folder, packages::GENERIC_KERNEL)
+    busybox::prepare(&folder, Architecture::Own, packages::GENERIC_KERNEL)
+}
+
+/// The small guest of 32-bit programs with the kernel of the same architecture.
+pub fn i386() -> Result<Files> {
+    let folder = folder("busybox-i386");
+    let _lock = lock(&folder)?;
+    busybox::prepare(&folder, Architecture::I386, packages::I386_KERNEL)
+}
+
+/// GRUB as a kernel with a PVH entry point, which boots what the guest's first disk says.
+pub fn grub() -> Result<PathBuf> {
+    let folder = folder("grub");
+    let _lock = lock(&folder)?;
+    grub::prepare(&folder)
 }
 
 /// Lets one at a time make what is in a folder, until the lock is dropped.

@@ -38,12 +38,22 @@ struct Done<'n> {
     ns: u64,
 }
 
+/// Makes a domain. What is still being taken apart may have the memory, or the devices, for it: if it cannot be made, that comes first.
 pub fn create<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args) -> Outcome {
+    let deadline = context.plane.hypervisor.clock() + DESTROY_NS;
+    create_before(context, args, deadline)
+}
+
+/// The same, but what cannot be made then is an error.
+pub fn create_before<H: Hypervisor>(context: &mut Context<'_, '_, H>, args: &Args, deadline: u64) -> Outcome {
     let Some((file, overrides)) = args.words.split_first() else {
         return args.expect(1..=1).map(|()| Flow::Done);
     };
     let (path, text) = configuration(context, file)?;
     let created = context.plane.create(&path, text, overrides, args.flag("paused"));
+    if created.is_err() && !context.plane.all_reaped() && context.plane.hypervisor.clock() < deadline {
+        return Ok(Flow::Wait(Waiting::Room { create: args.clone(), deadline }));
+    }
     let warnings = created.as_ref().map_or_else(|failure| &failure.warnings, |created| &created.warnings);
     for warning in warnings.clone() {
         context.say(&format!("warning: {warning}"));

@@ -13,7 +13,7 @@ use super::{Context, Flow, act};
 use crate::config::size;
 use crate::hypervisor::Hypervisor;
 use crate::plane::{Phase, Request};
-use crate::shell::args::Fault;
+use crate::shell::args::{Args, Fault};
 use crate::shell::table::Table;
 use crate::shell::view::{self, DomainView, mib, seconds};
 
@@ -92,6 +92,13 @@ pub enum Waiting {
         /// When to give up.
         deadline: u64,
     },
+    /// Room for a domain that is to be made, which what was destroyed may still have.
+    Room {
+        /// The command that makes it.
+        create: Args,
+        /// When to give up.
+        deadline: u64,
+    },
     /// A domain to carry out a request.
     Answer {
         /// The request.
@@ -137,10 +144,11 @@ impl Waiting {
     /// When to look again at the latest.
     pub fn deadline(&self) -> u64 {
         match self {
-            Waiting::Ended { deadline, .. } | Waiting::Reaped { deadline } | Waiting::Power { deadline, .. } => {
-                *deadline
-            }
-            Waiting::Answer { deadline, .. }
+            Waiting::Ended { deadline, .. }
+            | Waiting::Reaped { deadline }
+            | Waiting::Room { deadline, .. }
+            | Waiting::Power { deadline, .. }
+            | Waiting::Answer { deadline, .. }
             | Waiting::Vcpus { deadline, .. }
             | Waiting::Restarted { deadline, .. } => *deadline,
             Waiting::Device(wait) => wait.deadline,
@@ -187,12 +195,22 @@ impl Waiting {
                 let text = "the core is still taking the domain apart: `info` shows when its memory is back";
                 Some(Err(Fault::from(text.to_string())))
             }
+            Waiting::Room { create, deadline } if late || context.plane.all_reaped() => {
+                match act::create_before(context, create, *deadline) {
+                    Ok(Flow::Done) => Some(Ok(())),
+                    Ok(Flow::Wait(next)) => {
+                        *self = next;
+                        None
+                    }
+                    Err(fault) => Some(Err(fault)),
+                }
+            }
             Waiting::Top(top) if late => top.poll(context),
             Waiting::Terminal { domain } => {
                 let gone = context.plane.domain(*domain).is_none();
                 (context.plane.take_terminal_returned() || gone).then_some(Ok(()))
             }
-            Waiting::Reaped { .. } | Waiting::Top(_) | Waiting::Power { .. } => None,
+            Waiting::Reaped { .. } | Waiting::Room { .. } | Waiting::Top(_) | Waiting::Power { .. } => None,
         }
     }
 }

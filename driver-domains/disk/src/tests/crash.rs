@@ -7,6 +7,7 @@ use std::string::String;
 use proptest::prelude::*;
 use protocol::connection::{Guilty, KillPoint};
 use protocol::control::{FromDomain, ToDomain};
+use protocol::ring::block::Layout;
 
 use super::frontend::{Domain, Frontend, start};
 use super::world::{Dice, World};
@@ -23,7 +24,8 @@ struct Run {
 impl Run {
     fn new(seed: u64, requests: u64, pages: usize) -> Run {
         let world = World::new(200);
-        let mut frontend = Frontend::new(&world, 1, pages);
+        let layout = if seed & 2 == 0 { Layout::X86_64 } else { Layout::X86_32 };
+        let mut frontend = Frontend::new(&world, 1, pages).in_layout(layout);
         frontend.attach.persistent = seed % 2 == 1;
         Run { world, dice: Dice(seed), frontend, left: requests, awake: true }
     }
@@ -103,7 +105,7 @@ fn without_a_crash_everything_is_answered() {
 
 #[test]
 fn a_crash_at_every_store_loses_doubles_and_reorders_nothing() {
-    for seed in 0..3 {
+    for seed in 0..4 {
         for stores in (0..700).step_by(3) {
             run(seed, 1, &[stores]).unwrap_or_else(|why| panic!("seed {seed}, crash at {stores}: {why}"));
         }

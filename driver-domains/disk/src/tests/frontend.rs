@@ -12,9 +12,9 @@ use protocol::control::{FromDomain, ToDomain};
 use protocol::event::Port;
 use protocol::ring::Shared;
 use protocol::ring::block::{
-    Body, REQUEST_SIZE, RESPONSE_SIZE, Request, SEGMENT_SIZE, Segment, Segments, operation, read_response,
+    Body, Layout, RESPONSE_SIZE, Request, SEGMENT_SIZE, Segment, Segments, operation, read_response,
 };
-use protocol::ring::sring::{self, Front, Geometry};
+use protocol::ring::sring::{self, Front};
 use unikernel::backend::Backend;
 use unikernel::spread::Spread;
 
@@ -81,12 +81,13 @@ impl Frontend {
             target: "virtio0".try_into().unwrap(),
             read_only: false,
             persistent: false,
+            layout: Layout::X86_64,
         };
         Frontend {
             who,
             attach,
             page,
-            front: Front::new(Geometry::of(pages, REQUEST_SIZE)),
+            front: Front::new(Layout::X86_64.geometry(pages)),
             world: world.clone(),
             asked: BTreeMap::new(),
             next_id: 0,
@@ -97,6 +98,13 @@ impl Frontend {
             heard: 0,
             notifications: 0,
         }
+    }
+
+    /// With requests in another layout.
+    pub fn in_layout(mut self, layout: Layout) -> Frontend {
+        self.attach.layout = layout;
+        self.front = Front::new(layout.geometry(self.attach.ring.len()));
+        self
     }
 
     /// Attaches, or attaches again.

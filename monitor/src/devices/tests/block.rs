@@ -87,6 +87,16 @@ fn the_handshake_of_linux_connects_a_disk() {
 }
 
 #[test]
+fn a_disk_whose_driver_does_not_wait_is_connected() {
+    let mut world = World::new();
+    world.offer_disk("xvda", NATIVE);
+    world.probe_disk_to(XVDA, 4);
+    world.ready("xvda");
+    assert_eq!(world.back_state(XVDA).as_deref(), Ok("4"));
+    assert_eq!(world.ports.tied.values().collect::<Vec<_>>(), [&NATIVE]);
+}
+
+#[test]
 fn a_ring_of_several_pages_is_taken() {
     let mut world = World::new();
     world.offer_disk("xvda", NATIVE);
@@ -101,6 +111,38 @@ fn a_ring_of_several_pages_is_taken() {
     ];
     world.publish(XVDA, &keys);
     assert_eq!(world.switch(XVDA, 3), world.answer(ring(&[20, 21, 22, 23])));
+}
+
+#[test]
+fn the_layout_is_what_the_driver_says_or_else_the_guests_own() {
+    let (wide, narrow) = (Layout::X86_64, Layout::X86_32);
+    let named = [
+        (narrow, None, narrow),
+        (wide, None, wide),
+        (narrow, Some("x86_64-abi"), wide),
+        (wide, Some("x86_32-abi"), narrow),
+    ];
+    for (own, named, layout) in named {
+        let mut world = World::new();
+        world.ports.layout = own;
+        world.offer_disk("xvda", NATIVE);
+        let port = world.allocate(PEER_DISK);
+        world.publish(XVDA, &[("ring-ref", &8), ("event-channel", &port)]);
+        if let Some(name) = named {
+            world.publish(XVDA, &[("protocol", &name)]);
+        }
+        let answer = FromDomain::BlockRing { ring: [8].into_iter().collect(), persistent: false, layout };
+        assert_eq!(world.switch(XVDA, 3), world.answer(answer));
+    }
+}
+
+#[test]
+fn how_a_disk_can_be_opened_is_there_from_the_start() {
+    let mut world = World::new();
+    world.offer_disk("xvda", NATIVE);
+    world.offer_disk(READ_ONLY, Port(41));
+    assert_eq!(world.back(XVDA, "mode").as_deref(), Ok("w"));
+    assert_eq!(world.back("device/vbd/51728", "mode").as_deref(), Ok("r"));
 }
 
 #[test]

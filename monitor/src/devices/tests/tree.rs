@@ -58,6 +58,16 @@ fn orders_are_given_to_who_understands_them_one_at_a_time() {
 }
 
 #[test]
+fn orders_are_given_to_who_announces_nothing_and_looks() {
+    let mut world = World::new();
+    world.guest.watch("control", "above").unwrap();
+    assert_eq!(world.orders.give(Order::Reboot, &mut world.guest.store), Err(Refused::NotUnderstood));
+    world.guest.watch("control/shutdown", "s").unwrap();
+    assert_eq!(world.orders.give(Order::Reboot, &mut world.guest.store), Ok(()));
+    assert_eq!(acknowledge(&mut world), "reboot");
+}
+
+#[test]
 fn keys_are_pressed_and_memory_and_cpus_are_set() {
     let mut world = World::new();
     press(b's', &mut world.guest.store);

@@ -8,7 +8,7 @@ use protocol::control::FromDomain;
 use protocol::event::Port;
 use protocol::grant::GrantRef;
 use protocol::ring::Shared;
-use protocol::ring::block::{REQUEST_SIZE, RESPONSE_SIZE, read_response};
+use protocol::ring::block::{Layout, REQUEST_SIZE, RESPONSE_SIZE, read_response};
 use protocol::ring::sring::{Front, Geometry, REQUEST_PRODUCER, initialise};
 use unikernel::event::Channel;
 use unikernel::grant::{Access, Granted};
@@ -69,7 +69,7 @@ impl Disk {
         };
         let ring = ring.iter().copied().collect();
         self.wires.set(wires).map_err(|_| String::from("the disk was offered twice"))?;
-        Ok(FromDomain::BlockRing { ring, persistent: false })
+        Ok(FromDomain::BlockRing { ring, persistent: false, layout: Layout::X86_64 })
     }
 
     /// The disk can be used.
