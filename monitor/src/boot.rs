@@ -122,7 +122,7 @@ const _: () = assert!(COMMAND_LINE + (COMMAND_LINE_MAX as u64) < TOLD_SIZE && SP
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::TOLD;
+    use crate::layout::{BASE_RAM_END, TOLD};
 
     #[test]
     fn the_start_info_names_what_is_there() {
@@ -147,6 +147,23 @@ mod tests {
             memory.read(told + COMMAND_LINE, &mut line).unwrap();
             assert_eq!(&line, "console=hvc0 é\0".as_bytes());
         }
+    }
+
+    #[test]
+    fn a_guest_with_more_memory_to_come_begins_with_what_lies_lowest() {
+        let boot = GuestBoot { memory_pages: 8192, max_pages: 16384, ..GuestBoot::default() };
+        let mut memory = GuestMemory::take(&frames(&boot)).unwrap();
+        // A kernel that lies lower than all else, of which the file has the first page only.
+        memory.complete(0, 1).unwrap();
+        memory.write(0, b"kernel").unwrap();
+        let told = BASE_RAM_END - TOLD_SIZE;
+        complete(&mut memory, &boot, told, "quiet", 1).unwrap();
+        assert!((0..KERNEL_START >> PAGE_SHIFT).all(|frame| memory.populated(frame)));
+        assert!(!memory.populated(8191) && memory.count_in(&Ram::new(&boot).frames()) < 8192);
+        assert_eq!(memory.load_u64(told).map(|word| word as u32), Ok(MAGIC));
+        let mut kernel = [0; 7];
+        memory.read(0, &mut kernel).unwrap();
+        assert_eq!(&kernel, b"kernel\0");
     }
 
     #[test]

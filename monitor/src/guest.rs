@@ -1,5 +1,9 @@
 //! The guest as a whole: what its vCPUs share.
 
+mod memory;
+#[cfg(test)]
+mod tests;
+
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -9,7 +13,6 @@ use protocol::event::{MAX_VCPUS, Port};
 use protocol::grant::PEER_DOM0;
 use protocol::vm::{control, event, word};
 use unikernel::vm::GuestMemory;
-use unikernel::vm::memory::LARGE_PAGE;
 
 use crate::apic::{Apic, Ipi, Signal};
 use crate::console::Output;
@@ -141,9 +144,6 @@ pub struct Guest {
     pub complaints: u32,
 }
 
-/// Places for its grant table outside of its RAM: two are enough for a table that lies in one piece, and one more for the next kernel.
-const GRANT_PLACES: usize = 3;
-
 /// Accesses to what is not there that are logged.
 const COMPLAINTS: u32 = 64;
 
@@ -194,63 +194,6 @@ impl Guest {
             outbox: Outbox::default(),
             complaints: COMPLAINTS,
         }
-    }
-
-    /// Frames of RAM that it has.
-    pub fn pages(&self) -> u64 {
-        self.memory.count_in(&self.ram.frames())
-    }
-
-    /// Those, and the page tables that there are because it gave back parts of large pages, unless such tables were set aside.
-    pub fn pages_and_tables(&self) -> u64 {
-        self.pages() + if self.has_tables { 0 } else { self.memory.split() }
-    }
-
-    /// Frames of RAM, and of page tables for what it gives back in part, that it may have.
-    pub fn pages_max(&self) -> u64 {
-        self.memory.most()
-    }
-
-    /// Lets it have that many from now on.
-    pub fn allow(&mut self, pages: u64) {
-        self.memory.allow(&self.ram.frames(), pages);
-        self.supply_rest();
-    }
-
-    /// Lets it begin with that much of its RAM, which is supplied as it is touched, and with page tables for all of it set aside.
-    pub fn begin_with(&mut self, pages: u64) {
-        self.has_tables = true;
-        self.allow(pages);
-    }
-
-    /// Frames of RAM that it neither touched nor gave back. While there are some, it was told of more than it may have.
-    pub fn untouched(&self) -> u64 {
-        self.memory.untouched_in(&self.ram.frames())
-    }
-
-    /// Once what it never touched fits in what it may have, it gets all of it: those who share its memory cannot wait for frames, and
-    /// its devices are held up until then.
-    pub fn supply_rest(&mut self) {
-        let untouched = self.untouched();
-        if untouched == 0 || self.pages() + untouched > self.pages_max() {
-            return;
-        }
-        // The frames were set aside for that; what cannot be had now comes when it is touched.
-        if self.memory.supply_all(&self.ram.frames()).is_ok() {
-            self.outbox.ports.push(self.store);
-        }
-    }
-
-    /// Whether a page of its grant table can lie at a frame: in RAM, or at one of a few places beside it, because each of those takes
-    /// page tables for good.
-    pub fn has_place(&mut self, frame: u64) -> bool {
-        let place = frame / LARGE_PAGE;
-        let known = self.ram.holds_frame(frame) || self.grant_places.contains(&place);
-        if !known && self.grant_places.len() < GRANT_PLACES {
-            self.grant_places.push(place);
-            return true;
-        }
-        known
     }
 
     /// CPUs that run, of those from `first` on.
@@ -412,84 +355,5 @@ impl Guest {
         let rip = state.get(word::RIP);
         let lines = self.output.last_lines(150);
         End::Crash(format!("{reason}, at {rip:#x}; last lines: {lines}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::events::VIRQ_TIMER;
-    use crate::state::FLAG_INTERRUPTS;
-    use crate::testing::{FRAMES, guest};
-    use protocol::vm::segment;
-
-    const UPCALL: u64 = 2 << 56 | 0xf3;
-
-    #[test]
-    fn an_upcall_is_injected_when_the_guest_takes_it() {
-        let (mut guest, state) = guest(1, FRAMES);
-        let port = guest.events.bind_ipi(0).unwrap();
-        guest.raise(port);
-        assert_eq!(guest.prepare(0, &state, 0), Next::Run(u64::MAX));
-        assert_eq!(state.get(word::INJECT), 0, "the guest has not said where it wants it");
-        guest.callback = UPCALL;
-        guest.prepare(0, &state, 0);
-        assert_eq!((state.get(word::INJECT), state.get(word::CONTROL) & control::WINDOW), (0, control::WINDOW));
-        state.set(word::RFLAGS, FLAG_INTERRUPTS);
-        state.set(word::CONTROL, control::SHADOW);
-        guest.prepare(0, &state, 0);
-        assert_eq!((state.get(word::INJECT), state.get(word::CONTROL)), (0, control::WINDOW | control::SHADOW));
-        state.set(word::CONTROL, 0);
-        guest.prepare(0, &state, 0);
-        assert_eq!(state.get(word::INJECT), event::interrupt(0xf3));
-        state.set(word::INJECT, 0);
-        state.set(word::PENDING, event::interrupt(0xf3));
-        guest.prepare(0, &state, 0);
-        assert_eq!((state.get(word::INJECT), state.get(word::CONTROL)), (event::interrupt(0xf3), 0), "the same upcall");
-        state.set(word::INJECT, event::exception(14, Some(0)));
-        guest.prepare(0, &state, 0);
-        assert_eq!(state.get(word::INJECT), event::exception(14, Some(0)), "one at a time");
-        state.set(word::INJECT, 0);
-        state.set(word::PENDING, event::exception(13, Some(0)));
-        guest.prepare(0, &state, 0);
-        assert_eq!(state.get(word::INJECT), event::exception(13, Some(0)), "what was cut short comes first");
-    }
-
-    #[test]
-    fn a_halted_vcpu_wakes_for_its_timer() {
-        let (mut guest, state) = guest(1, FRAMES);
-        guest.callback = UPCALL;
-        guest.events.bind_virq(VIRQ_TIMER, 0).unwrap();
-        guest.vcpus[0].timer = Some(100);
-        state.set(word::RFLAGS, FLAG_INTERRUPTS);
-        guest.halt(0, true).unwrap();
-        assert_eq!(guest.prepare(0, &state, 50), Next::Wait(100));
-        assert_eq!(guest.prepare(0, &state, 100), Next::Run(u64::MAX));
-        assert_eq!(state.get(word::INJECT), event::interrupt(0xf3));
-        assert_eq!(guest.halt(0, false), Err(End::PowerOff));
-    }
-
-    #[test]
-    fn a_vcpu_is_started_by_init_and_startup() {
-        let (mut guest, state) = guest(2, FRAMES);
-        let mut apic = Apic::new(0);
-        let mut send =
-            |guest: &mut Guest, low: u64| guest.signal(0, apic.write(0x830, 1 << 32 | low).unwrap().unwrap());
-        assert_eq!(guest.prepare(1, &state, 0), Next::Wait(u64::MAX));
-        send(&mut guest, 0xc500);
-        send(&mut guest, 0x69a);
-        assert_eq!(guest.outbox.vcpus, 2);
-        assert_eq!(guest.prepare(1, &state, 0), Next::Run(u64::MAX));
-        assert_eq!(state.get(word::SEGMENTS + 2 * segment::CS + 1), 0x9_a000);
-        state.set(word::RIP, 7);
-        send(&mut guest, 0x69a);
-        guest.prepare(1, &state, 0);
-        assert_eq!(state.get(word::RIP), 7, "it runs already");
-        send(&mut guest, 0xc500);
-        state.set(word::PENDING, event::interrupt(0x40));
-        send(&mut guest, 0x69a);
-        guest.prepare(1, &state, 0);
-        assert_eq!([word::INJECT, word::PENDING].map(|word| state.get(word)), [0; 2], "what was before is over");
-        assert_eq!(guest.halt(1, false), Ok(()), "another one runs");
     }
 }

@@ -106,6 +106,8 @@ pub struct Device<R> {
     rings: Option<Rings>,
     /// Why the rings were not taken.
     refused: Option<BadKey>,
+    /// It was logged that they wait for the guest's memory.
+    waits: bool,
 }
 
 impl<R> Device<R> {
@@ -115,7 +117,7 @@ impl<R> Device<R> {
         let front = format!("{}/device/{directory}/{number}", store.home());
         let back = format!("/local/domain/{peer}/backend/{directory}/{guest}/{number}");
         let (phase, rings, refused) = (Phase::Offered, None, None);
-        let device = Device { offer, number, front, back, phase, reply: Some(reply), rings, refused };
+        let device = Device { offer, number, front, back, phase, reply: Some(reply), rings, refused, waits: false };
         store.make(&device.back, Permissions::new(HOST, Right::None).but(guest, Right::Read));
         device.write_back(store, "frontend", &device.front);
         device.write_back(store, "frontend-id", &guest);
@@ -285,8 +287,15 @@ impl<R> Device<R> {
 
     fn look_for_rings(&mut self, front: u32, store: &mut Store, channels: &mut impl Channels) {
         match front {
-            // Its rings may lie in memory that is still to come.
-            state::INITIALISED | state::CONNECTED if !channels.has_memory() => {}
+            // A guest without a balloon can wait for that for ever.
+            state::INITIALISED | state::CONNECTED if !channels.has_memory() => {
+                if !core::mem::replace(&mut self.waits, true) {
+                    log::info!(
+                        "{}: waits until the guest has given back what its `maxmem` is more than its `memory`",
+                        self.offer.name
+                    );
+                }
+            }
             // Linux's network driver and all of Mini-OS go on without waiting.
             state::INITIALISED | state::CONNECTED => {
                 let rings = self.read_rings(store, channels.layout()).and_then(|rings| {
