@@ -287,15 +287,7 @@ impl<R> Device<R> {
 
     fn look_for_rings(&mut self, front: u32, store: &mut Store, channels: &mut impl Channels) {
         match front {
-            // A guest without a balloon can wait for that for ever.
-            state::INITIALISED | state::CONNECTED if !channels.has_memory() => {
-                if !core::mem::replace(&mut self.waits, true) {
-                    log::info!(
-                        "{}: waits until the guest has given back what its `maxmem` is more than its `memory`",
-                        self.offer.name
-                    );
-                }
-            }
+            state::INITIALISED | state::CONNECTED if !channels.has_memory() => self.wait_for_memory(),
             // Linux's network driver and all of Mini-OS go on without waiting.
             state::INITIALISED | state::CONNECTED => {
                 let rings = self.read_rings(store, channels.layout()).and_then(|rings| {
@@ -316,6 +308,14 @@ impl<R> Device<R> {
             state::CLOSING => self.set_back(store, state::CLOSING),
             state::CLOSED => self.set_back(store, state::CLOSED),
             _ => {}
+        }
+    }
+
+    /// A guest without a balloon waits for ever, and nothing but this says so.
+    fn wait_for_memory(&mut self) {
+        if !core::mem::replace(&mut self.waits, true) {
+            let reason = "until the guest has given back what its `maxmem` is more than its `memory`";
+            log::info!("{}: waits {reason}", self.offer.name);
         }
     }
 
