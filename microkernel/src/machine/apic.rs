@@ -33,6 +33,7 @@ const CURRENT_COUNT: u32 = 0x390;
 const DIVIDE: u32 = 0x3e0;
 
 const MASKED: u32 = 1 << 16;
+const PERIODIC: u32 = 1 << 17;
 const DELIVER_NMI: u32 = 4 << 8;
 const DELIVER_INIT: u32 = 5 << 8;
 const DELIVER_STARTUP: u32 = 6 << 8;
@@ -155,9 +156,21 @@ pub fn stop_others() {
     command(0, ASSERT | DELIVER_NMI | ALL_OTHERS);
 }
 
-/// Lets the timer run from `count`, once, with an interrupt at the end or without.
-pub fn count_down(count: u32, interrupt: bool) {
-    write(LVT_TIMER, if interrupt { TIMER as u32 } else { MASKED });
+/// What the timer does at the end of its count, as its local vector says it.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum AtEnd {
+    /// Nothing.
+    Stop = MASKED,
+    /// It interrupts.
+    Interrupt = TIMER as u32,
+    /// It interrupts, and counts again.
+    Repeat = TIMER as u32 | PERIODIC,
+}
+
+/// Lets the timer run from `count`; 0 stops it.
+pub fn count_down(count: u32, at_end: AtEnd) {
+    write(LVT_TIMER, at_end as u32);
     write(INITIAL_COUNT, count);
 }
 

@@ -56,7 +56,7 @@ pub extern "C" fn on_trap(vector: u64, error: u64) -> Leave {
         return enter(this, false, |core| core.fault(this.index, vector, error, Cr2::read_raw()));
     }
     if vector == apic::TIMER {
-        this.armed.set(u64::MAX);
+        timer::heard(this);
     }
     enter(this, false, |core| {
         // The timer and a kick ask for nothing but the decision that every entry ends with.
