@@ -15,7 +15,7 @@ use protocol::system::Features;
 use crate::config::{Config, Guest, size};
 use crate::guest;
 use crate::hypervisor::Hypervisor;
-use crate::image::Image;
+use crate::image::{Image, Segment};
 
 /// Pages of the first vCPU's stack.
 pub const STACK_PAGES: u64 = 16;
@@ -114,15 +114,16 @@ pub fn pin<H: Hypervisor>(hypervisor: &mut H, domain: Handle, config: &Config) -
     Ok(())
 }
 
-/// Puts an image, a stack and the arguments into a domain in building.
+/// Puts an image, a stack and the arguments into a domain in building. Of the image, pages that it cannot write may have been kept.
 pub fn load<H: Hypervisor>(
     hypervisor: &mut H,
     domain: Handle,
     image: &Image<'_>,
+    kept: bool,
     arguments: &BootArguments,
 ) -> Result<(), BuildError> {
     let mut placed = 0;
-    let filled = fill(hypervisor, domain, image, &mut placed);
+    let filled = fill(hypervisor, domain, image, kept, &mut placed);
     filled.map_err(|error| out_of_memory(hypervisor, domain, image, placed, error))?;
     let mut page = Box::new([0; ARGUMENTS_MAX]);
     let Some(used) = encode_arguments(arguments, &mut page) else {
@@ -136,14 +137,37 @@ pub fn load<H: Hypervisor>(
 }
 
 /// Puts image and stack in place; `placed` counts the pages that are.
-fn fill<H: Hypervisor>(hypervisor: &mut H, domain: Handle, image: &Image<'_>, placed: &mut u64) -> Result<(), Error> {
+fn fill<H: Hypervisor>(
+    hypervisor: &mut H,
+    domain: Handle,
+    image: &Image<'_>,
+    kept: bool,
+    placed: &mut u64,
+) -> Result<(), Error> {
     for segment in &image.segments {
-        populate(hypervisor, domain, segment.address, segment.pages, segment.protection)?;
+        if kept && segment.protection != protection::WRITE {
+            renew(hypervisor, domain, segment)?;
+        } else {
+            populate(hypervisor, domain, segment.address, segment.pages, segment.protection)?;
+            write(hypervisor, domain, segment.address, segment.bytes)?;
+        }
         *placed += segment.pages;
-        write(hypervisor, domain, segment.address, segment.bytes)?;
     }
     let stack = VCPU_AREAS + VCPU_AREA_SIZE - STACK_PAGES * PAGE_SIZE;
     populate(hypervisor, domain, stack, STACK_PAGES, protection::WRITE)
+}
+
+/// Makes sure that pages that were kept hold what was loaded, to the last byte: the core writes only what is not there yet.
+fn renew<H: Hypervisor>(hypervisor: &mut H, domain: Handle, segment: &Segment<'_>) -> Result<(), Error> {
+    let (pages, tail) = segment.bytes.as_chunks::<{ PAGE_SIZE as usize }>();
+    write(hypervisor, domain, segment.address, pages.as_flattened())?;
+    let mut page = Box::new([0; PAGE_SIZE as usize]);
+    page[..tail.len()].copy_from_slice(tail);
+    for index in pages.len() as u64..segment.pages {
+        write(hypervisor, domain, segment.address + index * PAGE_SIZE, &*page)?;
+        page.fill(0);
+    }
+    Ok(())
 }
 
 /// Writes any number of bytes into memory that is populated.

@@ -84,8 +84,8 @@ pub trait Hypervisor {
     fn domain_pause(&mut self, domain: Handle) -> Result<()>;
     /// Takes one pause back.
     fn domain_unpause(&mut self, domain: Handle) -> Result<()>;
-    /// Takes it back to building.
-    fn domain_reset(&mut self, domain: Handle) -> Result<()>;
+    /// Takes it back to building. It may keep the pages of its image that it cannot write.
+    fn domain_reset(&mut self, domain: Handle, keep: bool) -> Result<()>;
     /// Ends it for good.
     fn domain_destroy(&mut self, domain: Handle) -> Result<()>;
     /// State and accounting.

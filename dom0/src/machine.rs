@@ -166,8 +166,8 @@ impl Hypervisor for Machine {
         DomainHandle(domain).unpause()
     }
 
-    fn domain_reset(&mut self, domain: Handle) -> Result<()> {
-        DomainHandle(domain).reset()
+    fn domain_reset(&mut self, domain: Handle, keep: bool) -> Result<()> {
+        DomainHandle(domain).reset(keep)
     }
 
     fn domain_destroy(&mut self, domain: Handle) -> Result<()> {

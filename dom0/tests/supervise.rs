@@ -3,6 +3,8 @@
 
 mod sim;
 
+use std::collections::BTreeMap;
+
 use dom0::bundle::Bundle;
 use dom0::plane::{Phase, Plane};
 use proptest::prelude::*;
@@ -11,9 +13,9 @@ use protocol::control::{FromDomain, ToDomain};
 use protocol::domain::Reason;
 use protocol::event::{DOMAIN_EVENT_PORT, Port};
 use protocol::handle::Rights;
-use protocol::layout::ARGUMENTS;
+use protocol::layout::{ARGUMENTS, IMAGE_END};
 use protocol::ring::byte;
-use sim::{Sim, image};
+use sim::{Sim, image, image_with};
 
 fn booted<'b>(image: &'b [u8], files: &[(&str, &'b [u8])]) -> (Sim, Plane<'b, Sim>) {
     let mut all = vec![("images/console", image), ("images/hello", image)];
@@ -26,6 +28,65 @@ fn booted<'b>(image: &'b [u8], files: &[(&str, &'b [u8])]) -> (Sim, Plane<'b, Si
 
 fn create(plane: &mut Plane<'_, Sim>, text: &str) -> u16 {
     plane.create("config/hello.toml", text, &[], false).unwrap().id
+}
+
+/// What is not zero in the image's part of a domain's memory, by address, and the pages that there are.
+fn loaded(sim: &Sim, name: &str) -> (BTreeMap<u64, u8>, Vec<u64>) {
+    sim.by_name(name, |guest| {
+        let written = guest.memory.range(..IMAGE_END).flat_map(|(&at, bytes)| (at..).zip(bytes.iter().copied()));
+        // What was written at an address by a longer write is there still.
+        let bytes: BTreeMap<_, _> = written.collect();
+        let pages = guest.pages.range(..IMAGE_END).map(|(&page, _)| page).collect();
+        (bytes.into_iter().filter(|&(_, byte)| byte != 0).collect(), pages)
+    })
+}
+
+#[test]
+fn a_restart_keeps_the_code_and_loads_all_if_it_is_not_there() {
+    const BASE: u64 = 0x40_0000;
+    let (code, data) = ((BASE, 5, 5000, 0x4000), (BASE + 0x8000, 6, 100, 0x2000));
+    let image = image_with(&[code, (BASE + 0x6000, 4, 4096, 0x1000), data], BASE);
+    let (sim, mut plane) = booted(&image, &[("images/other", &image)]);
+    let id = create(&mut plane, "on_crash = 'restart'");
+    let first = loaded(&sim, "hello");
+    assert_eq!(first.1.len(), 7);
+    let resets = || sim.by_name("hello", |guest| std::mem::take(&mut guest.resets));
+    let run = |plane: &mut Plane<'_, Sim>| {
+        while plane.domain(id).unwrap().phase != Phase::Running {
+            sim.sleep_until(plane.next_deadline());
+            plane.poll();
+        }
+        assert_eq!(loaded(&sim, "hello"), first);
+        sim.say("hello", 0, FromDomain::Ready { abi_version: protocol::ABI_VERSION });
+        plane.poll();
+    };
+    run(&mut plane);
+    // It has given pages of its code back, or put something else where others belong.
+    let break_it: [fn(&mut sim::Guest); 3] = [
+        |guest| _ = guest.pages.remove(&BASE),
+        |guest| _ = guest.pages.insert(BASE + 0x8000, 0),
+        |guest| guest.memory.retain(|&address, _| address != BASE),
+    ];
+    for (broken, expected) in break_it.into_iter().zip([vec![true, false], vec![true, false], vec![true]]) {
+        sim.by_name("hello", broken);
+        end(&sim, &mut plane, "hello", Reason::Fault);
+        run(&mut plane);
+        assert_eq!(resets(), expected);
+        // What the operator restarts is a fresh start.
+        plane.restart(id).unwrap();
+        assert_eq!(resets(), [false]);
+        // So is what was not ready.
+        end(&sim, &mut plane, "hello", Reason::Fault);
+        run(&mut plane);
+        assert_eq!(resets(), [false]);
+    }
+    // Another image, while the core is not through with a reset for the same one.
+    sim.by_name("hello", |guest| guest.reset_slices = 10_000);
+    end(&sim, &mut plane, "hello", Reason::Fault);
+    assert!(matches!(plane.domain(id).unwrap().phase, Phase::Restarting(_)));
+    plane.upgrade(id, "other").unwrap();
+    run(&mut plane);
+    assert_eq!(resets(), [false, false]);
 }
 
 /// As long as dom0 may rest, in ns.

@@ -3,8 +3,6 @@
 //! A domain's own addresses lie below 2^39, so it uses one entry of its root; the upper half of every root is the core's.
 //! Pages are never writable and executable at once. Leaves above the lowest level are [large pages](crate::vm::large).
 
-use core::ops::Range;
-
 use protocol::layout::USER_END;
 
 use crate::frames::{Frames, Kind};
@@ -166,34 +164,31 @@ impl Space {
         entry
     }
 
-    /// Takes apart what lies in `range`, tables included where the end of what they span is passed, until about `budget` steps
-    /// are done; gives the address to go on from. No CPU may have the address space loaded.
-    pub fn clear(self, m: &impl Memory, frames: &mut Frames, owner: Slot, range: Range<u64>, budget: &mut u64) -> u64 {
-        /// Steps that scrubbing a frame is worth, in units of looking at an entry.
+    /// Takes apart what lies at `from`, tables included where the end of what they span is passed; gives the address to go on from,
+    /// and the steps that it took, in units of looking at an entry. It may keep the tables, and pages that cannot be written. No CPU
+    /// may have the address space loaded.
+    pub fn clear(self, m: &impl Memory, frames: &mut Frames, owner: Slot, from: u64, keep: bool) -> (u64, u64) {
+        /// Steps that scrubbing a frame is worth.
         const SCRUB: u64 = 64;
-        let mut from = range.start;
-        while from < range.end && *budget > 0 {
-            let (at, mut shift) = self.walk(m, from, LEAF);
-            let (entry, last, mut steps) = (m.load(at), from, 1);
-            if entry & PRESENT != 0 {
-                m.store(at, 0);
-                for frame in frames_of(entry).filter(|_| entry & REGISTERS == 0) {
-                    frames.unmapped(m, frame, owner);
-                    steps += SCRUB;
-                }
-            }
-            from = ((from >> shift) + 1) << shift;
-            // The tables that end here, from the lowest up.
-            while shift < ROOT && from.is_multiple_of(1 << (shift + STEP)) {
-                shift += STEP;
-                let (at, _) = self.walk(m, last, shift);
-                frames.give_back(m, frame_of(m.load(at)));
-                m.store(at, 0);
+        let (at, mut shift) = self.walk(m, from, LEAF);
+        let (entry, mut steps) = (m.load(at), 1);
+        if entry & PRESENT != 0 && !(keep && entry & WRITE == 0) {
+            m.store(at, 0);
+            for frame in frames_of(entry).filter(|_| entry & REGISTERS == 0) {
+                frames.unmapped(m, frame, owner);
                 steps += SCRUB;
             }
-            *budget = budget.saturating_sub(steps);
         }
-        from
+        let next = ((from >> shift) + 1) << shift;
+        // The tables that end there, from the lowest up.
+        while !keep && shift < ROOT && next.is_multiple_of(1 << (shift + STEP)) {
+            shift += STEP;
+            let (at, _) = self.walk(m, from, shift);
+            frames.give_back(m, frame_of(m.load(at)));
+            m.store(at, 0);
+            steps += SCRUB;
+        }
+        (next, steps)
     }
 }
 

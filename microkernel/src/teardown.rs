@@ -59,14 +59,14 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// A slice of a reset; true when it is complete.
-    pub(crate) fn reset(&mut self, slot: Slot) -> bool {
+    /// A slice of a reset, which may keep what the image cannot write; true when it is complete.
+    pub(crate) fn reset(&mut self, slot: Slot, keep: bool) -> bool {
         if self.domains[slot].state != Some(State::Resetting) {
             self.begin_end(slot, State::Resetting);
             let info = &mut self.domains[slot].info;
             (info.created_tsc, info.first_run_tsc) = (self.machine.tsc(), 0);
         }
-        if !self.halt(slot) || !self.dismantle(slot, &RESET_AREAS, false) {
+        if !self.halt(slot) || !self.dismantle(slot, &RESET_AREAS, false, keep) {
             return false;
         }
         for page in [ARGUMENTS, CONTROL_IN, CONTROL_OUT, CONSOLE, HEARTBEAT] {
@@ -87,7 +87,7 @@ impl<M: Machine> Core<M> {
         if self.domains[slot].state != Some(State::Dying) {
             self.begin_end(slot, State::Dying);
         }
-        let done = self.halt(slot) && self.dismantle(slot, &[(0, USER_END)], true);
+        let done = self.halt(slot) && self.dismantle(slot, &[(0, USER_END)], true, false);
         if done {
             self.give_up(slot);
         }
@@ -115,8 +115,8 @@ impl<M: Machine> Core<M> {
         domain.progress = 0;
     }
 
-    /// A slice of taking ports, mappings and address space apart; true when nothing is left.
-    fn dismantle(&mut self, slot: Slot, areas: &[(u64, u64)], for_good: bool) -> bool {
+    /// A slice of taking ports, mappings and address space apart; true when nothing is left, but what is kept of the image.
+    fn dismantle(&mut self, slot: Slot, areas: &[(u64, u64)], for_good: bool, keep: bool) -> bool {
         let mut budget = SLICE;
         let mut progress = self.domains[slot].progress;
         while progress < SPACE && budget > 0 {
@@ -136,9 +136,10 @@ impl<M: Machine> Core<M> {
         }
         let space = self.domains[slot].space;
         for &(start, end) in areas {
-            let from = progress.saturating_sub(SPACE).max(start);
-            if progress >= SPACE && from < end && budget > 0 {
-                progress = SPACE + space.clear(&self.machine, &mut self.frames, slot, from..end, &mut budget);
+            let (mut from, keep) = (progress.saturating_sub(SPACE).max(start), keep && start == IMAGE_BASE);
+            while progress >= SPACE && from < end && budget > 0 {
+                let (next, steps) = space.clear(&self.machine, &mut self.frames, slot, from, keep);
+                (from, progress, budget) = (next, SPACE + next, budget.saturating_sub(steps));
             }
         }
         self.domains[slot].progress = progress;

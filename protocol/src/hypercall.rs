@@ -94,8 +94,9 @@ macro_rules! for_each_hypercall {
         /// Takes one pause back.
         26 DomainUnpause domain_unpause(domain: Other) [WrongState];
         /// Ends whatever it does and takes it back to building in place: memory scrubbed except for retained pages; handles,
-        /// peers, ports and pending events stay; what it had mapped is unmapped; its incarnation stays.
-        27 DomainReset domain_reset(domain: Other) [WrongState, Again];
+        /// peers, ports and pending events stay; what it had mapped is unmapped; its incarnation stays. With 1 in `keep`, pages of
+        /// its image that it cannot write stay too, and their content: nobody says that it is what was loaded.
+        27 DomainReset domain_reset(domain: Other, keep: Flags) [WrongState, Again];
         /// Ends it and gives everything back. The caller's handle is closed when this succeeds.
         28 DomainDestroy domain_destroy(domain: AnyDomain) [Again];
         /// Fills `out`, a `DomainInfo`.

@@ -105,7 +105,7 @@ fn restarted_domains_keep_their_identity() {
     let mut system = machine(2).boot();
     system.ok("create hello name=one");
     let first = row(&mut system, "one");
-    assert!(system.ok("restart one").contains("one: restarted"));
+    assert!(system.ok("restart one").contains("one is restarted, "));
     let again = row(&mut system, "one");
     for key in ["id", "incarnation", "memory_pages", "ports"] {
         assert_eq!(again[key], first[key], "{key}");

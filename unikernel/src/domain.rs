@@ -82,10 +82,10 @@ impl DomainHandle {
         unsafe { raw::domain_unpause(self.number()) }.map(|_| ())
     }
 
-    /// Takes it back to building in place; long.
-    pub fn reset(&self) -> Result<()> {
+    /// Takes it back to building in place, and may keep the pages of its image that it cannot write; long.
+    pub fn reset(&self, keep: bool) -> Result<()> {
         // SAFETY: it is another domain's memory.
-        unsafe { raw::domain_reset(self.other()?) }.map(|_| ())
+        unsafe { raw::domain_reset(self.other()?, keep.into()) }.map(|_| ())
     }
 
     /// Ends it and gives everything back; the handle is closed. Long.

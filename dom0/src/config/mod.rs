@@ -127,6 +127,16 @@ pub struct Config {
     pub connect: Vec<String>,
 }
 
+impl Config {
+    /// Name of the image that runs in it, under `images/`.
+    pub fn image(&self) -> &str {
+        match &self.guest {
+            Guest::Native { image } => image,
+            Guest::Linux { .. } => crate::guest::MONITOR,
+        }
+    }
+}
+
 /// A configuration and what in it has no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed {

@@ -69,6 +69,10 @@ pub struct Domain<P> {
     pub arguments: BootArguments,
     /// What the supervisor does with it.
     pub phase: Phase,
+    /// The image with which it became ready, whose code can stay where it is when it is restarted.
+    pub image: Option<String>,
+    /// The core was asked to keep that code.
+    pub kept: bool,
     /// The core is not through with taking it back to where it is built.
     pub resetting: bool,
     /// Times it was started again.
@@ -117,6 +121,8 @@ impl<P> Domain<P> {
             wires: Vec::new(),
             arguments: BootArguments::default(),
             phase: Phase::Running,
+            image: None,
+            kept: false,
             resetting: false,
             restarts: 0,
             last_end: None,

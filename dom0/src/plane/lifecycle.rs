@@ -16,8 +16,8 @@ use super::restart::FIRST_SLICES;
 use super::{DOM0_NAME, Dying, Plane};
 use crate::builder;
 use crate::channel::Channel;
-use crate::config::{self, Config, Guest};
-use crate::guest::{self, Files};
+use crate::config::{self, Config};
+use crate::guest::Files;
 use crate::hypervisor::Hypervisor;
 use crate::image::Image;
 
@@ -103,10 +103,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
 
     /// The image of a guest that can run here.
     pub(super) fn image(&self, config: &Config) -> Result<Image<'b>, String> {
-        let image = match &config.guest {
-            Guest::Native { image } => image,
-            Guest::Linux { .. } => guest::MONITOR,
-        };
+        let image = config.image();
         let Some(bytes) = self.bundle.file(&format!("images/{image}")) else {
             let known = self.bundle.names("images", "").join(" ");
             return Err(format!("{}: there is no image {image} in the bundle: choose among {known}", config.name));
@@ -138,7 +135,8 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             let placed = files.place(hypervisor, domain.handle, &domain.config);
             domain.arguments.guest = Some(placed.map_err(|error| error.text)?);
         }
-        builder::load(hypervisor, domain.handle, image, &domain.arguments).map_err(|error| error.text)?;
+        let kept = domain.image.take().is_some();
+        builder::load(hypervisor, domain.handle, image, kept, &domain.arguments).map_err(|error| error.text)?;
         let inward =
             hypervisor.map(domain.id, REF_CONTROL_IN, true).map_err(|error| format!("no control channel: {error}"))?;
         match hypervisor.map(domain.id, REF_CONTROL_OUT, true) {

@@ -80,6 +80,7 @@ impl<H: Hypervisor> Plane<'_, H> {
             let received = channel.receive(|envelope| match envelope.message {
                 FromDomain::Ready { abi_version } => {
                     if !core::mem::replace(&mut domain.ready, true) {
+                        domain.image = Some(domain.config.image().to_owned());
                         ready.push((domain.id, abi_version));
                     }
                 }

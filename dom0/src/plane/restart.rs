@@ -17,6 +17,7 @@ use super::watchdog::Outage;
 use super::{DOM0_NAME, Plane};
 use crate::backoff::Backoff;
 use crate::hypervisor::Hypervisor;
+use crate::image::Image;
 
 /// Slices at once of what the core does in slices, when it begins: 32 MiB of memory in small pages scrubbed, more than a driver domain has.
 pub(super) const FIRST_SLICES: usize = 64;
@@ -31,7 +32,12 @@ fn turn(slices: usize, mut call: impl FnMut() -> Result<(), Error>) -> Option<Re
     (0..slices).map(|_| call()).find(|result| *result != Err(Error::Again))
 }
 
-impl<H: Hypervisor> Plane<'_, H> {
+/// What is said of a domain that was restarted, by whoever, in so many ns.
+pub fn restarted(name: &str, took: u64) -> String {
+    format!("{name} is restarted, {} us", took / 1000)
+}
+
+impl<'b, H: Hypervisor> Plane<'b, H> {
     /// Takes a domain back to its first instruction, in place, because the operator wants it, whatever its past. Gives the ns it
     /// took, or nothing if it goes on in [`Plane::poll`].
     pub fn restart(&mut self, id: u16) -> Result<Option<u64>, String> {
@@ -40,6 +46,7 @@ impl<H: Hypervisor> Plane<'_, H> {
             domain.backoff = Backoff::default();
             domain.outage = Some(Outage::begin(now));
             domain.last_end = Some("was restarted by the operator".to_owned());
+            domain.image = None;
         }
         self.revive(id)
     }
@@ -66,11 +73,7 @@ impl<H: Hypervisor> Plane<'_, H> {
         let mut domain = self.domains.remove(index);
         domain.ready = false;
         let result = match self.image(&domain.config) {
-            Ok(image) => self.take_back(&mut domain).map(|reset| {
-                reset.map_err(|error| format!("the core refuses to reset it: {error}"))?;
-                domain.restarts += 1;
-                self.run(&mut domain, &image, false)
-            }),
+            Ok(image) => self.rebuild(&mut domain, &image),
             Err(text) => Some(Err(text)),
         };
         if let Some(Err(text)) = &result {
@@ -93,11 +96,31 @@ impl<H: Hypervisor> Plane<'_, H> {
         Some(result.map(|()| self.hypervisor.clock().saturating_sub(begin)).map_err(|text| format!("{name}: {text}")))
     }
 
+    /// A turn of taking a domain back and, at the end, starting it again.
+    fn rebuild(&mut self, domain: &mut Domain<H::Page>, image: &Image<'b>) -> Option<Result<(), String>> {
+        domain.image.take_if(|image| image != domain.config.image());
+        if let Err(error) = self.take_back(domain)? {
+            return Some(Err(format!("the core refuses to reset it: {error}")));
+        }
+        // What an earlier turn kept is in the way of all that is not the same image.
+        let in_the_way = domain.kept && domain.image.is_none();
+        let result = if in_the_way { None } else { Some(self.run(domain, image, false)) };
+        if core::mem::take(&mut domain.kept) && !matches!(result, Some(Ok(()))) {
+            // What was kept is not what it was, or not wanted: all of it goes.
+            domain.resetting = true;
+            return None;
+        }
+        domain.restarts += 1;
+        result
+    }
+
     /// A turn of taking a domain back to where it is built: it runs no more and, at the end, holds nothing of others.
     fn take_back(&mut self, domain: &mut Domain<H::Page>) -> Option<Result<(), Error>> {
         self.close_channel(domain);
         let slices = if domain.resetting { SLICES } else { FIRST_SLICES };
-        let reset = turn(slices, || self.hypervisor.domain_reset(domain.handle));
+        let keep = domain.image.is_some();
+        domain.kept |= keep;
+        let reset = turn(slices, || self.hypervisor.domain_reset(domain.handle, keep));
         domain.resetting = reset.is_none();
         reset
     }
@@ -106,6 +129,7 @@ impl<H: Hypervisor> Plane<'_, H> {
     pub(super) fn halt(&mut self, id: u16) {
         let Some(index) = self.domains.iter().position(|domain| domain.id == id) else { return };
         let mut domain = self.domains.remove(index);
+        domain.image = None;
         // A domain that is not there any more does not run either.
         let _ = self.take_back(&mut domain);
         self.domains.insert(index, domain);
@@ -114,7 +138,7 @@ impl<H: Hypervisor> Plane<'_, H> {
     /// Restarts a domain, and says so.
     pub(super) fn restart_and_say(&mut self, id: u16, name: &str) -> String {
         match self.revive(id) {
-            Ok(Some(took)) => format!("{name} is restarted, {} us", took / 1000),
+            Ok(Some(took)) => restarted(name, took),
             Ok(None) => format!("{name} is restarted as soon as its memory is scrubbed"),
             Err(text) => format!("{text}; {name} is in quarantine"),
         }
@@ -148,7 +172,7 @@ impl<H: Hypervisor> Plane<'_, H> {
             let name = self.handle(id).map(|(_, name)| name.to_string()).unwrap_or_default();
             match self.go_on(id, begin) {
                 None => {}
-                Some(Ok(took)) => self.notice(&format!("{name} is restarted, {} us", took / 1000)),
+                Some(Ok(took)) => self.notice(&restarted(&name, took)),
                 Some(Err(text)) if self.fail_trial(id, &text) => {}
                 Some(Err(text)) => self.notice(&format!("{text}; {name} is in quarantine")),
             }

@@ -15,7 +15,8 @@ use protocol::error::{Error, Result};
 use protocol::event::{CONTROL_PORT, Port};
 use protocol::grant::{GrantRef, PEER_DOM0, REF_CONTROL_IN, REF_CONTROL_OUT, REF_HEARTBEAT};
 use protocol::handle::{Handle, Rights};
-use protocol::layout::PAGE_SIZE;
+use protocol::hypercall::protection;
+use protocol::layout::{IMAGE_END, PAGE_SIZE};
 use protocol::ring::{Shared, byte};
 use protocol::system::SystemInfo;
 
@@ -64,6 +65,10 @@ pub struct Guest {
     pub ports: BTreeMap<u32, Option<(u16, u32)>>,
     /// What was written, by address.
     pub memory: BTreeMap<u64, Vec<u8>>,
+    /// Protection of its pages, by address.
+    pub pages: BTreeMap<u64, u64>,
+    /// For each of its resets whether pages were to be kept.
+    pub resets: Vec<bool>,
     pub given: Vec<(Handle, Rights)>,
     /// Slices that its next reset takes.
     pub reset_slices: u32,
@@ -154,6 +159,8 @@ impl Sim {
             peers: BTreeMap::new(),
             ports: BTreeMap::new(),
             memory: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            resets: Vec::new(),
             given: Vec::new(),
             reset_slices: 0,
             affinity: (0..spec.vcpus).map(|vcpu| (vcpu, spec.schedule.affinity)).collect(),
@@ -422,13 +429,18 @@ impl Hypervisor for Sim {
         Ok(DomainCreated { handle: handle.0, id, reserved: 0, incarnation, control_port })
     }
 
-    fn memory_populate(&mut self, domain: Handle, address: u64, pages: u64, _protection: u64) -> Result<()> {
+    fn memory_populate(&mut self, domain: Handle, address: u64, pages: u64, protection: u64) -> Result<()> {
         self.call()?;
         assert!(pages <= 512 && address.is_multiple_of(PAGE_SIZE));
         self.with(domain, |guest| {
             if guest.info.used_pages + pages > guest.info.memory_pages {
                 return Err(Error::NoMemory);
             }
+            let all = (0..pages).map(|page| address + page * PAGE_SIZE);
+            if all.clone().any(|page| guest.pages.contains_key(&page)) {
+                return Err(Error::Exists);
+            }
+            guest.pages.extend(all.map(|page| (page, protection)));
             guest.info.used_pages += pages;
             Ok(())
         })
@@ -439,6 +451,10 @@ impl Hypervisor for Sim {
         assert!(bytes.len() <= 65536);
         self.with(domain, |guest| {
             assert_eq!(guest.info.state, protocol::domain::State::Building as u32);
+            let written = address / PAGE_SIZE..(address + bytes.len() as u64).div_ceil(PAGE_SIZE);
+            if written.map(|page| page * PAGE_SIZE).any(|page| page < IMAGE_END && !guest.pages.contains_key(&page)) {
+                return Err(Error::BadAddress);
+            }
             guest.memory.insert(address, bytes.to_vec());
             Ok(())
         })
@@ -471,7 +487,7 @@ impl Hypervisor for Sim {
         })
     }
 
-    fn domain_reset(&mut self, domain: Handle) -> Result<()> {
+    fn domain_reset(&mut self, domain: Handle, keep: bool) -> Result<()> {
         self.call()?;
         self.with(domain, |guest| {
             if guest.reset_slices > 0 {
@@ -482,8 +498,10 @@ impl Hypervisor for Sim {
             guest.info.state = protocol::domain::State::Building as u32;
             guest.info.reason = 0;
             guest.info.resets += 1;
-            guest.info.used_pages = OVERHEAD;
-            guest.memory.clear();
+            guest.resets.push(keep);
+            guest.pages.retain(|&page, protection| keep && page < IMAGE_END && *protection != protection::WRITE);
+            guest.info.used_pages = OVERHEAD + guest.pages.len() as u64;
+            guest.memory.retain(|address, _| guest.pages.contains_key(&(address & !(PAGE_SIZE - 1))));
             guest.control_in.poke(0, &[0; PAGE_SIZE as usize]);
             guest.control_out.poke(0, &[0; PAGE_SIZE as usize]);
             guest.heartbeat.poke(0, &[0; PAGE_SIZE as usize]);

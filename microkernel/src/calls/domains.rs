@@ -68,9 +68,10 @@ impl<M: Machine> Core<M> {
         Ok(0)
     }
 
-    pub(super) fn domain_reset(&mut self, _: Caller, slot: Slot) -> Result {
+    pub(super) fn domain_reset(&mut self, _: Caller, slot: Slot, keep: u64) -> Result {
+        refuse_if(keep > 1, Error::Invalid)?;
         refuse_if(self.domains[slot].is_gone(), Error::WrongState)?;
-        if self.reset(slot) { Ok(0) } else { Err(Error::Again) }
+        if self.reset(slot, keep == 1) { Ok(0) } else { Err(Error::Again) }
     }
 
     pub(super) fn domain_destroy(&mut self, caller: Caller, domain: Handle) -> Result {

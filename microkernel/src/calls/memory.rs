@@ -107,9 +107,18 @@ impl<M: Machine> Core<M> {
         }
         source.parts(&self.machine, 0, length, |from, part| {
             target.parts(&self.machine, part.start, part.len(), |to, piece| {
-                self.machine.copy(Phys(from.0 + piece.start as u64), to, piece.len());
+                self.update(Phys(from.0 + piece.start as u64), to, piece.len());
             });
         });
         Ok(0)
+    }
+
+    /// Copies bytes, unless they are there already: code that is not written is not forgotten by the processor, or its emulator.
+    fn update(&self, from: Phys, to: Phys, length: usize) {
+        let same = |at| self.machine.load(Phys(from.0 + at)) == self.machine.load(Phys(to.0 + at));
+        let aligned = (from.0 | to.0 | length as u64).is_multiple_of(8);
+        if !aligned || !(0..length as u64).step_by(8).all(same) {
+            self.machine.copy(from, to, length);
+        }
     }
 }

@@ -157,7 +157,6 @@ pub fn stop_others() {
 }
 
 /// What the timer does at the end of its count, as its local vector says it.
-#[derive(Clone, Copy)]
 #[repr(u32)]
 pub enum AtEnd {
     /// Nothing.

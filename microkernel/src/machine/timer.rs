@@ -87,11 +87,10 @@ pub fn calibrate() -> Result<(), &'static str> {
 #[cold]
 pub fn arm(this: &Cpu, deadline: u64) {
     this.armed.set(deadline);
-    let ticks = u128::from(deadline.saturating_sub(tsc())) * u128::from(APIC_HZ.load(Relaxed)) / u128::from(tsc_hz());
-    let (least, at_end) = match REPEATS.load(Relaxed) {
-        true => (APIC_HZ.load(Relaxed) / REPEAT_HZ, AtEnd::Repeat),
-        false => (1, AtEnd::Interrupt),
-    };
+    let apic_hz = APIC_HZ.load(Relaxed);
+    let ticks = u128::from(deadline.saturating_sub(tsc())) * u128::from(apic_hz) / u128::from(tsc_hz());
+    let (least, at_end) =
+        if REPEATS.load(Relaxed) { (apic_hz / REPEAT_HZ, AtEnd::Repeat) } else { (1, AtEnd::Interrupt) };
     // A count that does not reach the deadline fires early, and is armed again then.
     count_down(ticks.clamp(least.into(), u32::MAX.into()) as u32, at_end);
 }

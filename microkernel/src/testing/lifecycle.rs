@@ -291,6 +291,50 @@ fn retained_memory_and_channels_survive_a_reset_and_nothing_else_does() {
 }
 
 #[test]
+fn a_reset_keeps_what_the_image_cannot_write_if_it_is_to() {
+    let mut world = World::new(1000, 1);
+    let before = system(&mut world);
+    let child = world.create(&spec(100)).unwrap();
+    let [code, constants, data] = [0, 2, 3].map(|page| IMAGE_BASE + page * PAGE_SIZE);
+    let other = HEAP + 600 * PAGE_SIZE;
+    for (address, pages, protection) in [(code, 2, 2), (constants, 1, 0), (data, 1, 1), (other, 1, 0)] {
+        world.ok(Slot::DOM0, H::MemoryPopulate, &[child.handle, address, pages, protection]);
+    }
+    world.poke(Slot::DOM0, HEAP, b"program.");
+    let write = |world: &mut World, address: u64| {
+        world.call(Slot::DOM0, H::DomainWrite, &[child.handle, address, HEAP, 8]).map(|_| ())
+    };
+    for address in [code, constants, data] {
+        assert_eq!(write(&mut world, address), Ok(()));
+    }
+    world.start(child);
+    let used = info(&mut world, child).used_pages;
+    assert_eq!(world.call(Slot::DOM0, H::DomainReset, &[child.handle, 2]), Err(Error::Invalid));
+    world.ok(Slot::DOM0, H::DomainReset, &[child.handle, 1]);
+    world.check();
+    assert_eq!([code, constants].map(|at| world.peek(child.slot, at, 8)), [(); 2].map(|()| b"program.".to_vec()));
+    assert_eq!(world.call(Slot::DOM0, H::MemoryPopulate, &[child.handle, code, 1, 2]), Err(Error::Exists));
+    for gone in [data, other] {
+        assert_eq!(write(&mut world, gone), Err(Error::BadAddress));
+    }
+    // What was there, other words, and a part of a word.
+    for text in [b"program.", b"changed.", b"program."] {
+        world.poke(Slot::DOM0, HEAP, text);
+        assert_eq!((write(&mut world, code), write(&mut world, constants + 3)), (Ok(()), Ok(())));
+        assert_eq!([code, constants + 3].map(|at| world.peek(child.slot, at, 8)), [(); 2].map(|()| text.to_vec()));
+    }
+    world.ok(Slot::DOM0, H::MemoryPopulate, &[child.handle, data, 1, 1]);
+    world.ok(Slot::DOM0, H::MemoryPopulate, &[child.handle, other, 1, 0]);
+    world.start(child);
+    assert_eq!(info(&mut world, child).used_pages, used);
+    world.ok(Slot::DOM0, H::DomainReset, &[child.handle, 0]);
+    assert_eq!(write(&mut world, code), Err(Error::BadAddress));
+    world.destroy(child);
+    world.check();
+    assert_eq!(system(&mut world), before);
+}
+
+#[test]
 fn nothing_is_taken_from_under_a_running_cpu() {
     let mut world = World::new(600, 2);
     let child = world.child();

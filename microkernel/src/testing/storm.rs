@@ -91,6 +91,7 @@ enum Step {
     Reset {
         who: usize,
         slices: u8,
+        keep: bool,
     },
     Start {
         who: usize,
@@ -119,7 +120,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => who.clone().prop_map(|who| Step::Unpause { who }),
         4 => (who.clone(), 0_u16..30, 1_u8..6).prop_map(|(who, page, pages)| Step::Device { who, page, pages }),
         1 => who.clone().prop_map(|who| Step::Fault { who }),
-        2 => (who.clone(), 1_u8..6).prop_map(|(who, slices)| Step::Reset { who, slices }),
+        2 => (who.clone(), 1_u8..6, any::<bool>()).prop_map(|(who, slices, keep)| Step::Reset { who, slices, keep }),
         2 => who.clone().prop_map(|who| Step::Start { who }),
         1 => who.prop_map(|who| Step::Destroy { who }),
     ]
@@ -240,9 +241,9 @@ impl Storm {
                     self.world.leave(0);
                 }
             }
-            Step::Reset { who, slices } => {
+            Step::Reset { who, slices, keep } => {
                 for _ in 0..slices {
-                    _ = self.world.call(dom0, H::DomainReset, &[self.handle(who)]);
+                    _ = self.world.call(dom0, H::DomainReset, &[self.handle(who), keep.into()]);
                 }
             }
             Step::Start { who } => {

@@ -123,7 +123,7 @@ impl Actor {
         // It gets all its memory back first: it may have been made smaller than its image.
         handle.set_memory(MEMORY_PAGES, MEMORY_PAGES).context("domain_set_memory")?;
         loop {
-            to_the_end(|| handle.reset()).context("domain_reset")?;
+            to_the_end(|| handle.reset(false)).context("domain_reset")?;
             match self.start(image, random) {
                 Ok(()) => return Ok(()),
                 Err(stop) if time::now() >= deadline => return Err(format!("restarting an actor: {stop:?}")),

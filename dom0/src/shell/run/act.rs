@@ -17,7 +17,7 @@ use crate::builder;
 use crate::config::{Guest, cpus, shown, size, suggest};
 use crate::guest;
 use crate::hypervisor::Hypervisor;
-use crate::plane::DOM0_ID;
+use crate::plane::{DOM0_ID, restart};
 use crate::shell::args::{Args, Fault};
 use crate::shell::table::Table;
 use crate::shell::view;
@@ -172,7 +172,7 @@ pub fn restarted<H: Hypervisor>(
     if json {
         return context.json(&Done { name, id, ns }).map(|_: Flow| ());
     }
-    context.say(&format!("{name}: restarted, {}", duration(ns)));
+    context.say(&restart::restarted(name, ns));
     Ok(())
 }
 

@@ -176,7 +176,7 @@ fn change_hands(address: u16) -> Outcome {
     }
     log::info!("probe: the card's interrupt is port {port}");
     let owner = driver.puppet.child.handle;
-    to_the_end(|| owner.reset()).context("domain_reset")?;
+    to_the_end(|| owner.reset(false)).context("domain_reset")?;
     if command(&mut watcher)? != MEMORY || info()?.owner != NO_OWNER {
         return Err("the card of a domain that was reset still reaches memory".into());
     }
