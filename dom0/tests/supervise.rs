@@ -89,6 +89,44 @@ fn a_restart_keeps_the_code_and_loads_all_if_it_is_not_there() {
     assert_eq!(resets(), [false, false]);
 }
 
+#[test]
+fn a_restart_with_its_code_gets_by_where_one_call_fails() {
+    let image = image();
+    let (sim, mut plane) = booted(&image, &[]);
+    let id = create(&mut plane, "on_crash = 'restart'");
+    let go_on = |plane: &mut Plane<'_, Sim>| {
+        while let Phase::Waiting(_) | Phase::Restarting(_) = plane.domain(id).unwrap().phase {
+            sim.sleep_until(plane.next_deadline());
+            plane.poll();
+        }
+        plane.domain(id).unwrap().phase
+    };
+    let (mut anew, mut refused) = (0, 0);
+    for call in 0.. {
+        plane.restart(id).unwrap();
+        assert_eq!(go_on(&mut plane), Phase::Running);
+        sim.say("hello", 0, FromDomain::Ready { abi_version: protocol::ABI_VERSION });
+        plane.poll();
+        sim.by_name("hello", |guest| guest.resets.clear());
+        sim.end("hello", Reason::Fault);
+        plane.on_port(DOMAIN_EVENT_PORT);
+        let fails = sim.calls.get() + call;
+        sim.fail.set(Some((fails, protocol::error::Error::NoMemory)));
+        plane.poll();
+        let phase = go_on(&mut plane);
+        sim.fail.set(None);
+        match (phase, sim.by_name("hello", |guest| std::mem::take(&mut guest.resets)).as_slice()) {
+            (Phase::Running, [true]) if sim.calls.get() <= fails => break,
+            // What says that and how it died is not there, or how often it was restarted.
+            (Phase::Running, [] | [true]) => {}
+            (Phase::Running, [true, false]) => anew += 1,
+            (Phase::Quarantined, []) => refused += 1,
+            other => panic!("call {call}: {other:?}"),
+        }
+    }
+    assert!(anew > 5 && refused == 1, "{anew} {refused}");
+}
+
 /// As long as dom0 may rest, in ns.
 const SOON: u64 = 100_000;
 

@@ -59,10 +59,7 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             None if self.domain(id).is_none() => {
                 Err(format!("{DOM0_NAME}: it cannot be restarted: `poweroff --reboot` restarts all"))
             }
-            None => {
-                self.put(id, Phase::Restarting(begin));
-                Ok(None)
-            }
+            None => Ok(None),
         }
     }
 
@@ -76,9 +73,13 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
             Ok(image) => self.rebuild(&mut domain, &image),
             Err(text) => Some(Err(text)),
         };
-        if let Some(Err(text)) = &result {
-            domain.phase = Phase::Quarantined;
-            domain.last_end = Some(format!("could not be restarted: {text}"));
+        match &result {
+            None => domain.phase = Phase::Restarting(begin),
+            Some(Ok(())) => {}
+            Some(Err(text)) => {
+                domain.phase = Phase::Quarantined;
+                domain.last_end = Some(format!("could not be restarted: {text}"));
+            }
         }
         let name = domain.name().to_owned();
         self.domains.insert(index, domain);
