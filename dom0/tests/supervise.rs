@@ -34,7 +34,6 @@ fn create(plane: &mut Plane<'_, Sim>, text: &str) -> u16 {
 fn loaded(sim: &Sim, name: &str) -> (BTreeMap<u64, u8>, Vec<u64>) {
     sim.by_name(name, |guest| {
         let written = guest.memory.range(..IMAGE_END).flat_map(|(&at, bytes)| (at..).zip(bytes.iter().copied()));
-        // What was written at an address by a longer write is there still.
         let bytes: BTreeMap<_, _> = written.collect();
         let pages = guest.pages.range(..IMAGE_END).map(|(&page, _)| page).collect();
         (bytes.into_iter().filter(|&(_, byte)| byte != 0).collect(), pages)
@@ -125,6 +124,28 @@ fn a_restart_with_its_code_gets_by_where_one_call_fails() {
         }
     }
     assert!(anew > 5 && refused == 1, "{anew} {refused}");
+}
+
+#[test]
+fn a_restart_that_cannot_succeed_ends_though_the_code_was_kept() {
+    let image = image();
+    let kernel = [1; 5000];
+    let (sim, mut plane) = booted(&image, &[("images/monitor", &image), ("boot/vmlinuz", &kernel)]);
+    for (name, what) in [("native", "image = 'hello'"), ("linux", "kernel = 'boot/vmlinuz'\nmemory = 2")] {
+        let text = format!("{what}\non_crash = 'restart'");
+        let id = plane.create(&format!("config/{name}.toml"), &text, &[], false).unwrap().id;
+        sim.say(name, 0, FromDomain::Ready { abi_version: protocol::ABI_VERSION });
+        plane.poll();
+        sim.by_name(name, |guest| guest.info.memory_pages = guest.pages.range(..IMAGE_END).count() as u64);
+        end(&sim, &mut plane, name, Reason::Fault);
+        for _ in 0..20 {
+            let soon = sim.state.borrow().now + SOON;
+            sim.sleep_until(plane.next_deadline().min(soon));
+            plane.poll();
+        }
+        let resets = sim.by_name(name, |guest| guest.resets.clone());
+        assert_eq!((plane.domain(id).unwrap().phase, resets), (Phase::Quarantined, vec![true, false]), "{name}");
+    }
 }
 
 /// As long as dom0 may rest, in ns.

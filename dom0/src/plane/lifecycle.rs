@@ -130,12 +130,12 @@ impl<'b, H: Hypervisor> Plane<'b, H> {
 
     /// Loads and starts a domain in building, and tells whoever waits for it.
     pub(super) fn run(&mut self, domain: &mut Domain<H::Page>, image: &Image<'b>, paused: bool) -> Result<(), String> {
+        let kept = domain.image.take().is_some();
         let hypervisor = &mut self.hypervisor;
         if let Some(files) = Files::find(&self.bundle, &domain.config)? {
             let placed = files.place(hypervisor, domain.handle, &domain.config);
             domain.arguments.guest = Some(placed.map_err(|error| error.text)?);
         }
-        let kept = domain.image.take().is_some();
         builder::load(hypervisor, domain.handle, image, kept, &domain.arguments).map_err(|error| error.text)?;
         let inward =
             hypervisor.map(domain.id, REF_CONTROL_IN, true).map_err(|error| format!("no control channel: {error}"))?;

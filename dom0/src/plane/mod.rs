@@ -14,7 +14,7 @@ mod links;
 pub mod pci;
 mod ports;
 mod requests;
-pub mod restart;
+pub(crate) mod restart;
 mod supervisor;
 mod upgrade;
 mod watchdog;
